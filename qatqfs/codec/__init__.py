@@ -1,0 +1,116 @@
+"""The codec: bytes to QATQ payloads and QATC v2 containers, and back, without losing a bit.
+
+Pure functions over buffers, and objects that read and write through callables that the caller gives: no paths,
+no threads of its own, no FUSE. Everything may be called from many threads at once, except that a
+:class:`ContainerWriter` belongs to one at a time. The ways in:
+
+* :func:`encode_payload` and :func:`decode_payload` for one chunk,
+* :class:`ContainerWriter` and :class:`Container` for a container, chunk by chunk,
+* :func:`verify_container` to check all of one.
+
+All that decoding raises for the bytes it was given is a :class:`QatcError`.
+"""
+
+from qatqfs.codec.bare import decode_any_payload
+from qatqfs.codec.checksum import FNV_OFFSET, fnv1a64, fnv1a64_many
+from qatqfs.codec.container import (
+    CONTAINER_HEADER_SIZE,
+    CONTAINER_MAGIC,
+    LENGTH_FIELD_SIZE,
+    MAX_CHUNKS,
+    MAX_PAYLOAD_BYTES,
+    ContainerHeader,
+)
+from qatqfs.codec.dtypes import DType
+from qatqfs.codec.errors import (
+    ChecksumMismatch,
+    InvalidBody,
+    InvalidContainer,
+    InvalidHeader,
+    InvalidMagic,
+    InvalidResidualScale,
+    InvalidResidualStream,
+    InvalidScale,
+    LengthMismatch,
+    LimitExceeded,
+    MixedDtypes,
+    PayloadTooShort,
+    QatcError,
+    UnsupportedMode,
+    UnsupportedVersion,
+    ValueCountTooLarge,
+)
+from qatqfs.codec.fileaccess import ReadAt
+from qatqfs.codec.index_frame import IndexFrame
+from qatqfs.codec.level import Level
+from qatqfs.codec.payload import (
+    EXACT_HEADER_SIZE,
+    MAX_VALUES,
+    PAYLOAD_HEADER_SIZE,
+    PAYLOAD_MAGIC,
+    PayloadHeader,
+    decode_payload,
+    encode_payload,
+    read_payload_header,
+)
+from qatqfs.codec.reader import ChunkHeader, Container, Limits
+from qatqfs.codec.sinks import BytesSink, FileSink, Sink
+from qatqfs.codec.strategies import STRATEGIES, Strategy
+from qatqfs.codec.verify import Problem, decode_container, verify_container
+from qatqfs.codec.writer import ContainerInfo, ContainerWriter, empty_container, encode_container
+
+__all__ = [
+    "CONTAINER_HEADER_SIZE",
+    "CONTAINER_MAGIC",
+    "EXACT_HEADER_SIZE",
+    "FNV_OFFSET",
+    "LENGTH_FIELD_SIZE",
+    "MAX_CHUNKS",
+    "MAX_PAYLOAD_BYTES",
+    "MAX_VALUES",
+    "PAYLOAD_HEADER_SIZE",
+    "PAYLOAD_MAGIC",
+    "STRATEGIES",
+    "BytesSink",
+    "ChecksumMismatch",
+    "ChunkHeader",
+    "Container",
+    "ContainerHeader",
+    "ContainerInfo",
+    "ContainerWriter",
+    "DType",
+    "FileSink",
+    "IndexFrame",
+    "InvalidBody",
+    "InvalidContainer",
+    "InvalidHeader",
+    "InvalidMagic",
+    "InvalidResidualScale",
+    "InvalidResidualStream",
+    "InvalidScale",
+    "LengthMismatch",
+    "Level",
+    "LimitExceeded",
+    "Limits",
+    "MixedDtypes",
+    "PayloadHeader",
+    "PayloadTooShort",
+    "Problem",
+    "QatcError",
+    "ReadAt",
+    "Sink",
+    "Strategy",
+    "UnsupportedMode",
+    "UnsupportedVersion",
+    "ValueCountTooLarge",
+    "decode_any_payload",
+    "decode_container",
+    "decode_payload",
+    "empty_container",
+    "encode_container",
+    "encode_payload",
+    "fnv1a64",
+    "fnv1a64_many",
+    "read_payload_header",
+    "verify_container",
+]

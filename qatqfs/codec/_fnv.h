@@ -1,0 +1,89 @@
+/* FNV-1a 64 (format section 1.3): h = (h xor byte) * prime, from the offset basis.
+ *
+ * One byte after another it is bound by the latency of the multiplication. Four buffers in one loop take hardly
+ * longer than one; and one buffer can be vectorised where the processor has what it takes (_fnv_x86.h).
+ */
+#ifndef QATQFS_FNV_H
+#define QATQFS_FNV_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define FNV_OFFSET 0xcbf29ce484222325ULL
+#define FNV_PRIME 0x00000100000001b3ULL
+
+static uint64_t fnv1a64_plain(const uint8_t *data, size_t size, uint64_t hash)
+{
+    for (size_t i = 0; i < size; i++)
+        hash = (hash ^ data[i]) * FNV_PRIME;
+    return hash;
+}
+
+typedef uint64_t (*fnv_kernel)(const uint8_t *data, size_t blocks, uint64_t hash);
+
+struct fnv_choice {
+    const char *name;
+    fnv_kernel blocks; /* hashes whole blocks; NULL: there is only the plain loop */
+};
+
+/* The kernels that this processor can run, slowest first. Written once, when the module is loaded. */
+static struct fnv_choice fnv_choices[3] = {{"plain", NULL}};
+static int fnv_choice_count = 1;
+
+#if defined(__x86_64__) && defined(__GNUC__)
+#include "_fnv_x86.h"
+
+static void fnv_init(void)
+{
+    if (fnv_choice_count > 1)
+        return;
+    __builtin_cpu_init();
+    fnv_x86_init();
+    if (!__builtin_cpu_supports("pclmul") || !__builtin_cpu_supports("avx2"))
+        return;
+    fnv_choices[fnv_choice_count++] = (struct fnv_choice){"avx2", fnv1a64_avx2};
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw"))
+        fnv_choices[fnv_choice_count++] = (struct fnv_choice){"avx512", fnv1a64_avx512};
+}
+#else
+#define FNV_BLOCK 512
+
+static void fnv_init(void)
+{
+}
+#endif
+
+static uint64_t fnv1a64_using(fnv_kernel kernel, const uint8_t *data, size_t size, uint64_t hash)
+{
+    size_t blocks = kernel == NULL ? 0 : size / FNV_BLOCK;
+    if (blocks > 0)
+        hash = kernel(data, blocks, hash);
+    return fnv1a64_plain(data + blocks * FNV_BLOCK, size - blocks * FNV_BLOCK, hash);
+}
+
+static uint64_t fnv1a64(const uint8_t *data, size_t size, uint64_t hash)
+{
+    return fnv1a64_using(fnv_choices[fnv_choice_count - 1].blocks, data, size, hash);
+}
+
+/* Hash four buffers of any sizes (absent ones: size 0) from and into `states`. */
+static void fnv1a64_four(const uint8_t *const data[4], const size_t sizes[4], uint64_t states[4])
+{
+    size_t common = fnv_choice_count > 2 ? 0 : sizes[0]; /* AVX-512 is faster still, one after another */
+    for (int k = 1; k < 4; k++)
+        if (sizes[k] < common)
+            common = sizes[k];
+    uint64_t a = states[0], b = states[1], c = states[2], d = states[3];
+    for (size_t i = 0; i < common; i++) {
+        a = (a ^ data[0][i]) * FNV_PRIME;
+        b = (b ^ data[1][i]) * FNV_PRIME;
+        c = (c ^ data[2][i]) * FNV_PRIME;
+        d = (d ^ data[3][i]) * FNV_PRIME;
+    }
+    states[0] = a, states[1] = b, states[2] = c, states[3] = d;
+    for (int k = 0; k < 4; k++)
+        if (sizes[k] > common)
+            states[k] = fnv1a64(data[k] + common, sizes[k] - common, states[k]);
+}
+
+#endif

@@ -1,0 +1,26 @@
+"""Reading parts of a container, wherever it is."""
+
+from collections.abc import Callable
+
+from qatqfs.codec.buffers import Buffer, as_bytes
+from qatqfs.codec.errors import InvalidContainer
+
+TAIL_SIZE = 64 * 1024
+"""Bytes read from the end of a container at once: the index of 16,000 chunks."""
+
+ReadAt = Callable[[int, int], Buffer]
+"""``read_at(offset, size)`` returns that part of a container, shorter only at its end; raises OSError."""
+
+
+def read_exactly(read_at: ReadAt, offset: int, size: int) -> memoryview:
+    """Return exactly ``size`` bytes; raises InvalidContainer when the file ends before, or OSError."""
+    view = as_bytes(read_at(offset, size))
+    if len(view) < size:
+        raise InvalidContainer(f"it ends at offset {offset + len(view)}, before {offset + size}")
+    return view[:size]
+
+
+def reader_of(buf: Buffer) -> ReadAt:
+    """Return a ``read_at`` over a container in memory."""
+    view = as_bytes(buf)
+    return lambda offset, size: view[offset : offset + size]

@@ -1,0 +1,223 @@
+"""One QATQ payload: header, body prefix, strategy data (format sections 2 to 5)."""
+
+import math
+import struct
+from dataclasses import dataclass
+
+import numpy as np
+
+from qatqfs.codec.buffers import Buffer, Bytes, as_bytes, scratch
+from qatqfs.codec.checksum import fnv1a64
+from qatqfs.codec.dtypes import DType
+from qatqfs.codec.errors import (
+    ChecksumMismatch,
+    InvalidBody,
+    InvalidHeader,
+    InvalidMagic,
+    InvalidScale,
+    LimitExceeded,
+    MixedDtypes,
+    PayloadTooShort,
+    UnsupportedMode,
+    UnsupportedVersion,
+    ValueCountTooLarge,
+)
+from qatqfs.codec.level import Level
+from qatqfs.codec.planes import swap_elements
+from qatqfs.codec.search import encode_smallest
+from qatqfs.codec.strategies import STRATEGIES
+
+PAYLOAD_MAGIC = b"QATQ"
+PAYLOAD_HEADER_SIZE = 28
+EXACT_HEADER_SIZE = 36
+"""Bytes of the payload header and the prefix of an exact body."""
+MAX_VALUES = 1 << 26
+"""Values that one payload may hold (format section 2)."""
+EXACT_MODE = 4
+MODE_NAMES = {1: "lossy-i4", 2: "lossless-f32", 3: "phase1-q4", 4: "exact", 5: "turboquant-q4"}
+
+_HEADER = struct.Struct(">4sBBHQIQ")
+_PREFIX_SIZE = EXACT_HEADER_SIZE - PAYLOAD_HEADER_SIZE
+_VERSION = 1
+_BODY_MAGIC = b"QEX1"
+_UNUSED_SCALE_BITS = 0x3F800000  # 1.0; only the predictor reads it
+
+
+@dataclass(frozen=True, slots=True)
+class PayloadHeader:
+    """What the first 36 bytes of a payload say; the first 28 in modes other than exact.
+
+    Attributes:
+        mode: 4 for exact, see :data:`MODE_NAMES`.
+        count: values in the payload.
+        scale: used by the predictor and the lossy modes alone.
+        checksum: FNV-1a 64 over the values (format section 5).
+        dtype: of the values; f32 in the other modes.
+        strategy: id of the strategy, -1 in the other modes.
+    """
+
+    mode: int
+    count: int
+    scale: float
+    checksum: int
+    dtype: DType
+    strategy: int
+
+    @property
+    def raw_size(self) -> int:
+        """Bytes of the raw values."""
+        return self.count * self.dtype.width
+
+
+def read_bare_header(buf: Buffer) -> PayloadHeader:
+    """Read the 28 bytes that payloads of all modes begin with.
+
+    Raises:
+        PayloadTooShort, InvalidMagic, UnsupportedVersion, UnsupportedMode, InvalidHeader, ValueCountTooLarge,
+        InvalidScale: in the order of format section 2.
+    """
+    view = as_bytes(buf)
+    if len(view) < PAYLOAD_HEADER_SIZE:
+        raise PayloadTooShort(len(view), PAYLOAD_HEADER_SIZE)
+    magic, version, mode, reserved, count, scale_bits, checksum = _HEADER.unpack_from(view)
+    if magic != PAYLOAD_MAGIC:
+        raise InvalidMagic()
+    if version != _VERSION:
+        raise UnsupportedVersion(version)
+    if mode not in MODE_NAMES:
+        raise UnsupportedMode(mode)
+    if reserved:
+        raise InvalidHeader()
+    if count > MAX_VALUES:
+        raise ValueCountTooLarge(count)
+    (scale,) = struct.unpack(">f", view[16:20])
+    if not (math.isfinite(scale) and scale > 0):
+        raise InvalidScale(scale_bits)
+    return PayloadHeader(mode, count, scale, checksum, DType.F32, -1)
+
+
+def read_payload_header(buf: Buffer) -> PayloadHeader:
+    """Read the first 36 bytes of an exact payload.
+
+    Args:
+        buf: the payload, or at least its first 36 bytes.
+
+    Raises:
+        QatcError: as :func:`read_bare_header`, then UnsupportedMode unless the mode is exact, PayloadTooShort
+            and InvalidBody for the prefix, all in the order of format sections 2 and 3.
+    """
+    view = as_bytes(buf)
+    bare = read_bare_header(view)
+    if bare.mode != EXACT_MODE:
+        raise UnsupportedMode(bare.mode, MODE_NAMES[bare.mode])
+    if len(view) < EXACT_HEADER_SIZE:
+        raise PayloadTooShort(len(view) - PAYLOAD_HEADER_SIZE, _PREFIX_SIZE)
+    if view[28:32] != _BODY_MAGIC:
+        raise InvalidBody("its magic is not QEX1")
+    try:
+        dtype = DType.from_wire(bytes(view[33:36]))
+    except ValueError as err:
+        raise InvalidBody(str(err)) from None
+    strategy = view[32]
+    if strategy not in STRATEGIES:
+        raise InvalidBody(f"strategy {strategy} is unknown")
+    if dtype not in STRATEGIES[strategy].dtypes:
+        raise InvalidBody(f"strategy {STRATEGIES[strategy].name} is not legal for {dtype.label}")
+    return PayloadHeader(bare.mode, bare.count, bare.scale, bare.checksum, dtype, strategy)
+
+
+def values_checksum(raw: Bytes, dtype: DType) -> int:
+    """Return the checksum of raw values: over big-endian f32, over little-endian f16 and bf16."""
+    if dtype.width == 2:
+        return fnv1a64(raw.data)
+    canonical = scratch("canonical", len(raw))
+    swap_elements(raw, dtype.width, canonical)
+    return fnv1a64(canonical.data)
+
+
+def result_buffer(size: int, out: Buffer | None) -> Bytes:
+    """Return ``size`` bytes of ``out``, or fresh ones.
+
+    Raises:
+        ValueError: when ``out`` is read-only or too small.
+    """
+    if out is None:
+        return np.empty(size, np.uint8)
+    view = as_bytes(out)
+    if view.readonly or len(view) < size:
+        raise ValueError(f"the output buffer must be writable and have {size} bytes")
+    return np.frombuffer(view[:size], np.uint8)
+
+
+def decode_payload(
+    buf: Buffer, out: Buffer | None = None, *, max_values: int = MAX_VALUES, dtype: DType | None = None
+) -> memoryview:
+    """Decode and verify one exact payload.
+
+    Args:
+        buf: the whole payload.
+        out: writable, at least as long as the raw values; ``None`` for fresh memory. After an error its
+            content is undefined.
+        max_values: values that the caller is ready for.
+        dtype: the dtype that the payload must have, ``None`` for any.
+
+    Returns:
+        The raw little-endian values, count * width bytes: the front of ``out`` where that was given.
+
+    Raises:
+        QatcError: one of the errors of format section 7.1, LimitExceeded above ``max_values``, MixedDtypes
+            for another dtype.
+        ValueError: when ``out`` is read-only or too small.
+    """
+    view = as_bytes(buf)
+    header = read_payload_header(view)
+    if header.count > max_values:
+        raise LimitExceeded("values in a payload", header.count, max_values)
+    if dtype is not None and header.dtype is not dtype:
+        raise MixedDtypes(dtype.label, header.dtype.label)
+    data = view[EXACT_HEADER_SIZE:]
+    strategy = STRATEGIES[header.strategy]
+    strategy.check(data, header.raw_size)
+    raw = result_buffer(header.raw_size, out)
+    strategy.decode(data, raw, header.dtype, header.scale)
+    actual = values_checksum(raw, header.dtype)
+    if actual != header.checksum:
+        raise ChecksumMismatch(header.checksum, actual)
+    return raw.data
+
+
+def encode_payload(
+    raw: Buffer,
+    dtype: DType,
+    *,
+    level: Level = Level.BALANCED,
+    appendable: bool = False,
+    strategy: int | None = None,
+) -> bytes:
+    """Encode raw values as one exact payload.
+
+    Args:
+        raw: little-endian elements, at most 2**26 of them.
+        dtype: their type.
+        level: how hard to look for a small form.
+        appendable: choose among strategies 7 to 10 only, whose data ends in zstd frames, so that a skippable
+            frame may be appended to the payload.
+        strategy: force this one.
+
+    Returns:
+        The payload.
+
+    Raises:
+        ValueError: when the length is no multiple of the width, there are too many values, or the forced
+            strategy is unknown, not writable, not legal for the dtype, or cannot hold the values.
+    """
+    values = np.frombuffer(as_bytes(raw), np.uint8) if len(raw) else np.empty(0, np.uint8)
+    if len(values) % dtype.width:
+        raise ValueError(f"{len(values)} bytes are no whole {dtype.label} values")
+    count = len(values) // dtype.width
+    if count > MAX_VALUES:
+        raise ValueError(f"{count} values are too many for one payload, at most {MAX_VALUES} are allowed")
+    chosen, data = encode_smallest(values, dtype, level, appendable=appendable, strategy=strategy)
+    checksum = values_checksum(values, dtype)
+    header = _HEADER.pack(PAYLOAD_MAGIC, _VERSION, EXACT_MODE, 0, count, _UNUSED_SCALE_BITS, checksum)
+    return b"".join((header, _BODY_MAGIC, bytes([chosen]), dtype.wire, data))

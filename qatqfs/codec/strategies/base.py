@@ -1,0 +1,49 @@
+"""What a strategy is: an id, the dtypes it is legal for, and a way to decode and encode values."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from qatqfs.codec.buffers import Bytes
+from qatqfs.codec.dtypes import DType
+from qatqfs.codec.level import Level
+
+F32_ONLY = frozenset({DType.F32})
+HALF_ONLY = frozenset({DType.F16, DType.BF16})
+ALL_DTYPES = F32_ONLY | HALF_ONLY
+
+Decode = Callable[[memoryview, Bytes, DType, float], None]
+"""``decode(data, out, dtype, scale)`` fills ``out`` (n * width bytes) with raw little-endian elements.
+
+``data`` is what follows the strategy's prefix, ``scale`` the one in the payload header. Raises a QatcError
+when the data does not give exactly that.
+"""
+
+Encode = Callable[[Bytes, DType, Level], bytes | None]
+"""``encode(raw, dtype, level)`` returns the data for raw elements, ``None`` when it cannot hold them."""
+
+Check = Callable[[memoryview, int], None]
+"""``check(data, size)`` refuses, by its lengths alone, data that cannot decode to ``size`` raw bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Strategy:
+    """One row of the table of format section 3.1.
+
+    Attributes:
+        id: the strategy byte.
+        name: as the format calls it.
+        dtypes: those it is legal for.
+        decode: see :data:`Decode`.
+        encode: see :data:`Encode`; ``None`` when it is only read.
+        check: see :data:`Check`; called before memory is taken for the result.
+        zstd_offset: where zstd frames start that go on to the end of the data, so that a skippable frame may
+            be appended; ``None`` for a strategy that does not end so.
+    """
+
+    id: int
+    name: str
+    dtypes: frozenset[DType]
+    decode: Decode
+    encode: Encode | None
+    check: Check
+    zstd_offset: int | None = None

@@ -1,0 +1,219 @@
+"""Check every byte of a container: structure, chunks, index, checksums. Always walks."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from qatqfs.codec.buffers import KEPT_BYTES, Buffer, as_bytes
+from qatqfs.codec.checksum import FNV_OFFSET, fnv1a64
+from qatqfs.codec.container import (
+    CONTAINER_HEADER_SIZE,
+    LENGTH_FIELD_SIZE,
+    MIN_CHUNK_SIZE,
+    ContainerHeader,
+)
+from qatqfs.codec.dtypes import DType
+from qatqfs.codec.errors import ChecksumMismatch, InvalidContainer, LimitExceeded, MixedDtypes, QatcError
+from qatqfs.codec.fileaccess import TAIL_SIZE, ReadAt, read_exactly, reader_of
+from qatqfs.codec.index_frame import IndexFrame, read_index, trailing_frame
+from qatqfs.codec.layout import check_payload_length
+from qatqfs.codec.payload import PayloadHeader, decode_payload, read_payload_header
+from qatqfs.codec.reader import Limits
+
+Progress = Callable[[int], None]
+"""Called with the number of bytes of the file that were checked since the last call."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong with a container.
+
+    Attributes:
+        chunk: the chunk that cannot be read because of it, ``None`` when it concerns the whole.
+        offset: where in the file, ``None`` when that cannot be said.
+        error: what it is.
+    """
+
+    chunk: int | None
+    offset: int | None
+    error: QatcError
+
+
+def verify_container(
+    read_at: ReadAt, size: int, *, limits: Limits | None = None, progress: Progress | None = None
+) -> Iterator[Problem]:
+    """Walk a container, decode all of it, and yield what is wrong; nothing if it is sound.
+
+    The index is not used to find chunks but compared with the walk; only behind damage that the walk cannot
+    get over does it tell where to go on. Holds one chunk in memory.
+
+    Args:
+        read_at: ``read_at(offset, size)`` returns that part of the file.
+        size: bytes of the file.
+        limits: what to refuse although it is legal.
+        progress: told how far the check is.
+
+    Raises:
+        OSError: what ``read_at`` raised.
+    """
+    return _Verifier(read_at, size, limits or Limits(), progress or _no_progress, None).run()
+
+
+def decode_container(buf: Buffer, *, limits: Limits | None = None) -> bytes:
+    """Decode a whole container in memory, strictly: all that :func:`verify_container` checks must be right.
+
+    Returns:
+        The content, without a pad byte.
+
+    Raises:
+        QatcError: the first thing that is wrong.
+    """
+    parts: list[bytes] = []
+
+    def keep(raw: memoryview) -> None:
+        parts.append(bytes(raw))
+
+    view = as_bytes(buf)
+    verifier = _Verifier(reader_of(view), len(view), limits or Limits(), _no_progress, keep)
+    for problem in verifier.run():
+        raise problem.error
+    return b"".join(parts)
+
+
+def _no_progress(count: int) -> None:
+    pass
+
+
+class _Verifier:
+    """One pass over one container."""
+
+    def __init__(
+        self,
+        read_at: ReadAt,
+        size: int,
+        limits: Limits,
+        progress: Progress,
+        keep: Callable[[memoryview], None] | None,
+    ) -> None:
+        self._read_at = read_at
+        self._size = size
+        self._limits = limits
+        self._progress = progress
+        self._keep = keep
+        self._offset = CONTAINER_HEADER_SIZE  # of the length field that is due
+        self._values = 0  # in the chunks so far
+        self._state = FNV_OFFSET
+        self._state_before = FNV_OFFSET  # before the chunk that was checked last
+        self._index: IndexFrame | None = None
+        self._dtype: DType | None = None
+        self._next_known = False  # whether the walk can go on behind the chunk that was refused
+        self._recycled = bytearray()
+
+    def run(self) -> Iterator[Problem]:
+        """Yield what is wrong; raises OSError."""
+        try:
+            header = self._open()
+        except QatcError as err:
+            yield Problem(None, 0, err)
+            return
+        self._progress(CONTAINER_HEADER_SIZE)
+        sound = True
+        for number in range(header.chunk_count):
+            offset = self._offset
+            try:
+                self._check_chunk(number, number == header.chunk_count - 1, header)
+            except QatcError as err:
+                sound = False
+                yield Problem(number, offset, err)
+                if not self._recover(number, header):
+                    return
+            self._progress(self._offset - offset)
+        if sound:
+            yield from self._check_whole(header)
+
+    def _open(self) -> ContainerHeader:
+        head = read_exactly(self._read_at, 0, min(self._size, TAIL_SIZE))
+        header = ContainerHeader.parse(head)
+        if header.chunk_count > (self._size - CONTAINER_HEADER_SIZE) // MIN_CHUNK_SIZE:
+            raise InvalidContainer(f"{self._size} bytes have no room for {header.chunk_count} chunks")
+        if self._limits.max_chunks is not None and header.chunk_count > self._limits.max_chunks:
+            raise LimitExceeded("chunks in a container", header.chunk_count, self._limits.max_chunks)
+        self._index = read_index(self._read_at, self._size, head, header)
+        self._dtype = self._index.dtype if self._index else None
+        return header
+
+    def _check_chunk(self, number: int, is_last: bool, header: ContainerHeader) -> None:
+        """Check the chunk that is due and go on to the next; raises QatcError with ``_next_known`` set."""
+        self._next_known = False
+        offset = self._offset
+        length = int.from_bytes(read_exactly(self._read_at, offset, LENGTH_FIELD_SIZE), "big")
+        check_payload_length(offset, length, self._size, self._limits.max_payload_bytes)
+        if self._index is not None and self._index.payload_lengths[number] != length:
+            raise InvalidContainer(f"chunk {number} has another length than the index says")
+        stored = read_exactly(self._read_at, offset, LENGTH_FIELD_SIZE + length)
+        self._state_before = self._state
+        self._state = fnv1a64(stored, self._state)
+        payload = stored[LENGTH_FIELD_SIZE:]
+        chunk = read_payload_header(payload)
+        first_value = self._values
+        self._offset += len(stored)
+        self._values += chunk.count
+        if self._values > header.total_values:
+            raise InvalidContainer(f"chunk {number} has more values than the header says")
+        self._next_known = True
+        self._dtype = self._dtype or chunk.dtype
+        if chunk.dtype is not self._dtype:
+            raise MixedDtypes(self._dtype.label, chunk.dtype.label)
+        if self._index is not None and self._values != self._value_after(number, header):
+            raise InvalidContainer(f"chunk {number} has another number of values than the index says")
+        if is_last:
+            self._check_frame(payload, chunk)
+        raw = decode_payload(payload, self._buffer(chunk), max_values=self._limits.max_chunk_values)
+        size = len(raw)
+        if is_last and self._index is not None:
+            size = self._index.true_length - first_value * self._dtype.width
+            if any(raw[size:]):
+                raise InvalidContainer("the pad byte behind the content is not zero")
+        if self._keep is not None:
+            self._keep(raw[:size])
+
+    def _buffer(self, chunk: PayloadHeader) -> Buffer | None:
+        """Return memory for a decoded chunk: the same again while chunks are of the same size."""
+        if chunk.count > self._limits.max_chunk_values:
+            return None  # decoding refuses it
+        if chunk.raw_size > len(self._recycled):
+            if chunk.raw_size > KEPT_BYTES:
+                return None
+            self._recycled = bytearray(chunk.raw_size)
+        return self._recycled
+
+    def _check_frame(self, payload: memoryview, chunk: PayloadHeader) -> None:
+        frame = trailing_frame(payload, chunk)
+        count = len(self._index.payload_lengths) if self._index else 0
+        if frame != (len(payload) - IndexFrame.size(count) if self._index else None):
+            raise InvalidContainer("the index frame in the last chunk is damaged")
+
+    def _value_after(self, number: int, header: ContainerHeader) -> int:
+        assert self._index is not None
+        return min((number + 1) * self._index.values_per_chunk, header.total_values)
+
+    def _recover(self, number: int, header: ContainerHeader) -> bool:
+        """After a damaged chunk, go to the next one; ``False`` when nothing says where it is."""
+        if self._index is None:
+            return self._next_known
+        lengths = self._index.payload_lengths[: number + 1]
+        self._offset = CONTAINER_HEADER_SIZE + sum(lengths) + LENGTH_FIELD_SIZE * len(lengths)
+        self._values = self._value_after(number, header)
+        return True
+
+    def _check_whole(self, header: ContainerHeader) -> Iterator[Problem]:
+        if self._offset != self._size:
+            left = self._size - self._offset
+            yield Problem(None, self._offset, InvalidContainer(f"{left} bytes are left over behind the last chunk"))
+        if self._values != header.total_values:
+            text = f"its chunks have {self._values} values, its header says {header.total_values}"
+            yield Problem(None, 8, InvalidContainer(text))
+        if self._state != header.checksum:
+            yield Problem(None, 24, ChecksumMismatch(header.checksum, self._state))
+        if self._index is not None and self._index.state_before_last != self._state_before:
+            error = InvalidContainer("the index has another checksum state than the chunks before the last")
+            yield Problem(None, None, error)

@@ -1,0 +1,223 @@
+"""Write a container chunk by chunk, in constant memory but for the list of lengths."""
+
+import array
+from dataclasses import dataclass
+
+from qatqfs.codec.buffers import Buffer, as_bytes
+from qatqfs.codec.checksum import FNV_OFFSET, fnv1a64
+from qatqfs.codec.container import (
+    CONTAINER_HEADER_SIZE,
+    LENGTH_FIELD_SIZE,
+    MAX_CHUNKS,
+    MAX_PAYLOAD_BYTES,
+    ContainerHeader,
+)
+from qatqfs.codec.dtypes import DType
+from qatqfs.codec.errors import LimitExceeded, MixedDtypes
+from qatqfs.codec.index_frame import FOOTER_MAGIC, IndexFrame
+from qatqfs.codec.level import Level
+from qatqfs.codec.payload import (
+    MAX_VALUES,
+    decode_payload,
+    encode_payload,
+    read_payload_header,
+)
+from qatqfs.codec.sinks import BytesSink, Sink
+from qatqfs.codec.strategies import STRATEGIES
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerInfo:
+    """What was written.
+
+    Attributes:
+        size: bytes of the container.
+        chunk_count: its chunks.
+        checksum: the one in its header.
+    """
+
+    size: int
+    chunk_count: int
+    checksum: int
+
+
+class ContainerWriter:
+    """Puts payloads into a container, and an index frame into the last of them where one is needed.
+
+    The header is written as zeros first and patched last, so what is cut short is no container. The last
+    payload is held back until it is known to be the last. For use by one thread at a time.
+
+    Args:
+        sink: where to write; the container starts at its beginning.
+        dtype: of all values.
+        values_per_chunk: values in each chunk but the last.
+        max_chunks: how many chunks to allow; the default is what a reference decoder takes.
+        level: effort when the last payload has to be encoded again so that an index can be appended.
+
+    Raises:
+        ValueError: when ``values_per_chunk`` is not 1 to 2**26.
+        OSError: what the sink raised.
+    """
+
+    def __init__(
+        self,
+        sink: Sink,
+        dtype: DType,
+        values_per_chunk: int,
+        *,
+        max_chunks: int = MAX_CHUNKS,
+        level: Level = Level.BALANCED,
+    ) -> None:
+        if not 0 < values_per_chunk <= MAX_VALUES:
+            raise ValueError(f"a chunk has 1 to {MAX_VALUES} values, not {values_per_chunk}")
+        self._sink = sink
+        self._dtype = dtype
+        self._values_per_chunk = values_per_chunk
+        self._max_chunks = max_chunks
+        self._level = level
+        self._lengths = array.array("I")  # of what is written; the held payload's is not among them
+        self._size = CONTAINER_HEADER_SIZE
+        self._state = FNV_OFFSET
+        self._held: bytes | None = None
+        self._held_values = 0
+        self._finished = False
+        sink.write(bytes(CONTAINER_HEADER_SIZE))
+
+    @classmethod
+    def resume(
+        cls, sink: Sink, index: IndexFrame, *, max_chunks: int = MAX_CHUNKS, level: Level = Level.BALANCED
+    ) -> "ContainerWriter":
+        """Return a writer that goes on where the last chunk of an existing container starts.
+
+        Whoever calls this gives a new sink the bytes of the old container from offset 32 up to the length
+        field of its last chunk right after this call (with copy_file_range, say), then appends payloads,
+        the one that replaces the last chunk first. Nothing of what is kept has to be hashed again.
+
+        Args:
+            sink: new and empty.
+            index: of the container to go on with; it must have been found valid.
+            max_chunks: how many chunks to allow.
+            level: as for the class.
+        """
+        writer = cls(sink, index.dtype, index.values_per_chunk, max_chunks=max_chunks, level=level)
+        writer._lengths = array.array("I", index.payload_lengths[:-1])
+        writer._size += sum(writer._lengths) + LENGTH_FIELD_SIZE * len(writer._lengths)
+        writer._state = index.state_before_last
+        return writer
+
+    def append(self, payload: bytes) -> None:
+        """Add a chunk of exactly ``values_per_chunk`` values; the last one may have fewer, but not none.
+
+        Raises:
+            QatcError: what is wrong with the payload's header, MixedDtypes for another dtype, LimitExceeded
+                for one chunk too many or one too long.
+            ValueError: when it, or the one before, has the wrong number of values, or the container is
+                finished.
+            OSError: what the sink raised.
+        """
+        if self._finished:
+            raise ValueError("the container is finished")
+        header = read_payload_header(payload)
+        if header.dtype is not self._dtype:
+            raise MixedDtypes(self._dtype.label, header.dtype.label)
+        if not 0 < header.count <= self._values_per_chunk:
+            raise ValueError(f"a chunk of {header.count} values where {self._values_per_chunk} are due")
+        if self._held is not None and self._held_values != self._values_per_chunk:
+            raise ValueError(f"only the last chunk may have {self._held_values} values")
+        self._flush()
+        if len(self._lengths) + 1 > self._max_chunks:
+            raise LimitExceeded("chunks in a container", len(self._lengths) + 1, self._max_chunks)
+        if len(payload) > MAX_PAYLOAD_BYTES:
+            raise LimitExceeded("bytes in a payload", len(payload), MAX_PAYLOAD_BYTES)
+        self._held, self._held_values = payload, header.count
+
+    def _flush(self, frame: bytes = b"") -> None:
+        if self._held is None:
+            return
+        length = len(self._held) + len(frame)
+        field = length.to_bytes(LENGTH_FIELD_SIZE, "big")
+        for part in (field, self._held, frame):
+            self._state = fnv1a64(part, self._state)
+            if part:
+                self._sink.write(part)
+        self._lengths.append(length)
+        self._size += LENGTH_FIELD_SIZE + length
+        self._held = None
+
+    def finish(self, true_length: int) -> ContainerInfo:
+        """Write the last chunk, with an index frame if there are several or a pad byte, and the header.
+
+        Args:
+            true_length: bytes of the content. Odd lengths, of 16-bit dtypes only, have one zero byte more
+                in the last chunk.
+
+        Raises:
+            ValueError: when the values do not have that length, the pad byte is not zero, or the container
+                is finished already.
+            QatcError: when the last payload has to be encoded again and is damaged.
+            OSError: what the sink raised.
+        """
+        if self._finished:
+            raise ValueError("the container is finished")
+        total = len(self._lengths) * self._values_per_chunk + self._held_values
+        width = self._dtype.width
+        pad = total * width - true_length
+        if pad not in ((0, 1) if width == 2 and total else (0,)):
+            raise ValueError(f"{total} {self._dtype.label} values do not hold {true_length} bytes")
+        if self._held is None:
+            if self._lengths:
+                raise ValueError("a resumed container needs its last chunk again")
+            self._held = encode_payload(b"", self._dtype)
+        if pad and decode_payload(self._held)[-1]:
+            raise ValueError("the pad byte behind an odd length must be zero")
+        needed = self._lengths or pad or self._held.endswith(FOOTER_MAGIC)  # the last: content that looks like one
+        self._flush(self._index_frame(true_length) if needed else b"")
+        self._finished = True
+        header = ContainerHeader(total, len(self._lengths), self._state)
+        self._sink.patch(0, header.pack())
+        return ContainerInfo(self._size, header.chunk_count, header.checksum)
+
+    def _index_frame(self, true_length: int) -> bytes:
+        assert self._held is not None
+        if STRATEGIES[read_payload_header(self._held).strategy].zstd_offset is None:
+            raw = decode_payload(self._held)
+            self._held = encode_payload(raw, self._dtype, level=self._level, appendable=True)
+        last = len(self._held) + IndexFrame.size(len(self._lengths) + 1)
+        if last > MAX_PAYLOAD_BYTES:
+            raise LimitExceeded("bytes in a payload", last, MAX_PAYLOAD_BYTES)
+        lengths = array.array("I", self._lengths)
+        lengths.append(last)
+        return IndexFrame(true_length, self._values_per_chunk, lengths, self._state, self._dtype).pack()
+
+
+def encode_container(raw: Buffer, dtype: DType, *, values_per_chunk: int, level: Level = Level.BALANCED) -> bytes:
+    """Encode raw values as one container, in memory and in this thread.
+
+    Args:
+        raw: little-endian elements; with a 16-bit dtype the length may be odd.
+        dtype: their type.
+        values_per_chunk: 1 to 2**26.
+        level: how hard to look for a small form.
+
+    Raises:
+        ValueError: when the length does not go with the dtype, or ``values_per_chunk`` is not legal.
+        LimitExceeded: when there are more than 2**20 chunks.
+    """
+    view = as_bytes(raw)
+    true_length = len(view)
+    if true_length % 2 and dtype.width == 2:
+        view = memoryview(bytes(view) + b"\x00")
+    sink = BytesSink()
+    writer = ContainerWriter(sink, dtype, values_per_chunk, level=level)
+    chunk_bytes = values_per_chunk * dtype.width
+    for start in range(0, len(view), chunk_bytes):
+        part = view[start : start + chunk_bytes]
+        needs_index = start + chunk_bytes >= len(view) and (start > 0 or len(view) != true_length)
+        writer.append(encode_payload(part, dtype, level=level, appendable=needs_index))
+    writer.finish(true_length)
+    return sink.getvalue()
+
+
+def empty_container(dtype: DType) -> bytes:
+    """Return the container of an empty file: one chunk of no values, 72 bytes."""
+    return encode_container(b"", dtype, values_per_chunk=1)

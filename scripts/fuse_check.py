@@ -1,0 +1,59 @@
+"""Say whether a FUSE filesystem can be mounted here: exit 0 if so, else 1 and one line with the reason.
+
+That /dev/fuse exists is not enough (a container may see the device and not be allowed to open it, or to
+mount), so this mounts an empty filesystem for a moment.
+"""
+
+import os
+import shutil
+import sys
+import tempfile
+
+
+def obstacle() -> str | None:
+    """Return why nothing can be mounted, or None if it can."""
+    if not os.path.exists("/dev/fuse"):
+        return "/dev/fuse is missing"
+    if os.geteuid() == 0:
+        try:
+            os.close(os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC))
+        except OSError as error:
+            return f"/dev/fuse cannot be opened: {error.strerror}"
+    elif shutil.which("fusermount3") is None:  # set-uid root; it opens the device for others
+        return "fusermount3 (Debian package fuse3) is missing"
+    return _trial_mount()
+
+
+def _trial_mount() -> str | None:
+    try:
+        import pyfuse3
+    except ImportError as error:
+        return f"pyfuse3 cannot be imported: {error}"
+    with tempfile.TemporaryDirectory(prefix="qatqfs-check-") as mountpoint, tempfile.TemporaryFile() as said:
+        options = set(pyfuse3.default_options) | {"fsname=qatqfs-check"}
+        stderr = os.dup(2)
+        os.dup2(said.fileno(), 2)  # libfuse gives its reasons on stderr and nowhere else
+        try:
+            pyfuse3.init(pyfuse3.Operations(), mountpoint, options)
+        except RuntimeError as error:
+            said.seek(0)
+            lines = said.read().decode(errors="replace").splitlines() or [str(error)]
+            return f"mounting is refused ({lines[-1]}); a container needs /dev/fuse and CAP_SYS_ADMIN"
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+        pyfuse3.close(unmount=True)
+    return None
+
+
+def main() -> int:
+    """Print the obstacle, if there is one."""
+    reason = obstacle()
+    if reason is None:
+        return 0
+    print(reason)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
