@@ -1,0 +1,81 @@
+"""Attributes of a logical file, and how they are read from BACKING."""
+
+import os
+import stat
+from dataclasses import dataclass
+
+Key = tuple[int, int]
+"""(st_dev, st_ino) of a backing inode."""
+
+BLOCK_SIZE = 256 * 1024
+"""st_blksize in bytes: what cp and Python's buffered files use for one request."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attributes:
+    """What stat(2) shows of a logical file.
+
+    Attributes:
+        key: the backing inode.
+        mode: st_mode, type included.
+        nlink: st_nlink.
+        uid: owner.
+        gid: group.
+        rdev: st_rdev.
+        size: logical size in bytes.
+        blocks: 512-byte units that the file takes on disk, at least 1 when ``size`` > 0 (else tar -S
+            would take it for a hole).
+        atime_ns: access time in nanoseconds.
+        mtime_ns: logical modification time in nanoseconds.
+        ctime_ns: change time in nanoseconds.
+    """
+
+    key: Key
+    mode: int
+    nlink: int
+    uid: int
+    gid: int
+    rdev: int
+    size: int
+    blocks: int
+    atime_ns: int
+    mtime_ns: int
+    ctime_ns: int
+
+    @property
+    def is_regular(self) -> bool:
+        """Whether it is a regular file."""
+        return stat.S_ISREG(self.mode)
+
+
+def key_of(st: os.stat_result) -> Key:
+    """Return the key of a backing inode."""
+    return st.st_dev, st.st_ino
+
+
+def from_stat(st: os.stat_result, size: int | None = None, staged: os.stat_result | None = None) -> Attributes:
+    """Build the attributes of a logical file.
+
+    Args:
+        st: of the backing inode, which has mode, owner, link count and atime.
+        size: logical size in bytes; the backing's own if ``None``.
+        staged: of the staging data file while there is uncommitted content; it has size and mtime.
+    """
+    if staged is not None:
+        size = staged.st_size
+    elif size is None:
+        size = st.st_size
+    content = staged or st
+    return Attributes(
+        key=key_of(st),
+        mode=st.st_mode,
+        nlink=st.st_nlink,
+        uid=st.st_uid,
+        gid=st.st_gid,
+        rdev=st.st_rdev,
+        size=size,
+        blocks=max(content.st_blocks, 1) if size else content.st_blocks,
+        atime_ns=st.st_atime_ns,
+        mtime_ns=content.st_mtime_ns,
+        ctime_ns=max(st.st_ctime_ns, content.st_ctime_ns),
+    )

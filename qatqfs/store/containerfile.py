@@ -1,0 +1,179 @@
+"""A container in BACKING, open for reading: logical byte ranges to verified bytes, through the chunk cache."""
+
+import errno
+import logging
+import os
+from concurrent.futures import Executor
+from dataclasses import dataclass
+
+from qatqfs.codec import Container, QatcError
+from qatqfs.store.chunkcache import Chunk, ChunkCache
+from qatqfs.store.damage import ContentId, DamageRegister, FileSignature
+from qatqfs.store.stats import Statistics
+from qatqfs.store.sysfile import Fd, pread_exact
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ReadContext:
+    """What all open containers of a store share.
+
+    Attributes:
+        cache: decoded chunks.
+        damage: what is known to be corrupt.
+        statistics: counters.
+        executor: threads that decode ahead.
+        read_ahead: chunks to decode ahead of a sequential reader.
+    """
+
+    cache: ChunkCache
+    damage: DamageRegister
+    statistics: Statistics
+    executor: Executor
+    read_ahead: int
+
+
+def signature_of(st: os.stat_result) -> FileSignature:
+    """Return what tells one state of a backing file from another without opening it."""
+    return st.st_dev, st.st_ino, st.st_size, st.st_mtime_ns
+
+
+def io_error(text: str) -> OSError:
+    """Return the EIO that a reader gets for corrupt data."""
+    return OSError(errno.EIO, text)
+
+
+class ContainerFile:
+    """One container's content; immutable, shared by every handle, closed with its last reference.
+
+    Args:
+        fd: the container, readable.
+        path: its logical path, for messages.
+        context: what it shares with others.
+
+    Attributes:
+        length: logical size in bytes.
+        content_id: names this content in the cache.
+
+    Raises:
+        OSError: EIO when it is no QATC container (logged and remembered), or what reading it reported.
+    """
+
+    def __init__(self, fd: Fd, path: bytes, context: ReadContext) -> None:
+        self._fd = fd
+        self._path = path
+        self._context = context
+        st = os.fstat(fd.number)
+        self.signature = signature_of(st)
+        try:
+            self.container = Container.open(self._read_at, st.st_size)
+        except QatcError as err:
+            context.damage.report_file(path, self.signature, str(err))
+            raise io_error(str(err)) from err
+        self.length = self.container.length
+        self.content_id: ContentId = (*self.signature, self.container.header_bytes)
+
+    def _read_at(self, offset: int, size: int) -> bytes:
+        return pread_exact(self._fd.number, size, offset)
+
+    def _decode(self, index: int) -> Chunk:
+        damage = self._context.damage
+        reason = damage.known(self.content_id, index)
+        if reason is not None:
+            raise io_error(reason)
+        try:
+            chunk = self.container.read_chunk(index)
+        except QatcError as err:
+            start, _ = self._span(index)
+            damage.report_chunk(self._path, self.content_id, index, start, str(err))
+            raise io_error(str(err)) from err
+        self._context.statistics.add("chunks_decoded")
+        return chunk
+
+    def _span(self, index: int) -> tuple[int, int]:
+        try:
+            return self.container.span(index)
+        except QatcError:  # the walk ends here; what lies behind cannot be placed
+            return (self.length, self.length)
+
+    def _locate(self, offset: int) -> int:
+        try:
+            return self.container.locate(offset)
+        except QatcError as err:
+            self._context.damage.report_file(self._path, self.signature, str(err))
+            raise io_error(str(err)) from err
+
+    def chunk(self, index: int) -> Chunk:
+        """Return the logical bytes of a chunk, decoded at most once however many ask.
+
+        Raises:
+            OSError: EIO when the chunk is corrupt, or what reading it reported.
+        """
+        return self._context.cache.get((self.content_id, index), lambda: self._decode(index))
+
+    def read_chunk_uncached(self, index: int) -> Chunk:
+        """Return the logical bytes of a chunk without keeping them; raises as :meth:`chunk`."""
+        kept = self._context.cache.peek((self.content_id, index))
+        return kept if kept is not None else self._decode(index)
+
+    def read(self, offset: int, size: int) -> Chunk:
+        """Return exactly the bytes of a range, cut only at the end of the file.
+
+        Raises:
+            OSError: EIO when any chunk of the range is corrupt; never a good prefix.
+        """
+        stop = min(offset + size, self.length)
+        if offset >= stop:
+            return b""
+        first = self._locate(offset)
+        start, end = self._span_or_fail(first)
+        if stop <= end:
+            return self.chunk(first)[offset - start : stop - start]
+        last = self._locate(stop - 1)
+        for index in range(first + 1, last + 1):
+            self._decode_ahead(index)
+        parts = []
+        for index in range(first, last + 1):
+            start, end = self._span_or_fail(index)
+            parts.append(self.chunk(index)[max(offset - start, 0) : stop - start])
+        return b"".join(parts)
+
+    def _span_or_fail(self, index: int) -> tuple[int, int]:
+        try:
+            return self.container.span(index)
+        except QatcError as err:
+            raise io_error(str(err)) from err
+
+    def read_cached(self, offset: int, size: int) -> Chunk | None:
+        """Return a range if it lies in one chunk that is in the cache, without blocking; else ``None``."""
+        stop = min(offset + size, self.length)
+        if offset >= stop:
+            return b""
+        if not self.container.indexed:
+            return None  # finding the chunk may read the file
+        index = self.container.locate(offset)
+        start, end = self.container.span(index)
+        chunk = self._context.cache.peek((self.content_id, index)) if stop <= end else None
+        return chunk[offset - start : stop - start] if chunk is not None else None
+
+    def read_ahead(self, offset: int) -> None:
+        """Start decoding the chunks from a logical offset on; errors are left to who reads them."""
+        if not self.container.indexed or offset >= self.length:
+            return
+        first = self.container.locate(offset)
+        for index in range(first, min(first + self._context.read_ahead, self.container.chunk_count)):
+            self._decode_ahead(index)
+
+    def _decode_ahead(self, index: int) -> None:
+        if self._context.cache.wanted((self.content_id, index)):
+            try:
+                self._context.executor.submit(self._chunk_quietly, index)
+            except RuntimeError:  # the store is closing
+                log.debug("no read-ahead while the store closes")
+
+    def _chunk_quietly(self, index: int) -> None:
+        try:
+            self.chunk(index)
+        except OSError:
+            log.debug("read-ahead of chunk %d of %r failed", index, self._path, exc_info=True)

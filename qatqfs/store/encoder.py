@@ -1,0 +1,84 @@
+"""Logical bytes to a container file, chunk by chunk on several threads, in constant memory."""
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future
+
+from qatqfs.codec import ContainerInfo, ContainerWriter, DType, FileSink, Level, encode_payload
+
+ReadAt = Callable[[int, int], bytes]
+"""``read_at(offset, size)`` returns that part of the logical file, shorter only at its end."""
+
+Progress = Callable[[int], None]
+"""Called with the number of raw bytes done since the last call."""
+
+
+class ShortReadError(OSError):
+    """The logical file became shorter while it was being encoded."""
+
+
+def _encode_chunk(raw: bytes, dtype: DType, level: Level) -> bytes:
+    if len(raw) % dtype.width:
+        raw += b"\0"  # only the last chunk of an odd-length file; the index frame has the true length
+    return encode_payload(raw, dtype, level=level)
+
+
+def _payloads(
+    read_at: ReadAt, size: int, dtype: DType, chunk_size: int, level: Level, executor: Executor, window: int
+) -> Iterator[tuple[bytes, int]]:
+    """Yield each chunk's payload and raw length in order, at most ``window`` chunks being worked on."""
+    running: deque[tuple[Future[bytes], int]] = deque()
+    try:
+        for offset in range(0, size, chunk_size):
+            raw = read_at(offset, min(chunk_size, size - offset))
+            if len(raw) != min(chunk_size, size - offset):
+                raise ShortReadError(f"the file ends at {offset + len(raw)} bytes, not at {size}")
+            running.append((executor.submit(_encode_chunk, raw, dtype, level), len(raw)))
+            if len(running) >= window:
+                future, length = running.popleft()
+                yield future.result(), length
+        while running:
+            future, length = running.popleft()
+            yield future.result(), length
+    finally:
+        for future, _ in running:
+            future.cancel()
+
+
+def write_container(
+    fd: int,
+    read_at: ReadAt,
+    size: int,
+    dtype: DType,
+    *,
+    chunk_size: int,
+    level: Level,
+    executor: Executor,
+    workers: int,
+    progress: Progress | None = None,
+) -> ContainerInfo:
+    """Encode a logical file into an empty, open container file.
+
+    Args:
+        fd: descriptor to write to, at offset 0.
+        read_at: reads the logical file.
+        size: its length in bytes; odd lengths need a 16-bit dtype, other multiples of the width too.
+        dtype: of its values.
+        chunk_size: raw bytes per chunk, a multiple of 4.
+        level: effort.
+        executor: threads to encode on; ``workers`` says how many they are.
+        workers: see ``executor``.
+        progress: told about raw bytes as they are done.
+
+    Raises:
+        OSError: reading or writing failed; :class:`ShortReadError` if the file ended early.
+        LimitExceeded: more chunks than a container may have.
+    """
+    with os.fdopen(os.dup(fd), "wb", buffering=1 << 20) as stream:
+        writer = ContainerWriter(FileSink(stream), dtype, chunk_size // dtype.width, level=level)
+        for payload, length in _payloads(read_at, size, dtype, chunk_size, level, executor, workers + 2):
+            writer.append(payload)
+            if progress is not None:
+                progress(length)
+        return writer.finish(size)

@@ -1,0 +1,268 @@
+"""Opening and creating regular files."""
+
+import contextlib
+import errno
+import os
+import stat
+import time
+from collections.abc import Callable, Iterator
+
+from qatqfs.codec import DType, empty_container
+from qatqfs.store import names
+from qatqfs.store.attributes import key_of
+from qatqfs.store.dtypechoice import dtype_of_suffix
+from qatqfs.store.node import Handle, Kind, Node
+from qatqfs.store.sysfile import Fd
+from qatqfs.store.tree import Entry, Tree, os_error
+
+_WRITE_MODES = (os.O_WRONLY, os.O_RDWR)
+_SET_ID_BITS = stat.S_ISUID | stat.S_ISGID
+
+
+class Opener:
+    """Opens and creates files in a tree, and takes handles back.
+
+    Args:
+        tree: the names.
+        release_dirty: called, without locks, when the last writer of a dirty node has closed it.
+    """
+
+    def __init__(self, tree: Tree, release_dirty: Callable[[Node], None]) -> None:
+        self._tree = tree
+        self._options = tree.context.options
+        self._release_dirty = release_dirty
+
+    def open(self, path: bytes, flags: int) -> Handle:
+        """Open an existing regular file: :meth:`attach` and :meth:`finish`, which see for flags and errors."""
+        return self.finish(self.attach(path, flags), truncate=bool(flags & os.O_TRUNC))
+
+    def attach(self, path: bytes | Node, flags: int) -> Handle:
+        """Find a regular file and take a handle of it, without touching its content.
+
+        For callers that hold the namespace lock to keep the name in place; :meth:`finish` must follow, without it.
+
+        Args:
+            path: logical path, or the node of a file that is open already.
+            flags: of open(2); the access mode and O_TRUNC count.
+
+        Raises:
+            OSError: ENOENT, EISDIR, ELOOP (a symlink), ENXIO (a special file), EROFS, EPERM (for writing, a
+                container with several hard links), EXDEV (for writing, a container on another device).
+        """
+        writable = flags & os.O_ACCMODE in _WRITE_MODES
+        truncate = bool(flags & os.O_TRUNC)
+        with self._tree.lock:
+            if isinstance(path, Node):
+                if writable and path.kind is Kind.RAW:
+                    path.open_raw_for_writing()
+                return self._handle(path, writable=writable)
+            with self._tree.parent(path) as (fd, above, name):
+                entry = self._tree.resolve(fd, above, name)
+                if self._tree.hidden(entry) and not truncate:
+                    raise os_error(errno.ENOENT, path)
+                self._check_openable(path, entry, changes=writable or truncate)
+                node = self._tree.node_of(fd, path, entry)
+                if entry.kind is Kind.RAW and (writable or truncate):
+                    if truncate and names.plain_name_allowed(name) and not self._options.is_raw(path):
+                        self._rewrite_raw_as_container(fd, path, name, entry, node)
+                    else:
+                        node.open_raw_for_writing()
+                return self._handle(node, writable=writable)
+
+    def finish(self, handle: Handle, *, truncate: bool) -> Handle:
+        """Truncate an attached file, or make sure that its content can be read; closes the handle if not.
+
+        Raises:
+            OSError: EIO (no QATC container), ENOSPC ...
+        """
+        try:
+            if truncate:
+                handle.node.truncate(0)
+            elif handle.node.kind is Kind.CONTAINER and not handle.node.dirty:
+                handle.node.container()
+        except BaseException:
+            handle.close()
+            raise
+        return handle
+
+    def _check_openable(self, path: bytes, entry: Entry, *, changes: bool) -> None:
+        mode = entry.st.st_mode
+        if stat.S_ISDIR(mode):
+            raise os_error(errno.EISDIR, path)
+        if stat.S_ISLNK(mode):
+            raise os_error(errno.ELOOP, path)
+        if entry.kind is None:
+            raise os_error(errno.ENXIO, path)
+        if not changes:
+            return
+        if self._options.read_only:
+            raise os_error(errno.EROFS, path)
+        if entry.kind is Kind.CONTAINER:
+            if entry.st.st_nlink > 1:
+                # A commit replaces the file by rename, which would leave the other names behind.
+                raise os_error(errno.EPERM, path)
+            if entry.st.st_dev != self._tree.device:
+                raise os_error(errno.EXDEV, path)
+
+    def _handle(self, node: Node, *, writable: bool) -> Handle:
+        node.handles += 1
+        node.writers += writable
+        return Handle(node, writable=writable, release=self._release)
+
+    def _release(self, handle: Handle) -> None:
+        node = handle.node
+        with self._tree.lock:
+            node.handles -= 1
+            node.writers -= handle.writable
+            self._tree.forget_if_idle(node)
+            due = node.dirty and node.writers == 0 and node.path is not None
+        if due:
+            self._release_dirty(node)
+
+    def create(self, path: bytes, mode: int, owner: tuple[int, int] | None = None, flags: int = os.O_RDWR) -> Handle:
+        """Create a regular file, or open it: :meth:`attach_new` and :meth:`finish`, which see."""
+        handle, truncate = self.attach_new(path, mode, owner, flags)
+        return self.finish(handle, truncate=truncate)
+
+    def attach_new(self, path: bytes, mode: int, owner: tuple[int, int] | None, flags: int) -> tuple[Handle, bool]:
+        """Create a regular file, or attach to it if it is there and O_EXCL is not given.
+
+        The name appears at once and whole, with its final mode and owner, as an empty container (or an empty
+        raw file if a rule says so).
+
+        Args:
+            path: logical path.
+            mode: permission bits, already reduced by the caller's umask.
+            owner: uid and gid of the new file; a set-group-id directory overrides the gid.
+            flags: of open(2).
+
+        Returns:
+            The handle, and what :meth:`finish` has to be told.
+
+        Raises:
+            OSError: EEXIST, ENOENT, EROFS, EPERM (the store's own name), ENAMETOOLONG, ENOSPC ...
+        """
+        with self._tree.lock, self._tree.parent(path) as (fd, above, name):
+            if self._options.read_only:
+                raise os_error(errno.EROFS, path)
+            if names.is_private(above, name):
+                raise os_error(errno.EPERM, path)
+            existing = self._existing(fd, above, name)
+            if existing is None:
+                node = self._create_node(fd, path, name, mode, owner)
+                return self._handle(node, writable=flags & os.O_ACCMODE in _WRITE_MODES), False
+            if self._tree.hidden(existing):
+                flags |= os.O_TRUNC
+            elif flags & os.O_EXCL:
+                raise os_error(errno.EEXIST, path)
+            return self.attach(path, flags), bool(flags & os.O_TRUNC)
+
+    def _existing(self, fd: int, above: bytes, name: bytes) -> Entry | None:
+        try:
+            return self._tree.resolve(fd, above, name)
+        except FileNotFoundError:
+            return None
+
+    def _create_node(self, fd: int, path: bytes, name: bytes, mode: int, owner: tuple[int, int] | None) -> Node:
+        if self._options.is_raw(path) and names.plain_name_allowed(name):
+            kind = Kind.RAW
+            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+            opened = Fd(os.open(name, flags, mode & 0o7777, dir_fd=fd))
+            set_owner(opened, fd, mode, owner)
+        else:
+            kind = Kind.CONTAINER
+            opened = self._place_container(fd, path, name, mode, owner)
+        key = key_of(os.fstat(opened.number))
+        node = Node(self._tree.context, key, path, kind, opened)
+        self._tree.nodes[key] = node
+        return node
+
+    def _place_container(self, fd: int, path: bytes, name: bytes, mode: int, owner: tuple[int, int] | None) -> Fd:
+        """Put a complete empty container under its real name in one step."""
+        if os.fstat(fd).st_dev != self._tree.device:
+            raise os_error(errno.EXDEV, path)
+        dtype = self._options.rule_dtype(path) or dtype_of_suffix(path) or DType.BF16
+        with self._unnamed_file(fd, mode) as opened:
+            content = empty_container(dtype)
+            if os.pwrite(opened.number, content, 0) != len(content):
+                raise os_error(errno.ENOSPC, path)
+            set_owner(opened, fd, mode, owner)
+            os.link(opened.proc_path, names.container_name(name), dst_dir_fd=fd, follow_symlinks=True)
+            return opened
+
+    @contextlib.contextmanager
+    def _unnamed_file(self, fd: int, mode: int) -> Iterator[Fd]:
+        """Make a file that is not in its directory yet, but has group and default ACL from there.
+
+        Where the filesystem has no O_TMPFILE it is made in staging, and only the group is inherited.
+        """
+        flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOATIME
+        try:
+            opened = Fd(os.open(b".", flags | os.O_TMPFILE, mode & 0o7777, dir_fd=fd))
+        except OSError as err:
+            if err.errno not in (errno.EOPNOTSUPP, errno.EISDIR):
+                raise
+        else:
+            yield opened
+            return
+        area = self._tree.context.staging
+        assert area is not None  # only a read-only store has none
+        with area.temporary_file(mode & 0o7777) as opened:
+            st = os.fstat(fd)
+            if st.st_mode & stat.S_ISGID:
+                os.chown(opened.proc_path, -1, st.st_gid)
+            yield opened
+
+    def _rewrite_raw_as_container(self, fd: int, path: bytes, name: bytes, entry: Entry, node: Node) -> None:
+        """Let an empty container take the place of a raw file that is being truncated; namespace lock held."""
+        st = entry.st
+        if st.st_nlink > 1:
+            raise os_error(errno.EPERM, path)
+        if entry.shadowed is not None:
+            os.unlink(entry.shadowed, dir_fd=fd)
+        old = node.key
+        opened = self._place_container(fd, path, name, st.st_mode, (st.st_uid, st.st_gid))
+        copy_xattrs(node.fd, opened)
+        os.unlink(name, dir_fd=fd)
+        node.become_container(opened, key_of(os.fstat(opened.number)))
+        node.changed_at = time.monotonic()
+        self._tree.rekey(node, old)
+
+
+def set_owner(opened: Fd, directory: int, mode: int, owner: tuple[int, int] | None) -> None:
+    """Give a new file its owner, unless its directory or our lack of privilege decides otherwise.
+
+    Raises:
+        OSError: a privileged daemon was not allowed to.
+    """
+    if owner is None:
+        return
+    st = os.fstat(opened.number)
+    uid, gid = owner
+    if os.fstat(directory).st_mode & stat.S_ISGID:
+        gid = st.st_gid
+    if (uid, gid) != (st.st_uid, st.st_gid):
+        try:
+            os.chown(opened.proc_path, uid, gid)
+        except PermissionError:
+            if os.geteuid() == 0:
+                raise
+    if mode & _SET_ID_BITS and stat.S_ISREG(st.st_mode):  # chown(2) takes them away
+        os.chmod(opened.proc_path, stat.S_IMODE(st.st_mode))
+
+
+def copy_xattrs(source: Fd, target: Fd) -> None:
+    """Copy all extended attributes, ACLs included; what the target cannot have is left out.
+
+    Raises:
+        OSError: the source's cannot be read.
+    """
+    try:
+        found = os.listxattr(source.number)
+    except OSError as err:
+        if err.errno != errno.EOPNOTSUPP:
+            raise
+        return
+    for name in found:
+        with contextlib.suppress(PermissionError):
+            os.setxattr(target.number, name, os.getxattr(source.number, name))

@@ -1,0 +1,407 @@
+"""Nodes and handles: one node for each regular file that is open or has uncommitted content.
+
+What protects what. ``Node.lock``, the content lock, is held by whoever changes content (write, truncate, the
+start of staging, the last step of a commit). The namespace lock of the store protects the fields that say
+where the file is and who holds it: ``key``, ``path``, ``handles``, ``writers``. Order: a commit's own lock,
+then the content lock, then the namespace lock; nobody takes a content lock while holding the namespace lock.
+
+Readers take neither. They read ``staging`` once, and if it is ``None`` the container: a commit sets the new
+container before it takes staging away, and both keep their descriptors open for whoever still reads them.
+"""
+
+import errno
+import os
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+
+from qatqfs.store.attributes import Attributes, Key, from_stat
+from qatqfs.store.chunkcache import Chunk
+from qatqfs.store.containerfile import ContainerFile, ReadContext, signature_of
+from qatqfs.store.options import StoreOptions
+from qatqfs.store.staging import StagingArea, StagingEntry
+from qatqfs.store.staginglog import Base
+from qatqfs.store.sysfile import Fd, Identity, pread_exact, pwrite_all, set_times
+
+
+class Kind(Enum):
+    """How a regular file is stored."""
+
+    CONTAINER = "container"
+    RAW = "raw"
+
+
+@dataclass(frozen=True, slots=True)
+class NodeContext:
+    """What all nodes of a store share.
+
+    Attributes:
+        options: the store's settings.
+        reading: caches and counters of containers.
+        staging: where written bytes go, ``None`` in a read-only store.
+        namespace_lock: see the module's text.
+        dirtied: called, without the namespace lock, when a node got uncommitted content.
+        fsync_parent: makes the directory of a logical path durable.
+    """
+
+    options: StoreOptions
+    reading: ReadContext
+    staging: StagingArea | None
+    namespace_lock: threading.RLock
+    dirtied: Callable[["Node"], None]
+    fsync_parent: Callable[[bytes], None]
+
+
+def _os_error(number: int) -> OSError:
+    return OSError(number, os.strerror(number))
+
+
+class Node:
+    """One regular file, whatever it is called and however often it is open.
+
+    Attributes:
+        key: the backing inode that has its metadata.
+        path: its logical path, ``None`` once its last name is gone.
+        kind: how it is stored.
+        fd: the backing inode, open for reading (raw files: also for writing when that was asked for).
+        staging: uncommitted content, ``None`` when the container says it all.
+        sequence: counts changes of content; a commit compares it.
+        changed_at: monotonic time of the last change in seconds.
+        handles: open handles.
+        writers: those among them that may write.
+        commit_lock: held during a commit, so that there is one at a time.
+        commit_cost: seconds that the last commit took, 0 before the first.
+        durable: the name and the container are known to survive a power cut.
+    """
+
+    def __init__(self, context: NodeContext, key: Key, path: bytes, kind: Kind, fd: Fd) -> None:
+        self.context = context
+        self.key = key
+        self.path: bytes | None = path
+        self.kind = kind
+        self.fd = fd
+        self.lock = threading.RLock()
+        self.staging: StagingEntry | None = None
+        self.sequence = 0
+        self.changed_at = 0.0
+        self.handles = 0
+        self.writers = 0
+        self.commit_lock = threading.Lock()
+        self.commit_cost = 0.0
+        self.durable = False
+        self._container: ContainerFile | None = None
+        self._raw_writable = False
+
+    # -- state -----------------------------------------------------------------------------------------
+
+    @property
+    def dirty(self) -> bool:
+        """Whether there is content that no container has yet."""
+        return self.staging is not None
+
+    def container(self) -> ContainerFile:
+        """Return the container that holds the committed content.
+
+        Raises:
+            OSError: EIO when it is none.
+        """
+        found = self._container
+        if found is None:
+            # Two threads may do this at once: both get the same content under the same cache keys.
+            found = ContainerFile(self.fd, self.path or b"(unlinked)", self.context.reading)
+            self._container = found
+        return found
+
+    @property
+    def opened(self) -> bool:
+        """Whether attributes are known without reading the container."""
+        return self.staging is not None or self._container is not None or self.kind is Kind.RAW
+
+    def refresh(self, st: os.stat_result) -> None:
+        """Forget the container's layout if the file was changed in place by somebody else."""
+        found = self._container
+        if found is not None and found.signature != signature_of(st) and not self.dirty:
+            self._container = None
+
+    def committed(self, fd: Fd, key: Key, container: ContainerFile) -> None:
+        """Take over a container that has just replaced the old one; content and namespace lock held."""
+        self.fd, self.key = fd, key
+        self._container = container
+        self.durable = False
+        self.staging = None
+
+    def become_container(self, fd: Fd, key: Key) -> None:
+        """Turn from a raw file into the (empty) container that replaced it; namespace lock held."""
+        self.kind, self.fd, self.key = Kind.CONTAINER, fd, key
+        self._container = None
+        self._raw_writable = False
+
+    def attributes(self) -> Attributes:
+        """Return what stat(2) shows; raises OSError."""
+        staging, fd = self.staging, self.fd  # a commit may exchange both; what is held here stays open
+        st = os.fstat(fd.number)
+        if staging is not None:
+            return from_stat(st, staged=os.fstat(staging.data.number))
+        if self.kind is Kind.RAW:
+            return from_stat(st)
+        try:
+            return from_stat(st, self.container().length)
+        except OSError:
+            return from_stat(st)
+
+    def content_tag(self) -> object:
+        """Return a value that changes when content changes without a write through this node.
+
+        ``None`` if that cannot be told.
+        """
+        if self.staging is not None:
+            return self.staging.entry_id
+        if self.kind is Kind.RAW:
+            return None
+        return self.container().content_id
+
+    # -- reading ---------------------------------------------------------------------------------------
+
+    def read(self, offset: int, size: int) -> Chunk:
+        """Return exactly the bytes of a range, cut only at the end of the file; raises OSError."""
+        staging, fd = self.staging, self.fd
+        if staging is not None:
+            data: Chunk = pread_exact(staging.data.number, size, offset)
+        elif self.kind is Kind.RAW:
+            data = pread_exact(fd.number, size, offset)
+        else:
+            data = self.container().read(offset, size)
+        self.context.reading.statistics.add("read_bytes", len(data))
+        return data
+
+    def read_cached(self, offset: int, size: int) -> Chunk | None:
+        """Return a range if that takes no disk access and no decoding, else ``None``; never blocks."""
+        container = self._container
+        if self.staging is not None or container is None or self.kind is Kind.RAW:
+            return None
+        data = container.read_cached(offset, size)
+        if data is not None:
+            self.context.reading.statistics.add("read_bytes", len(data))
+        return data
+
+    # -- writing ---------------------------------------------------------------------------------------
+
+    def write(self, data: bytes | bytearray | memoryview, offset: int) -> int:
+        """Write bytes and return how many; they survive the daemon from here on.
+
+        Raises:
+            OSError: EFBIG beyond the largest file, EIO when content that has to be kept is corrupt,
+                ENOSPC and what else the disk reports.
+        """
+        fd = self.fd
+        if self.kind is Kind.RAW:
+            written = pwrite_all(fd.number, data, offset)
+        else:
+            if offset + len(data) > self.context.options.max_file_size:
+                raise _os_error(errno.EFBIG)
+            with self.lock:
+                staging = self.staging or self._begin_staging(None)
+                try:
+                    written = staging.write(data, offset)
+                finally:
+                    self._changed()
+        self.context.reading.statistics.add("write_bytes", written)
+        return written
+
+    def write_quickly(self, data: bytes | bytearray | memoryview, offset: int) -> int | None:
+        """Write if that is one system call on an open staging file, else return ``None``; raises OSError."""
+        if offset + len(data) > self.context.options.max_file_size or not self.lock.acquire(blocking=False):
+            return None
+        try:
+            if self.staging is None:
+                return None
+            return self.write(data, offset)
+        finally:
+            self.lock.release()
+
+    def truncate(self, size: int) -> None:
+        """Set the logical size in bytes; a file that grows reads as zeros there.
+
+        Raises:
+            OSError: as :meth:`write`.
+        """
+        fd = self.fd
+        if self.kind is Kind.RAW:
+            os.ftruncate(fd.number, size)
+            return
+        if size > self.context.options.max_file_size:
+            raise _os_error(errno.EFBIG)
+        with self.lock:
+            staging = self.staging
+            if staging is None and self._has_length(size):
+                set_times(self.fd, None, time.time_ns())
+                return
+            staging = staging or self._begin_staging(size)
+            try:
+                staging.truncate(size)
+                set_times(staging.data, None, time.time_ns())
+            finally:
+                self._changed()
+
+    def _has_length(self, size: int) -> bool:
+        try:
+            return self.container().length == size
+        except OSError:  # not a container: truncating replaces it
+            return False
+
+    def set_mtime(self, mtime_ns: int) -> None:
+        """Set the logical modification time in nanoseconds; raises OSError."""
+        with self.lock:
+            staging = self.staging
+            set_times(staging.data if staging is not None else self.fd, None, mtime_ns)
+            if staging is not None:
+                self._changed()  # a commit under way has read the old time
+
+    def _changed(self) -> None:
+        self.sequence += 1
+        self.changed_at = time.monotonic()
+
+    def _begin_staging(self, keep: int | None) -> StagingEntry:
+        """Make the file dirty, copying up its first ``keep`` bytes (all if ``None``); content lock held."""
+        area = self.context.staging
+        if area is None:
+            raise _os_error(errno.EROFS)
+        if self.path is not None and os.fstat(self.fd.number).st_nlink > 1:
+            # A commit replaces the file by rename, which would leave the other names behind.
+            raise _os_error(errno.EPERM)
+        if keep == 0 or (keep is None and self._has_length(0)):
+            container, length = None, 0
+        else:
+            container = self.container()
+            length = container.length if keep is None else min(keep, container.length)
+        unit = self.context.options.chunk_size
+        entry = area.create()
+        try:
+            mtime_ns = os.fstat(self.fd.number).st_mtime_ns
+            entry.begin(Base(Identity.of(self.fd.number), unit), self.path or b"")
+            if container is not None:
+                self._copy_up(entry, container, length)
+            if container is None or length < container.length:
+                entry.truncate(length)
+            entry.log_valid(0, -(-length // unit))
+            set_times(entry.data, None, mtime_ns)
+            self._publish(entry)
+        except BaseException:
+            entry.drop()
+            raise
+        self.context.dirtied(self)
+        return entry
+
+    def _copy_up(self, entry: StagingEntry, container: ContainerFile, length: int) -> None:
+        offset = index = 0
+        while offset < length:
+            chunk = container.read_chunk_uncached(index)
+            part = chunk[: length - offset]
+            if entry.write(part, offset) != len(part):
+                raise _os_error(errno.ENOSPC)
+            offset += len(part)
+            index += 1
+
+    def _publish(self, entry: StagingEntry) -> None:
+        with self.context.namespace_lock:
+            # Renames and unlinks log to the entry only once it is here; catch up with what came before.
+            if self.path is None:
+                entry.log_unlink()
+            else:
+                entry.log_path(self.path)
+            self.staging = entry
+
+    def fsync(self) -> None:
+        """Make what was acknowledged so far survive a power cut; raises OSError."""
+        with self.lock:
+            staging = self.staging
+            if staging is not None:
+                # A new file's placeholder and name have to be there for recovery to find.
+                first = not staging.synced
+                staging.sync()
+                if not first:
+                    return
+            os.fsync(self.fd.number)
+            path = self.path
+        if path is not None and (staging is not None or not self.durable):
+            self.context.fsync_parent(path)
+            self.durable = True
+
+    def open_raw_for_writing(self) -> None:
+        """Make the descriptor of a raw file writable; namespace lock held. Raises OSError."""
+        if not self._raw_writable:
+            self.fd = Fd(os.open(self.fd.proc_path, os.O_RDWR | os.O_CLOEXEC))
+            self._raw_writable = True
+
+
+class Handle:
+    """An open file. Close it exactly once; its methods are safe from several threads.
+
+    Args:
+        node: the file.
+        writable: it was opened for writing.
+        release: called by :meth:`close`.
+    """
+
+    def __init__(self, node: Node, *, writable: bool, release: Callable[["Handle"], None]) -> None:
+        self.node = node
+        self.writable = writable
+        self._release = release
+        self._sequential_offset = 0
+        self._closed = False
+
+    def read(self, size: int, offset: int) -> Chunk:
+        """Return exactly the bytes of a range, cut only at the end of the file; raises OSError."""
+        data = self.node.read(offset, size)
+        self._note_read(offset, len(data))
+        return data
+
+    def read_cached(self, size: int, offset: int) -> Chunk | None:
+        """As :meth:`read` when that takes no disk access and no decoding, else ``None``."""
+        data = self.node.read_cached(offset, size)
+        if data is not None:
+            self._note_read(offset, len(data))
+        return data
+
+    def _note_read(self, offset: int, size: int) -> None:
+        sequential = offset == self._sequential_offset
+        self._sequential_offset = offset + size
+        if sequential and size and self.node.kind is Kind.CONTAINER and self.node.staging is None:
+            self.node.container().read_ahead(offset + size)
+
+    def write(self, data: bytes | bytearray | memoryview, offset: int) -> int:
+        """Write bytes and return how many; raises OSError (EBADF on a handle opened for reading)."""
+        self._check_writable()
+        return self.node.write(data, offset)
+
+    def truncate(self, size: int) -> None:
+        """Set the logical size in bytes; raises OSError."""
+        self._check_writable()
+        self.node.truncate(size)
+
+    def _check_writable(self) -> None:
+        if not self.writable:
+            raise _os_error(errno.EBADF)
+
+    def fsync(self) -> None:
+        """Make what was written survive a power cut; raises OSError."""
+        if not self.node.context.options.read_only:
+            self.node.fsync()
+
+    def attributes(self) -> Attributes:
+        """Return what fstat(2) shows; raises OSError."""
+        return self.node.attributes()
+
+    def close(self) -> None:
+        """Give the handle back; the last one of a dirty file starts its commit."""
+        if not self._closed:
+            self._closed = True
+            self._release(self)
+
+    def __enter__(self) -> "Handle":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

@@ -1,0 +1,75 @@
+"""How a store is to behave, and the PATTERN rules among it."""
+
+import fnmatch
+import os
+from dataclasses import dataclass
+from enum import Enum
+
+from qatqfs.codec import DType, Level
+
+KIB, MIB = 1024, 1024 * 1024
+MAX_CHUNKS = 1 << 20
+"""Chunks in one container that a reference decoder takes by default (format section 6)."""
+
+
+class OnCorrupt(Enum):
+    """What a file that is known to be damaged looks like."""
+
+    EIO = "eio"
+    ENOENT = "enoent"
+
+
+def matches(pattern: str, path: bytes) -> bool:
+    """Whether a shell pattern fits a logical path; one without ``/`` is compared with the last name only."""
+    subject = os.fsdecode(path)
+    if "/" not in pattern:
+        subject = subject.rpartition("/")[2]
+    return fnmatch.fnmatchcase(subject, pattern.lstrip("/"))
+
+
+@dataclass(frozen=True, slots=True)
+class StoreOptions:
+    """Settings of an open store; sizes in bytes.
+
+    Attributes:
+        cache_size: bound of the decoded-chunk cache.
+        chunk_size: raw bytes in a chunk of a new container; a multiple of 4.
+        level: effort of the encoder.
+        workers: threads that encode, and as many that decode ahead.
+        dtype_rules: ``(pattern, dtype)`` in order, the first that fits a logical path wins.
+        raw_patterns: files to be created raw.
+        read_only: write nothing at all below BACKING.
+        on_corrupt: how a file known to be damaged looks.
+        idle_seconds: how long an open file must rest before it is committed.
+    """
+
+    cache_size: int = 512 * MIB
+    chunk_size: int = 256 * KIB
+    level: Level = Level.BALANCED
+    workers: int = os.cpu_count() or 1
+    dtype_rules: tuple[tuple[str, DType], ...] = ()
+    raw_patterns: tuple[str, ...] = ()
+    read_only: bool = False
+    on_corrupt: OnCorrupt = OnCorrupt.EIO
+    idle_seconds: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.chunk_size < 4 or self.chunk_size % 4 or self.chunk_size > 128 * MIB:
+            raise ValueError(f"chunk size must be a multiple of 4 from 4 bytes to 128 MiB, not {self.chunk_size}")
+        if self.workers < 1:
+            raise ValueError(f"at least one worker is needed, not {self.workers}")
+        if self.cache_size < 0:
+            raise ValueError(f"cache size must not be negative: {self.cache_size}")
+
+    @property
+    def max_file_size(self) -> int:
+        """The largest logical size in bytes; beyond it writes give EFBIG."""
+        return self.chunk_size * MAX_CHUNKS
+
+    def rule_dtype(self, path: bytes) -> DType | None:
+        """Return the dtype that a rule gives to a logical path."""
+        return next((dtype for pattern, dtype in self.dtype_rules if matches(pattern, path)), None)
+
+    def is_raw(self, path: bytes) -> bool:
+        """Whether a new file at this logical path is to be stored raw."""
+        return any(matches(pattern, path) for pattern in self.raw_patterns)

@@ -1,0 +1,236 @@
+"""The append-only log of a staging entry: what its data file means, record by record.
+
+A record is a 36-byte head and a body::
+
+    crc32 u32 | body length u32 | sequence u64 | boot id 16 bytes | type u8 | 3 zero bytes | body
+
+all little-endian, the CRC over everything behind it. Sequences count up by one. Reading stops at the first
+record that is cut, damaged or out of sequence: what follows was never acknowledged, or was torn by a power cut.
+
+Which records count depends on the boot they were written in. Records of the running boot all count, since
+killing the daemon loses nothing that write(2) handed to the kernel. Of an earlier boot only those up to the
+last SYNC do; PATH hints are an exception, because whoever uses one checks what is there.
+
+The logical size and mtime between SYNCs are the data file's own (its inode survives the daemon), so they
+need no record of each change.
+
+Record bodies, by type:
+
+========  ===========================================================================================
+BASE      identity of the container this entry builds on (56 bytes), chunk size in bytes u64 (VALID's unit)
+VALID     first chunk u64, count u64: these chunks were copied up (or have no base content left)
+SIZE      logical size u64, lowest size since the base u64: base content from there on is gone
+PATH      logical path, a hint where to look for the base
+SYNC      logical size u64, mtime u64: the data file is durable up to this record
+INTENT    identity of the container that is about to replace the base
+UNLINK    empty: the last name is about to be removed
+========  ===========================================================================================
+"""
+
+import enum
+import errno
+import os
+import struct
+import zlib
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from qatqfs.store.sysfile import Identity
+
+_HEAD = struct.Struct("<IIQ16sB3x")
+_CRC_SIZE = 4
+_PAIR = struct.Struct("<QQ")
+_BASE = struct.Struct(f"<{Identity.PACKED_SIZE}sQ")
+_MAX_BODY = 8192  # a path is at most 4,096 bytes; no other body is longer
+
+
+class RecordType(enum.IntEnum):
+    """The type byte of a log record."""
+
+    BASE = 1
+    VALID = 2
+    SIZE = 3
+    PATH = 4
+    SYNC = 5
+    INTENT = 6
+    UNLINK = 7
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """The BASE record: the container a staging entry builds on, and the bytes of a chunk in VALID records."""
+
+    identity: Identity
+    chunk_size: int
+
+
+@dataclass(slots=True)
+class LogState:
+    """What the records that count add up to.
+
+    Attributes:
+        base: the file below, ``None`` when the log is not usable.
+        valid: chunk ranges ``(first, stop)`` that the data file holds.
+        low_size: lowest logical size since the base in bytes, ``None`` when it never shrank.
+        synced_size: logical size at the last SYNC in bytes, ``None`` without one.
+        synced_mtime_ns: mtime at the last SYNC.
+        paths: path hints, oldest first.
+        intents: identities of containers that were about to replace the base.
+        unlinked: an UNLINK record counts.
+        current_boot: every record was written in the running boot.
+        next_sequence: sequence number of the next record to append.
+        good_length: bytes of the log up to the end of the last intact record.
+    """
+
+    base: Base | None = None
+    valid: list[tuple[int, int]] = field(default_factory=list)
+    low_size: int | None = None
+    synced_size: int | None = None
+    synced_mtime_ns: int = 0
+    paths: list[bytes] = field(default_factory=list)
+    intents: list[Identity] = field(default_factory=list)
+    unlinked: bool = False
+    current_boot: bool = True
+    next_sequence: int = 0
+    good_length: int = 0
+
+    def covers(self, chunks: int) -> bool:
+        """Whether chunks 0 to ``chunks - 1`` are all valid in the data file."""
+        reached = 0
+        for first, stop in sorted(self.valid):
+            if first > reached:
+                break
+            reached = max(reached, stop)
+        return reached >= chunks
+
+
+@dataclass(frozen=True, slots=True)
+class _Record:
+    type: RecordType
+    boot: bytes
+    body: bytes
+    end: int
+
+
+def current_boot_id() -> bytes:
+    """Return the 16 bytes that name this boot of the machine (random(4))."""
+    text = Path("/proc/sys/kernel/random/boot_id").read_text("ascii")
+    return bytes.fromhex(text.strip().replace("-", ""))
+
+
+class LogWriter:
+    """Appends records to an open log file. The caller serializes calls.
+
+    Args:
+        fd: descriptor of the log, writable.
+        boot_id: 16 bytes from :func:`current_boot_id`.
+        sequence: number of the first record written.
+        offset: where it goes.
+    """
+
+    def __init__(self, fd: int, boot_id: bytes, *, sequence: int = 0, offset: int = 0) -> None:
+        self._fd = fd
+        self._boot_id = boot_id
+        self._sequence = sequence
+        self._offset = offset
+
+    def _append(self, kind: RecordType, body: bytes) -> None:
+        rest = _HEAD.pack(0, len(body), self._sequence, self._boot_id, kind)[_CRC_SIZE:] + body
+        record = struct.pack("<I", zlib.crc32(rest)) + rest
+        # One small pwrite at a fixed place: a failed or short one is overwritten by the next record.
+        if os.pwrite(self._fd, record, self._offset) != len(record):
+            os.ftruncate(self._fd, self._offset)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # only a full disk cuts a small write
+        self._offset += len(record)
+        self._sequence += 1
+
+    def base(self, base: Base) -> None:
+        """Log the file this entry builds on; raises OSError like every method here."""
+        self._append(RecordType.BASE, _BASE.pack(base.identity.pack(), base.chunk_size))
+
+    def valid(self, first: int, count: int) -> None:
+        """Log that ``count`` chunks from ``first`` on are held by the data file."""
+        self._append(RecordType.VALID, _PAIR.pack(first, count))
+
+    def size(self, size: int, low: int) -> None:
+        """Log the logical size and the lowest one since the base, in bytes."""
+        self._append(RecordType.SIZE, _PAIR.pack(size, low))
+
+    def path(self, path: bytes) -> None:
+        """Log where the base is, or is about to be."""
+        self._append(RecordType.PATH, path)
+
+    def sync(self, size: int, mtime_ns: int) -> None:
+        """Log that the data file is durable as it is; make the log durable afterwards."""
+        self._append(RecordType.SYNC, _PAIR.pack(size, mtime_ns))
+
+    def intent(self, identity: Identity) -> None:
+        """Log the container that is about to replace the base."""
+        self._append(RecordType.INTENT, identity.pack())
+
+    def unlink(self) -> None:
+        """Log that the last name is about to be removed."""
+        self._append(RecordType.UNLINK, b"")
+
+
+def _records(data: bytes) -> list[_Record]:
+    records: list[_Record] = []
+    pos = 0
+    while pos + _HEAD.size <= len(data):
+        crc, length, sequence, boot, kind = _HEAD.unpack_from(data, pos)
+        end = pos + _HEAD.size + length
+        if length > _MAX_BODY or end > len(data) or sequence != len(records):
+            break
+        if zlib.crc32(data[pos + _CRC_SIZE : end]) != crc or kind not in RecordType.__members__.values():
+            break
+        records.append(_Record(RecordType(kind), boot, data[pos + _HEAD.size : end], end))
+        pos = end
+    return records
+
+
+def replay(data: bytes, boot_id: bytes) -> LogState:
+    """Work out what a log says after the daemon or the machine went down.
+
+    Args:
+        data: the whole log file.
+        boot_id: the running boot's, from :func:`current_boot_id`.
+
+    Returns:
+        The state; ``base`` is ``None`` when nothing in the log counts. Damaged logs raise nothing.
+    """
+    records = _records(data)
+    state = LogState(next_sequence=len(records), good_length=records[-1].end if records else 0)
+    state.current_boot = all(record.boot == boot_id for record in records)
+    counted = len(records)
+    if not state.current_boot:
+        # The machine went down: of what came after the last SYNC the disk may hold any part.
+        # Recovery writes a new log for such an entry, so no log mixes boots.
+        counted = max((i + 1 for i, r in enumerate(records) if r.type is RecordType.SYNC), default=0)
+    for i, record in enumerate(records):
+        if record.type is RecordType.PATH:
+            state.paths.append(record.body)
+        elif i < counted:
+            try:
+                _apply(state, record)
+            except (struct.error, ValueError):
+                return LogState(next_sequence=state.next_sequence, good_length=state.good_length)
+    return state
+
+
+def _apply(state: LogState, record: _Record) -> None:
+    body = record.body
+    if record.type is RecordType.BASE:
+        packed, chunk_size = _BASE.unpack(body)
+        state.base = Base(Identity.unpack(packed), chunk_size)
+    elif record.type is RecordType.VALID:
+        first, count = _PAIR.unpack(body)
+        state.valid.append((first, first + count))
+    elif record.type is RecordType.SIZE:
+        _, low = _PAIR.unpack(body)
+        state.low_size = low if state.low_size is None else min(low, state.low_size)
+    elif record.type is RecordType.SYNC:
+        state.synced_size, state.synced_mtime_ns = _PAIR.unpack(body)
+    elif record.type is RecordType.INTENT:
+        state.intents.append(Identity.unpack(body))
+    elif record.type is RecordType.UNLINK:
+        state.unlinked = True

@@ -1,0 +1,27 @@
+"""Counters that a store keeps for `qatqfs stats` and for tests."""
+
+import threading
+from collections import Counter
+
+
+class Statistics:
+    """Named counters, safe to add to from any thread.
+
+    Names in use: ``read_bytes``, ``write_bytes``, ``cache_hits``, ``cache_misses``, ``chunks_decoded``,
+    ``chunks_encoded``, ``encoded_raw_bytes``, ``encoded_stored_bytes``, ``commits``, ``commit_failures``,
+    ``corrupt_chunks``, ``corrupt_files``, ``recovered_files``, ``lost_files``.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._counts: Counter[str] = Counter()
+
+    def add(self, name: str, amount: int = 1) -> None:
+        """Add to a counter."""
+        with self._lock:
+            self._counts[name] += amount
+
+    def snapshot(self) -> dict[str, int]:
+        """Return all counters that are not zero, by name."""
+        with self._lock:
+            return dict(sorted(self._counts.items()))

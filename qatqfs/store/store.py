@@ -1,0 +1,267 @@
+"""A backing directory as logical files: the store's public face.
+
+    with Store("/data/kv", StoreOptions(level=Level.FAST)) as store:
+        with store.create(b"layer0.bf16", 0o644) as handle:
+            handle.write(tensor.tobytes(), 0)
+        store.sync()
+
+Paths are logical, ``bytes``, relative to BACKING, without leading slash; ``b""`` is the top. Every method may be
+called from any thread. Everything raises :class:`OSError` with the errno that a system call would give.
+"""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from threading import RLock
+
+from qatqfs.store import metadata, nameops
+from qatqfs.store.area import PrivateArea, open_backing, waiting_files
+from qatqfs.store.attributes import Attributes
+from qatqfs.store.chunkcache import ChunkCache
+from qatqfs.store.commit import Committer
+from qatqfs.store.containerfile import ReadContext
+from qatqfs.store.damage import DamageRegister
+from qatqfs.store.errors import StoreError
+from qatqfs.store.files import Opener
+from qatqfs.store.metadata import Target
+from qatqfs.store.names import SUFFIX
+from qatqfs.store.node import Handle, Node, NodeContext
+from qatqfs.store.options import StoreOptions
+from qatqfs.store.recovery import Recovery
+from qatqfs.store.staging import StagingArea
+from qatqfs.store.stats import Statistics
+from qatqfs.store.sysfile import fsync_directory
+from qatqfs.store.tree import Tree
+
+_BLOCK = 4096
+_READ_AHEAD_PER_WORKER = 2
+
+Owner = tuple[int, int] | None
+
+
+class Store:
+    """An open backing directory.
+
+    Opening it for writing takes its lock, recovers what an earlier process left uncommitted, and starts the
+    threads that encode. Close it, or use it in a ``with`` block.
+
+    Args:
+        path: BACKING, an existing directory.
+        options: settings.
+
+    Attributes:
+        options: as given.
+        statistics: counters.
+        recovered: files found in staging: reattached, or in a read-only store waiting for a read-write one.
+        tree: names and nodes, for the mount.
+        opener: opens files in two steps, for the mount.
+
+    Raises:
+        StoreError: BACKING cannot be used as asked.
+        OSError: what the system reported otherwise.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], options: StoreOptions | None = None) -> None:
+        self.options = options or StoreOptions()
+        self.statistics = Statistics()
+        root = open_backing(path)
+        self._area: PrivateArea | None = None
+        self._closed = False
+        staging: StagingArea | None = None
+        if not self.options.read_only:
+            try:
+                self._area = PrivateArea(root)
+            except OSError as err:
+                raise StoreError(f"cannot write to backing directory {os.fspath(path)!r}: {err.strerror}") from err
+            staging = StagingArea(self._area.staging)
+        workers = self.options.workers
+        self._decoders = ThreadPoolExecutor(workers, thread_name_prefix="qatqfs-decode")
+        self._encoders = ThreadPoolExecutor(workers, thread_name_prefix="qatqfs-encode")
+        reading = ReadContext(
+            cache=ChunkCache(self.options.cache_size, self.statistics),
+            damage=DamageRegister(self.statistics),
+            statistics=self.statistics,
+            executor=self._decoders,
+            read_ahead=_READ_AHEAD_PER_WORKER * workers,
+        )
+        context = NodeContext(
+            options=self.options,
+            reading=reading,
+            staging=staging,
+            namespace_lock=RLock(),
+            dirtied=self._dirtied,
+            fsync_parent=self._fsync_parent,
+        )
+        self.tree = Tree(root, context)
+        self._committer: Committer | None = None
+        if self._area is not None and staging is not None:
+            self._committer = Committer(self.tree, self._area.lost_and_found, self._encoders)
+            self.recovered = Recovery(self.tree, staging, self._committer).run()
+            self._committer.start()
+        else:
+            self.recovered = waiting_files(root)
+        self.opener = Opener(self.tree, self._released)
+
+    def _dirtied(self, node: Node) -> None:
+        if self._committer is not None:
+            self._committer.dirtied(node)
+
+    def _released(self, node: Node) -> None:
+        if self._committer is not None:
+            self._committer.released(node)
+
+    def _fsync_parent(self, path: bytes) -> None:
+        self.tree.fsync_parent(path)
+
+    # -- life ------------------------------------------------------------------------------------------
+
+    def sync(self, below: bytes = b"") -> None:
+        """Return once what was written so far at or below a path is in containers (not: on the disk's platter).
+
+        Raises:
+            OSError: a file could not be committed; its content stays in staging and is served from there.
+        """
+        if self._committer is not None:
+            self._committer.sync(below)
+
+    def close(self, *, commit: bool = True) -> None:
+        """Commit everything, stop the threads and release the lock; a second call does nothing.
+
+        Args:
+            commit: ``False`` leaves uncommitted content to the recovery of the next store.
+
+        Raises:
+            OSError: a file could not be committed (everything else was, and the store is closed all the same).
+        """
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            if commit:
+                self.sync()
+        finally:
+            if self._committer is not None:
+                self._committer.stop()
+            self._decoders.shutdown(cancel_futures=True)
+            self._encoders.shutdown(cancel_futures=True)
+            if self._area is not None:
+                self._area.close()
+                self._area = None
+
+    def __enter__(self) -> "Store":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # -- files -----------------------------------------------------------------------------------------
+
+    def open(self, path: bytes, flags: int = os.O_RDONLY) -> Handle:
+        """Open an existing regular file; see :meth:`qatqfs.store.files.Opener.open`."""
+        return self.opener.open(path, flags)
+
+    def create(self, path: bytes, mode: int = 0o644, owner: Owner = None, flags: int = os.O_RDWR) -> Handle:
+        """Create a regular file; see :meth:`qatqfs.store.files.Opener.create`."""
+        return self.opener.create(path, mode, owner, flags)
+
+    def truncate(self, target: Target, size: int) -> None:
+        """Set the logical size of a file in bytes; raises OSError."""
+        if isinstance(target, Node):
+            target.truncate(size)
+            return
+        with self.open(target, os.O_WRONLY | (os.O_TRUNC if size == 0 else 0)) as handle:
+            if size:
+                handle.truncate(size)
+
+    # -- names -----------------------------------------------------------------------------------------
+
+    def list_names(self, path: bytes = b"") -> list[bytes]:
+        """Return the names in a directory; raises OSError."""
+        return self.tree.list_names(path)
+
+    def mkdir(self, path: bytes, mode: int = 0o755, owner: Owner = None) -> Attributes:
+        """Make a directory; see :func:`qatqfs.store.nameops.mkdir`."""
+        return nameops.mkdir(self.tree, path, mode, owner)
+
+    def symlink(self, path: bytes, target: bytes, owner: Owner = None) -> Attributes:
+        """Make a symbolic link at ``path``; raises OSError."""
+        return nameops.symlink(self.tree, path, target, owner)
+
+    def mknod(self, path: bytes, mode: int, rdev: int = 0, owner: Owner = None) -> Attributes:
+        """Make a fifo, socket or device node; raises OSError."""
+        return nameops.mknod(self.tree, path, mode, rdev, owner)
+
+    def readlink(self, path: bytes) -> bytes:
+        """Return the target of a symbolic link; raises OSError."""
+        return nameops.readlink(self.tree, path)
+
+    def link(self, path: bytes, new_path: bytes) -> Attributes:
+        """Give a file another name; see :func:`qatqfs.store.nameops.link`."""
+        return nameops.link(self.tree, path, new_path)
+
+    def unlink(self, path: bytes) -> None:
+        """Remove a name; raises OSError."""
+        nameops.unlink(self.tree, path)
+
+    def rmdir(self, path: bytes) -> None:
+        """Remove an empty directory; raises OSError."""
+        nameops.rmdir(self.tree, path)
+
+    def rename(self, path: bytes, new_path: bytes, flags: int = 0) -> None:
+        """Rename, replacing; see :func:`qatqfs.store.nameops.rename`."""
+        nameops.rename(self.tree, path, new_path, flags)
+
+    # -- metadata --------------------------------------------------------------------------------------
+
+    def stat(self, target: Target) -> Attributes:
+        """Return the attributes of a path (symlinks not followed) or node; raises OSError."""
+        return metadata.attributes(self.tree, target)
+
+    def chmod(self, target: Target, mode: int) -> None:
+        """Set the permission bits; raises OSError."""
+        metadata.chmod(self.tree, target, mode)
+
+    def chown(self, target: Target, uid: int, gid: int) -> None:
+        """Set owner and group, -1 leaving one alone; raises OSError."""
+        metadata.chown(self.tree, target, uid, gid)
+
+    def utimens(self, target: Target, atime_ns: int | None, mtime_ns: int | None) -> None:
+        """Set access and modification time in nanoseconds, ``None`` leaving one alone; raises OSError."""
+        if atime_ns is not None:
+            metadata.set_atime(self.tree, target, atime_ns)
+        if mtime_ns is not None:
+            metadata.set_mtime(self.tree, target, mtime_ns)
+
+    def getxattr(self, target: Target, name: bytes) -> bytes:
+        """Return an extended attribute; raises OSError."""
+        return metadata.getxattr(self.tree, target, name)
+
+    def listxattr(self, target: Target) -> list[bytes]:
+        """Return the names of the extended attributes; raises OSError."""
+        return metadata.listxattr(self.tree, target)
+
+    def setxattr(self, target: Target, name: bytes, value: bytes) -> None:
+        """Set an extended attribute; raises OSError."""
+        metadata.setxattr(self.tree, target, name, value)
+
+    def removexattr(self, target: Target, name: bytes) -> None:
+        """Remove an extended attribute; raises OSError."""
+        metadata.removexattr(self.tree, target, name)
+
+    def fsync_directory(self, path: bytes) -> None:
+        """Make the names in a directory durable; raises OSError."""
+        with self.tree.directory(path) as fd:
+            fsync_directory(fd)
+
+    def statvfs(self) -> os.statvfs_result:
+        """Return the backing filesystem's space in 4 KiB blocks, and the longest logical name."""
+        real = os.fstatvfs(self.tree.root.number)
+        scaled = [blocks * real.f_frsize // _BLOCK for blocks in (real.f_blocks, real.f_bfree, real.f_bavail)]
+        rest = (real.f_files, real.f_ffree, real.f_favail, real.f_flag, real.f_namemax - len(SUFFIX))
+        return os.statvfs_result((_BLOCK, _BLOCK, *scaled, *rest))
+
+    def snapshot(self) -> dict[str, int]:
+        """Return all counters, with what is in the cache and in staging now."""
+        counts = self.statistics.snapshot()
+        counts["cache_bytes"] = self.tree.context.reading.cache.current_bytes
+        counts["dirty_files"] = len(self.tree.dirty_nodes())
+        return counts
