@@ -1,0 +1,154 @@
+"""What the request handlers share: errors to errnos, worker threads, replies."""
+
+import errno
+import logging
+from collections.abc import Awaitable, Callable, Coroutine
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, TypeVar, cast
+
+import pyfuse3
+import trio
+
+from qatqfs.mount.inodes import Inode, InodeTable
+from qatqfs.store import Attributes, Handle, Node, Store
+from qatqfs.store.attributes import BLOCK_SIZE
+
+log = logging.getLogger(__name__)
+
+P = ParamSpec("P")
+R = TypeVar("R")
+S = TypeVar("S")
+
+ATTRIBUTE_TIMEOUT_S = 1.0
+"""How long the kernel may believe a name or an attribute: changes made in BACKING itself show after that."""
+MAX_THREADS = 64
+
+
+def handler(
+    method: Callable[Concatenate[S, P], Awaitable[R]],
+) -> Callable[Concatenate[S, P], Coroutine[Any, Any, R]]:
+    """Wrap a request handler so that nothing but FUSEError leaves it: an escaped exception ends the mount."""
+
+    @wraps(method)
+    async def wrapped(self: S, *args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return await method(self, *args, **kwargs)
+        except pyfuse3.FUSEError:
+            raise
+        except OSError as err:
+            raise pyfuse3.FUSEError(err.errno or errno.EIO) from err
+        except MemoryError as err:
+            raise pyfuse3.FUSEError(errno.ENOMEM) from err
+        except Exception as err:
+            log.exception("%s failed", method.__name__)
+            raise pyfuse3.FUSEError(errno.EIO) from err
+
+    return cast(Callable[Concatenate[S, P], Coroutine[Any, Any, R]], wrapped)
+
+
+class OpenFile:
+    """A file handle that the kernel holds."""
+
+    __slots__ = ("handle", "inode")
+
+    def __init__(self, handle: Handle, inode: Inode) -> None:
+        self.handle = handle
+        self.inode = inode
+
+
+class Adapter(pyfuse3.Operations):
+    """State and helpers of all handlers.
+
+    The trio thread runs the handlers; whatever may block runs in a worker thread by :meth:`run`. Code between
+    two awaits is atomic against other handlers, not against worker threads: the inode table belongs to the
+    namespace lock, ``_files`` and ``_next_handle`` to the trio thread.
+
+    Args:
+        store: the open store.
+    """
+
+    supports_dot_lookup = False
+    enable_writeback_cache = False
+    enable_acl = True
+
+    def __init__(self, store: Store) -> None:
+        super().__init__()
+        self.store = store
+        self.lock = store.tree.lock
+        self.inodes = InodeTable(store.stat(b""))
+        self._files: dict[int, OpenFile] = {}
+        self._next_handle = 1
+        self._limiter = trio.CapacityLimiter(MAX_THREADS)
+        store.tree.on_rekey = self.inodes.rekey
+        store.tree.on_gone = self.inodes.gone
+
+    async def run(self, function: Callable[..., R], *args: object) -> R:
+        """Call a function in a worker thread; raises what it raised."""
+        return await trio.to_thread.run_sync(function, *args, limiter=self._limiter)
+
+    def target(self, number: int) -> tuple[Inode, bytes | Node]:
+        """Return an inode and how the store finds it: its node while it is open, else its path; lock held.
+
+        Raises:
+            OSError: ENOENT, it is neither open nor has it a name.
+        """
+        inode = self.inodes.get(number)
+        return inode, inode.node if inode.node is not None else self.inodes.path(inode)
+
+    def reply(self, inode: Inode, attributes: Attributes) -> pyfuse3.EntryAttributes:
+        """Turn the store's attributes into a reply to the kernel."""
+        entry = pyfuse3.EntryAttributes()
+        entry.st_ino = inode.number
+        entry.generation = 0
+        entry.entry_timeout = ATTRIBUTE_TIMEOUT_S
+        entry.attr_timeout = ATTRIBUTE_TIMEOUT_S
+        entry.st_mode = attributes.mode
+        entry.st_nlink = attributes.nlink
+        entry.st_uid = attributes.uid
+        entry.st_gid = attributes.gid
+        entry.st_rdev = attributes.rdev
+        entry.st_size = attributes.size
+        entry.st_blksize = BLOCK_SIZE
+        entry.st_blocks = attributes.blocks
+        entry.st_atime_ns = attributes.atime_ns
+        entry.st_mtime_ns = attributes.mtime_ns
+        entry.st_ctime_ns = attributes.ctime_ns
+        return entry
+
+    def attached(self, inode: Inode, handle: Handle) -> None:
+        """Note that an inode was opened; lock held."""
+        inode.node = handle.node
+        inode.opens += 1
+
+    def detached(self, inode: Inode, handle: Handle) -> None:
+        """Close a handle and note it; takes the lock."""
+        with self.lock:
+            inode.opens -= 1
+            if inode.opens == 0:
+                inode.node = None
+            handle.close()
+
+    def add_file(self, inode: Inode, handle: Handle) -> pyfuse3.FileHandleT:
+        """Give an open file a number for the kernel; trio thread only."""
+        number = self._next_handle
+        self._next_handle += 1
+        self._files[number] = OpenFile(handle, inode)
+        return number
+
+    def file(self, number: int) -> OpenFile:
+        """Return an open file by the number the kernel has; trio thread only. Raises OSError (EBADF)."""
+        try:
+            return self._files[number]
+        except KeyError:
+            raise OSError(errno.EBADF, "unknown file handle") from None
+
+    def take_file(self, number: int) -> OpenFile:
+        """Remove an open file from the table and return it; trio thread only. Raises OSError (EBADF)."""
+        open_file = self.file(number)
+        del self._files[number]
+        return open_file
+
+
+def owner_of(ctx: pyfuse3.RequestContext) -> tuple[int, int]:
+    """Return uid and gid of whoever made a request."""
+    return ctx.uid, ctx.gid

@@ -1,0 +1,164 @@
+"""Request handlers for attributes: getattr, setattr, readlink, xattrs, statfs, access."""
+
+import errno
+import os
+import stat
+from typing import Any
+
+import pyfuse3
+
+from qatqfs.mount import control
+from qatqfs.mount.adapter import Adapter, handler
+from qatqfs.mount.inodes import Inode
+from qatqfs.store import Handle, Node
+
+_CAPABILITY = b"security.capability"
+
+
+def _fuse_error(number: int) -> pyfuse3.FUSEError:
+    return pyfuse3.FUSEError(number)
+
+
+class AttributeOperations(Adapter):
+    """Attributes of every kind of inode."""
+
+    @handler
+    async def getattr(self, inode: pyfuse3.InodeT, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
+        """Return attributes; of an open file without leaving this thread."""
+        known = self.inodes.get(inode)
+        node = known.node
+        if node is not None and node.opened:
+            return self.reply(known, node.attributes())
+        return await self.run(self._getattr, inode)
+
+    def _getattr(self, number: int) -> pyfuse3.EntryAttributes:
+        with self.lock:
+            inode, target = self.target(number)
+            return self.reply(inode, self.store.stat(target))
+
+    @handler
+    async def setattr(
+        self,
+        inode: pyfuse3.InodeT,
+        attr: pyfuse3.EntryAttributes,
+        fields: pyfuse3.SetattrFields,
+        fh: pyfuse3.FileHandleT | None,
+        ctx: pyfuse3.RequestContext,
+    ) -> pyfuse3.EntryAttributes:
+        """Set size, mode, owner and times, in this order."""
+        if fields.update_size:
+            handle = self.file(fh).handle if fh is not None else None
+            await self.run(self._truncate, inode, handle, attr.st_size)
+        return await self.run(self._setattr, inode, attr, fields)
+
+    def _truncate(self, number: int, handle: Handle | None, size: int) -> None:
+        if handle is not None and handle.writable:
+            handle.truncate(size)
+            return
+        with self.lock:
+            inode, target = self.target(number)
+            # The kernel keeps the pages below the new size without asking whether they are still good.
+            inode.tag = None
+            attached = self.store.opener.attach(target, os.O_WRONLY | (os.O_TRUNC if size == 0 else 0))
+        with attached:
+            attached.truncate(size)
+
+    def _setattr(
+        self, number: int, attr: pyfuse3.EntryAttributes, fields: pyfuse3.SetattrFields
+    ) -> pyfuse3.EntryAttributes:
+        with self.lock:
+            inode, target = self.target(number)
+            if fields.update_mode:
+                self.store.chmod(target, stat.S_IMODE(attr.st_mode))
+            if fields.update_uid or fields.update_gid:
+                uid = attr.st_uid if fields.update_uid else -1
+                gid = attr.st_gid if fields.update_gid else -1
+                self.store.chown(target, uid, gid)
+            if fields.update_atime:
+                self.store.utimens(target, attr.st_atime_ns, None)
+            node = self._dirty_node(inode)
+        if fields.update_mtime:  # outside the lock: it may have to wait for a write
+            self.store.utimens(node or target, None, attr.st_mtime_ns)
+        return self._getattr(number)
+
+    def _dirty_node(self, inode: Inode) -> Node | None:
+        return self.store.tree.nodes.get(inode.key) if inode.key is not None else None
+
+    @handler
+    async def readlink(self, inode: pyfuse3.InodeT, ctx: pyfuse3.RequestContext) -> pyfuse3.FileNameT:
+        """Return where a symbolic link points."""
+        return await self.run(self._readlink, inode)
+
+    def _readlink(self, number: int) -> bytes:
+        with self.lock:
+            return self.store.readlink(self.inodes.path(self.inodes.get(number)))
+
+    # -- extended attributes ---------------------------------------------------------------------------
+
+    @handler
+    async def getxattr(self, inode: pyfuse3.InodeT, name: pyfuse3.XAttrNameT, ctx: pyfuse3.RequestContext) -> bytes:
+        """Return an extended attribute; the kernel asks for one of them before every write."""
+        if name == _CAPABILITY and self.inodes.get(inode).no_capability:
+            raise _fuse_error(errno.ENODATA)
+        if name.startswith(control.PREFIX):
+            answer = await self.run(control.answer, self.store, bytes(name))
+            if answer is not None:
+                return answer
+        try:
+            return await self.run(self._with_target, inode, self.store.getxattr, name)
+        except OSError as err:
+            if name == _CAPABILITY and err.errno in (errno.ENODATA, errno.EOPNOTSUPP):
+                self.inodes.get(inode).no_capability = True
+            raise
+
+    def _with_target(self, number: int, function: Any, *args: object) -> Any:
+        with self.lock:
+            return function(self.target(number)[1], *args)
+
+    @handler
+    async def setxattr(
+        self,
+        inode: pyfuse3.InodeT,
+        name: pyfuse3.XAttrNameT,
+        value: bytes,
+        ctx: pyfuse3.RequestContext,
+    ) -> None:
+        """Set an extended attribute, or ask the daemon for something (:mod:`qatqfs.mount.control`)."""
+        if name == control.SYNC:
+            await self.run(self._sync, inode)
+            return
+        if name == _CAPABILITY:
+            self.inodes.get(inode).no_capability = False
+        await self.run(self._with_target, inode, self.store.setxattr, name, value)
+
+    def _sync(self, number: int) -> None:
+        with self.lock:
+            path = self.inodes.path(self.inodes.get(number))
+        self.store.sync(path)
+
+    @handler
+    async def listxattr(self, inode: pyfuse3.InodeT, ctx: pyfuse3.RequestContext) -> list[pyfuse3.XAttrNameT]:
+        """Return the names of the extended attributes."""
+        found = await self.run(self._with_target, inode, self.store.listxattr)
+        return list(found)
+
+    @handler
+    async def removexattr(self, inode: pyfuse3.InodeT, name: pyfuse3.XAttrNameT, ctx: pyfuse3.RequestContext) -> None:
+        """Remove an extended attribute."""
+        await self.run(self._with_target, inode, self.store.removexattr, name)
+
+    # -- the filesystem --------------------------------------------------------------------------------
+
+    @handler
+    async def statfs(self, ctx: pyfuse3.RequestContext) -> pyfuse3.StatvfsData:
+        """Return the backing filesystem's free space, in blocks of 4 KiB."""
+        found = await self.run(self.store.statvfs)
+        reply = pyfuse3.StatvfsData()
+        for name in ("bsize", "frsize", "blocks", "bfree", "bavail", "files", "ffree", "favail", "namemax"):
+            setattr(reply, f"f_{name}", getattr(found, f"f_{name}"))
+        return reply
+
+    @handler
+    async def access(self, inode: pyfuse3.InodeT, mode: int, ctx: pyfuse3.RequestContext) -> bool:
+        """Answer yes: with default_permissions the kernel has checked already."""
+        return True

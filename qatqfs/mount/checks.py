@@ -1,0 +1,69 @@
+"""What is checked before anything is mounted, so that a refusal is one clear line."""
+
+import errno
+import os
+import stat
+from pathlib import Path
+
+from qatqfs.mount import mountinfo
+from qatqfs.mount.errors import MountError
+
+_DEVICE = "/dev/fuse"
+
+
+def check_device() -> None:
+    """Make sure that FUSE can be used here; raises MountError."""
+    try:
+        os.close(os.open(_DEVICE, os.O_RDWR | os.O_CLOEXEC))
+    except OSError as err:
+        if err.errno in (errno.ENOENT, errno.ENODEV, errno.ENXIO):
+            raise MountError(
+                f"{_DEVICE} is missing: this machine has no FUSE (load the kernel module with 'modprobe fuse',"
+                " or give the container the device)"
+            ) from None
+        raise MountError(f"cannot open {_DEVICE}: {err.strerror}") from None
+
+
+def check_backing(backing: str) -> None:
+    """Make sure that BACKING is a directory that is not itself in a qatqfs mount; raises MountError."""
+    try:
+        if not stat.S_ISDIR(os.stat(backing).st_mode):
+            raise MountError(f"{backing!r} is not a directory")
+        inside = mountinfo.containing(backing)
+    except FileNotFoundError:
+        raise MountError(f"backing directory {backing!r} does not exist") from None
+    except OSError as err:
+        raise MountError(f"cannot use backing directory {backing!r}: {err.strerror}") from None
+    if inside is not None:
+        raise MountError(f"backing directory {backing!r} is in the qatqfs mount at {inside.mountpoint!r}")
+
+
+def check_mountpoint(mountpoint: str, backing: str) -> None:
+    """Make sure that MOUNTPOINT can be mounted over, cleaning up our own dead mount; raises MountError."""
+    if mountinfo.is_dead(mountpoint):
+        if mountinfo.mounted_at(mountpoint) is None:
+            raise MountError(f"a dead mount that is not qatqfs's is at {mountpoint!r}")
+        mountinfo.unmount(mountpoint, lazy=True)
+    try:
+        if not stat.S_ISDIR(os.stat(mountpoint).st_mode):
+            raise MountError(f"mountpoint {mountpoint!r} is not a directory")
+    except FileNotFoundError:
+        raise MountError(f"mountpoint {mountpoint!r} does not exist") from None
+    except OSError as err:
+        raise MountError(f"cannot use mountpoint {mountpoint!r}: {err.strerror}") from None
+    if mountinfo.mounted_at(mountpoint) is not None:
+        raise MountError(f"a qatqfs mount is already at {mountpoint!r}")
+    if Path(mountpoint).is_relative_to(backing) or Path(backing).is_relative_to(mountpoint):
+        raise MountError(f"backing directory {backing!r} and mountpoint {mountpoint!r} must not contain each other")
+
+
+def check_log_file(log_file: str, mountpoint: str) -> None:
+    """Make sure that the log is not written through the mount that it is about; raises MountError."""
+    if Path(log_file).is_relative_to(mountpoint):
+        raise MountError(f"log file {log_file!r} must not be below the mountpoint")
+
+
+def check_allow_other(allow_other: bool) -> None:
+    """Refuse allow_other to a daemon that is not root: it could not act as the users it serves."""
+    if allow_other and os.geteuid() != 0:
+        raise MountError("--allow-other needs a daemon run by root")

@@ -1,0 +1,325 @@
+"""The daemon's life: check, fork, open the store, mount, answer, unmount, commit, leave.
+
+The parent process returns once the mount answers, or with the child's one line of error, which comes through a
+pipe. The child forks before any thread or event loop exists. It leaves on umount(8), or on SIGTERM or SIGINT,
+which unmount lazily; in each case everything is committed first. A second signal during that leaves staging to
+the recovery of the next mount.
+"""
+
+import dataclasses
+import json
+import logging
+import os
+import resource
+import select
+import signal
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from qatqfs.mount import checks, control, mountinfo
+from qatqfs.mount.errors import MountError
+from qatqfs.mount.logs import set_up_logging
+from qatqfs.store import Store, StoreError, StoreOptions
+from qatqfs.store.area import waiting_files
+
+log = logging.getLogger(__name__)
+
+_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_MAX_TASKS = 256
+_MAX_REPORT = 65536
+_LIBFUSE_VOICES = ("fuse: ", "fusermount3: ")
+
+
+@dataclass(frozen=True, slots=True)
+class MountOptions:
+    """What to mount where, and how.
+
+    Attributes:
+        backing: BACKING, a directory.
+        mountpoint: MOUNTPOINT, a directory.
+        store: settings of the store.
+        foreground: stay in front and log to standard error.
+        allow_other: let other users in (root only).
+        log_file: where a daemon logs, ``None`` for its default (see :mod:`qatqfs.mount.logs`).
+        debug: log more.
+        fuse_options: further options for the kernel, such as ``dev`` or ``noexec``.
+    """
+
+    backing: str
+    mountpoint: str
+    store: StoreOptions = field(default_factory=StoreOptions)
+    foreground: bool = False
+    allow_other: bool = False
+    log_file: str | None = None
+    debug: bool = False
+    fuse_options: tuple[str, ...] = ()
+
+    def resolved(self) -> "MountOptions":
+        """Return the same with absolute paths, for a daemon that leaves the current directory."""
+        return dataclasses.replace(
+            self,
+            backing=os.path.realpath(self.backing),
+            mountpoint=mountinfo.resolve(self.mountpoint),
+            log_file=os.path.realpath(self.log_file) if self.log_file is not None else None,
+        )
+
+
+Ready = Callable[[list[str]], None]
+"""Told, once the mount answers, what the user should know (often nothing)."""
+
+
+def mount(options: MountOptions, tell: Callable[[str], None]) -> None:
+    """Mount; returns once the mount answers, or in the foreground once it is unmounted and committed.
+
+    Args:
+        options: what and how.
+        tell: shows the user a line that is no error.
+
+    Raises:
+        MountError: it was refused or failed; nothing is mounted.
+    """
+
+    def tell_all(notes: list[str]) -> None:
+        for note in notes:
+            tell(note)
+
+    options = options.resolved()
+    checks.check_device()
+    checks.check_allow_other(options.allow_other)
+    checks.check_mountpoint(options.mountpoint, options.backing)
+    checks.check_backing(options.backing)
+    if options.log_file is not None:
+        checks.check_log_file(options.log_file, options.mountpoint)
+    if options.foreground:
+        _serve(options, tell_all)
+    else:
+        tell_all(_start_daemon(options))
+
+
+def _start_daemon(options: MountOptions) -> list[str]:
+    """Fork a daemon and wait for its report; returns its notes, raises MountError with its error."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    readable, writable = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.close(readable)
+        _run_daemon(options, writable)
+    os.close(writable)
+    with os.fdopen(readable, "rb") as pipe:
+        report = pipe.read(_MAX_REPORT)
+    if not report:
+        _, status = os.waitpid(pid, 0)
+        raise MountError(f"the daemon ended before the mount answered (status {os.waitstatus_to_exitcode(status)})")
+    found = json.loads(report)
+    if found["error"] is not None:
+        os.waitpid(pid, 0)
+        raise MountError(found["error"])
+    return list(found["notes"])
+
+
+def _run_daemon(options: MountOptions, report_to: int) -> None:
+    """Be the daemon; never returns."""
+    status = 1
+
+    def report(notes: list[str], error: str | None = None) -> None:
+        nonlocal report_to
+        if report_to >= 0:
+            os.write(report_to, json.dumps({"notes": notes, "error": error}).encode()[:_MAX_REPORT])
+            os.close(report_to)
+            report_to = -1
+            _detach_from_terminal()
+
+    try:
+        os.setsid()
+        os.chdir("/")
+        _serve(options, report)
+        status = 0
+    except MountError as err:
+        report([], str(err))
+    except BaseException:
+        log.exception("the daemon failed")
+        report([], "the daemon failed unexpectedly; its log has the details")
+    finally:
+        logging.shutdown()
+        os._exit(status)
+
+
+def _detach_from_terminal() -> None:
+    null = os.open(os.devnull, os.O_RDWR)
+    for fd in (0, 1, 2):
+        os.dup2(null, fd)
+    os.close(null)
+
+
+def _serve(options: MountOptions, ready: Ready) -> None:
+    """Open the store, mount, and answer requests until unmounted; then commit and close."""
+    os.umask(0)  # modes come from the kernel with the caller's umask applied
+    _raise_file_limit()
+    set_up_logging(
+        options.backing,
+        options.log_file,
+        foreground=options.foreground,
+        debug=options.debug,
+        read_only=options.store.read_only,
+    )
+    try:
+        store = Store(options.backing, options.store)
+    except StoreError as err:
+        raise MountError(str(err)) from err
+    except OSError as err:
+        raise MountError(f"cannot open backing directory {options.backing!r}: {err.strerror}") from err
+    try:
+        _serve_store(options, store, ready)
+    except BaseException:
+        store.close(commit=False)
+        raise
+    _close_store(store)
+
+
+def _serve_store(options: MountOptions, store: Store, ready: Ready) -> None:
+    import pyfuse3  # the store's commands must work where libfuse does not
+    import trio
+
+    from qatqfs.mount.operations import Operations
+
+    with _libfuse_reasons() as reasons:
+        try:
+            pyfuse3.init(Operations(store), options.mountpoint, _fuse_options(options))
+        except RuntimeError as err:
+            raise MountError(f"cannot mount at {options.mountpoint!r}: {reasons() or err}") from err
+    log.info("mounted %s at %s", options.backing, options.mountpoint)
+    try:
+        trio.run(_answer, options.mountpoint, lambda: ready(_notes(store)))
+    finally:
+        pyfuse3.close(unmount=True)
+        log.info("unmounted %s", options.mountpoint)
+
+
+@contextmanager
+def _libfuse_reasons() -> Iterator[Callable[[], str | None]]:
+    """Catch what libfuse says on standard error, and nowhere else, about a mount that fails.
+
+    Yields:
+        A function that returns the last reason.
+    """
+    with tempfile.TemporaryFile() as said:
+        stderr = os.dup(2)
+        os.dup2(said.fileno(), 2)
+
+        def last_reason() -> str | None:
+            lines = os.pread(said.fileno(), _MAX_REPORT, 0).decode(errors="replace").splitlines()
+            return next((line for line in reversed(lines) if line.startswith(_LIBFUSE_VOICES)), None)
+
+        try:
+            yield last_reason
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+
+
+async def _answer(mountpoint: str, ready: Callable[[], None]) -> None:
+    """Answer requests until the filesystem is unmounted or a signal asks to stop."""
+    import pyfuse3
+    import trio
+
+    async def watch_signals() -> None:
+        with trio.open_signal_receiver(*_STOP_SIGNALS) as signals:
+            async for number in signals:
+                log.info("stopping on %s", signal.Signals(number).name)
+                pyfuse3.terminate()
+                return
+
+    async def announce() -> None:
+        # abandon_on_cancel: if the loop ends first, nobody will ever answer this stat.
+        await trio.to_thread.run_sync(os.stat, mountpoint, abandon_on_cancel=True)
+        ready()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(watch_signals)
+        nursery.start_soon(announce)
+        await pyfuse3.main(max_tasks=_MAX_TASKS)
+        nursery.cancel_scope.cancel()
+
+
+def _notes(store: Store) -> list[str]:
+    if not store.recovered:
+        return []
+    files = "1 file has" if store.recovered == 1 else f"{store.recovered} files have"
+    if store.options.read_only:
+        return [f"{files} uncommitted content, which shows after the next read-write mount"]
+    return [f"{files} content from before an unclean end; it is there, and being committed now"]
+
+
+def _close_store(store: Store) -> None:
+    def give_up(number: int, frame: object) -> None:
+        log.warning("second signal: what is in staging is left to the next mount")
+        logging.shutdown()
+        os._exit(1)
+
+    for number in _STOP_SIGNALS:
+        signal.signal(number, give_up)
+    try:
+        store.close()
+    except OSError as err:
+        raise MountError(f"not everything could be committed; the next mount tries again: {err}") from err
+
+
+def _fuse_options(options: MountOptions) -> set[str]:
+    escaped = options.backing.replace("\\", "\\\\").replace(",", "\\,")
+    found = {f"fsname={escaped}", "subtype=qatqfs", "default_permissions", *options.fuse_options}
+    if options.allow_other:
+        found.add("allow_other")
+    if options.store.read_only:
+        found.add("ro")
+    return found
+
+
+def _raise_file_limit() -> None:
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def unmount_and_wait(mountpoint: str, tell: Callable[[str], None]) -> None:
+    """Unmount, and return when everything is committed and the daemon is gone.
+
+    Args:
+        mountpoint: where it is mounted; a dead mount is just removed.
+        tell: shows the user a line that is no error.
+
+    Raises:
+        MountError: nothing of ours is mounted there, it is in use, or a commit failed.
+    """
+    path = mountinfo.resolve(mountpoint)
+    if mountinfo.mounted_at(path) is None:
+        raise MountError(f"no qatqfs mount at {mountpoint!r}")
+    if mountinfo.is_dead(path):
+        mountinfo.unmount(path, lazy=True)
+        tell(f"the daemon of {path} was gone; what it had not committed is recovered by the next mount")
+        return
+    try:
+        daemon = os.pidfd_open(int(control.query(path, control.PID)))
+    except (OSError, ValueError) as err:
+        raise MountError(f"cannot ask the daemon of {mountpoint!r}: {err}") from err
+    try:
+        backing = control.query(path, control.BACKING)
+        mountinfo.unmount(path)
+        select.select([daemon], [], [])
+    finally:
+        os.close(daemon)
+    _check_nothing_left(backing)
+
+
+def _check_nothing_left(backing: bytes) -> None:
+    """Raise MountError if the daemon left uncommitted content behind."""
+    from qatqfs.store.area import open_backing
+
+    try:
+        left = waiting_files(open_backing(os.fsdecode(backing)))
+    except StoreError:
+        return
+    if left:
+        raise MountError(f"{left} file(s) could not be committed; they are safe in staging for the next mount")

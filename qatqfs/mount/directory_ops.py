@@ -1,0 +1,128 @@
+"""Request handlers for directories: opendir, readdir, releasedir, fsyncdir."""
+
+import errno
+from dataclasses import dataclass, field
+
+import pyfuse3
+
+from qatqfs.mount.adapter import Adapter, handler
+from qatqfs.mount.inodes import Inode
+from qatqfs.store import Attributes, Store
+
+_BATCH = 32  # names under one hold of the namespace lock
+_DOT_NAMES = [b".", b".."]  # they come first, and hold no reference
+
+
+@dataclass(slots=True)
+class _OpenDirectory:
+    """A directory handle: the names as they were when reading began, so that offsets stay stable."""
+
+    inode: Inode
+    names: list[bytes] = field(default_factory=list)
+
+
+class DirectoryOperations(Adapter):
+    """Directory handles, numbered on their own; ``_directories`` belongs to the trio thread."""
+
+    def __init__(self, store: Store) -> None:
+        super().__init__(store)
+        self._directories: dict[int, _OpenDirectory] = {}
+        self._next_directory = 1
+
+    @handler
+    async def opendir(self, inode: pyfuse3.InodeT, ctx: pyfuse3.RequestContext) -> pyfuse3.FileHandleT:
+        """Open a directory."""
+        number = self._next_directory
+        self._next_directory += 1
+        self._directories[number] = _OpenDirectory(self.inodes.get(inode))
+        return number
+
+    def _directory(self, number: int) -> _OpenDirectory:
+        try:
+            return self._directories[number]
+        except KeyError:
+            raise OSError(errno.EBADF, "unknown directory handle") from None
+
+    @handler
+    async def readdir(self, fh: pyfuse3.FileHandleT, start_id: int, token: pyfuse3.ReaddirToken) -> None:
+        """Answer names with the same attributes that getattr gives; offset n is the n-th name."""
+        directory = self._directory(fh)
+        if start_id == 0:
+            directory.names = await self.run(self._list, directory.inode)
+        position = start_id
+        while position < len(_DOT_NAMES) + len(directory.names):
+            batch = await self.run(self._batch, directory, position)
+            if not await self._reply_batch(token, batch):
+                return
+            position = batch[-1][1]
+
+    def _list(self, inode: Inode) -> list[bytes]:
+        with self.lock:
+            path = self.inodes.path(inode)
+        return self.store.list_names(path)
+
+    def _batch(
+        self, directory: _OpenDirectory, position: int
+    ) -> list[tuple[bytes, int, pyfuse3.EntryAttributes | None]]:
+        """Return (name, offset behind it, reply) of the next names; the reply is ``None`` for one that is gone.
+
+        Each reply holds a reference that has to be given to the kernel or taken back.
+        """
+        dots = _DOT_NAMES[position:]
+        first = max(position - len(_DOT_NAMES), 0)
+        names = dots + directory.names[first : first + _BATCH]
+        with self.lock:
+            path = self.inodes.path(directory.inode)
+            found = dict(self.store.tree.list_attributes(path, [name for name in names if name not in _DOT_NAMES]))
+            return [
+                (name, position + i + 1, self._entry(directory, name, found.get(name))) for i, name in enumerate(names)
+            ]
+
+    def _entry(
+        self, directory: _OpenDirectory, name: bytes, attributes: Attributes | None
+    ) -> pyfuse3.EntryAttributes | None:
+        if name in _DOT_NAMES:
+            inode = directory.inode
+            if name == b".." and inode.names:
+                inode = next(iter(inode.names))[0]
+            return self.reply(inode, self.store.stat(self.inodes.path(inode)))
+        if attributes is None:
+            return None
+        return self.reply(self.inodes.remember(attributes, directory.inode, name), attributes)
+
+    async def _reply_batch(
+        self,
+        token: pyfuse3.ReaddirToken,
+        batch: list[tuple[bytes, int, pyfuse3.EntryAttributes | None]],
+    ) -> bool:
+        """Put a batch into the reply; ``False`` when the reply is full."""
+        for i, (name, offset, entry) in enumerate(batch):
+            if entry is None:
+                continue
+            if not pyfuse3.readdir_reply(token, name, entry, offset):
+                unsent = [e.st_ino for n, _, e in batch[i:] if e is not None and n not in _DOT_NAMES]
+                await self.run(self._take_back, unsent)
+                return False
+        return True
+
+    def _take_back(self, numbers: list[int]) -> None:
+        with self.lock:
+            for number in numbers:
+                self.inodes.forget(number, 1)
+
+    @handler
+    async def releasedir(self, fh: pyfuse3.FileHandleT) -> None:
+        """Close a directory."""
+        self._directories.pop(fh, None)
+
+    @handler
+    async def fsyncdir(self, fh: pyfuse3.FileHandleT, datasync: bool) -> None:
+        """Make the names in a directory durable."""
+        inode = self._directory(fh).inode
+        if not self.store.options.read_only:
+            await self.run(self._fsync_directory, inode)
+
+    def _fsync_directory(self, inode: Inode) -> None:
+        with self.lock:
+            path = self.inodes.path(inode)
+        self.store.fsync_directory(path)

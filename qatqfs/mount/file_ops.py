@@ -1,0 +1,130 @@
+"""Request handlers for content: open, create, read, write, flush, fsync, release."""
+
+import errno
+import os
+from typing import Any
+
+import pyfuse3
+
+from qatqfs.mount.adapter import Adapter, handler, owner_of
+from qatqfs.mount.inodes import Inode
+from qatqfs.store import Handle
+
+_QUICK_WRITE = 128 * 1024
+
+
+class FileOperations(Adapter):
+    """Open files."""
+
+    @handler
+    async def open(self, inode: pyfuse3.InodeT, flags: pyfuse3.FlagT, ctx: pyfuse3.RequestContext) -> pyfuse3.FileInfo:
+        """Open a regular file, truncating it if asked to."""
+        known, handle, keep = await self.run(self._open, inode, flags)
+        return pyfuse3.FileInfo(fh=self.add_file(known, handle), keep_cache=keep)
+
+    def _open(self, number: int, flags: int) -> tuple[Inode, Handle, bool]:
+        with self.lock:
+            inode = self.inodes.get(number)
+            handle = self._attach(inode, flags)
+            self.attached(inode, handle)
+        return inode, handle, self._finish(inode, handle, truncate=bool(flags & os.O_TRUNC))
+
+    def _attach(self, inode: Inode, flags: int) -> Handle:
+        """Take a handle of an inode; lock held.
+
+        Raises:
+            OSError: ESTALE when its name means another file by now, changed in BACKING itself: the kernel then
+                looks the name up again and comes back with the right inode. Otherwise as the store's opener.
+        """
+        if inode.node is not None:
+            return self.store.opener.attach(inode.node, flags)
+        try:
+            handle = self.store.opener.attach(self.inodes.path(inode), flags)
+        except (FileNotFoundError, NotADirectoryError):
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE)) from None
+        if handle.node.key != inode.key:
+            handle.close()
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        return handle
+
+    def _finish(self, inode: Inode, handle: Handle, *, truncate: bool) -> bool:
+        """Finish opening without the lock; returns whether the kernel's cached pages are still good."""
+        try:
+            self.store.opener.finish(handle, truncate=truncate)
+            return self._keep_cache(inode, handle)
+        except BaseException:
+            self.detached(inode, handle)
+            raise
+
+    def _keep_cache(self, inode: Inode, handle: Handle) -> bool:
+        with self.lock:
+            node = handle.node
+            tag = node.content_tag()
+            # Uncommitted content came through the kernel, so pages that were good before it still are.
+            keep = tag is not None and inode.tag is not None and (node.dirty or inode.tag == tag)
+            inode.tag = tag
+            return keep
+
+    @handler
+    async def create(
+        self,
+        parent_inode: pyfuse3.InodeT,
+        name: pyfuse3.FileNameT,
+        mode: pyfuse3.ModeT,
+        flags: pyfuse3.FlagT,
+        ctx: pyfuse3.RequestContext,
+    ) -> tuple[pyfuse3.FileInfo, pyfuse3.EntryAttributes]:
+        """Create and open a regular file; it is on disk, whole and empty, before the answer."""
+        masked = mode & ~ctx.umask
+        inode, handle, entry = await self.run(self._create, parent_inode, name, masked, flags, owner_of(ctx))
+        return pyfuse3.FileInfo(fh=self.add_file(inode, handle)), entry
+
+    def _create(
+        self, parent: int, name: bytes, mode: int, flags: int, owner: tuple[int, int]
+    ) -> tuple[Inode, Handle, pyfuse3.EntryAttributes]:
+        with self.lock:
+            directory = self.inodes.get(parent)
+            path = self.inodes.child_path(directory, name)
+            handle, truncate = self.store.opener.attach_new(path, mode, owner, flags)
+            inode = self.inodes.remember(handle.attributes(), directory, name)
+            self.attached(inode, handle)
+        try:
+            self._finish(inode, handle, truncate=truncate)
+            return inode, handle, self.reply(inode, handle.attributes())
+        except BaseException:
+            with self.lock:
+                self.inodes.forget(inode.number, 1)
+            raise
+
+    @handler
+    async def read(self, fh: pyfuse3.FileHandleT, off: int, size: int) -> Any:
+        """Return a range, from the chunk cache without leaving this thread if it is there."""
+        handle = self.file(fh).handle
+        data = handle.read_cached(size, off)
+        return data if data is not None else await self.run(handle.read, size, off)
+
+    @handler
+    async def write(self, fh: pyfuse3.FileHandleT, off: int, buf: bytes) -> int:
+        """Write to staging; what is answered here survives the daemon."""
+        handle = self.file(fh).handle
+        if len(buf) <= _QUICK_WRITE and handle.writable:
+            written = handle.node.write_quickly(buf, off)
+            if written is not None:
+                return written
+        return await self.run(handle.write, buf, off)
+
+    @handler
+    async def flush(self, fh: pyfuse3.FileHandleT) -> None:
+        """Answer close(2): everything written is in staging already."""
+        self.file(fh)
+
+    @handler
+    async def fsync(self, fh: pyfuse3.FileHandleT, datasync: bool) -> None:
+        """Make what was written survive a power cut."""
+        await self.run(self.file(fh).handle.fsync)
+
+    @handler
+    async def release(self, fh: pyfuse3.FileHandleT) -> None:
+        """Close a file."""
+        open_file = self.take_file(fh)
+        await self.run(self.detached, open_file.inode, open_file.handle)

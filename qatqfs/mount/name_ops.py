@@ -1,0 +1,153 @@
+"""Request handlers for names: lookup, mkdir, mknod, symlink, link, unlink, rmdir, rename, forget."""
+
+import os
+import stat
+from collections.abc import Callable, Sequence
+
+import pyfuse3
+
+from qatqfs.mount.adapter import ATTRIBUTE_TIMEOUT_S, Adapter, handler, owner_of
+from qatqfs.store import Attributes
+from qatqfs.store.sysfile import RENAME_EXCHANGE
+
+_ABSENT = 0
+
+
+class NameOperations(Adapter):
+    """Names and the table of inodes; table and BACKING change under one hold of the namespace lock."""
+
+    @handler
+    async def lookup(
+        self, parent_inode: pyfuse3.InodeT, name: pyfuse3.FileNameT, ctx: pyfuse3.RequestContext
+    ) -> pyfuse3.EntryAttributes:
+        """Find a name; an absent one is answered so that the kernel remembers it for a second."""
+        try:
+            return await self.run(self._lookup, parent_inode, name)
+        except FileNotFoundError:
+            absent = pyfuse3.EntryAttributes()
+            absent.st_ino = pyfuse3.InodeT(_ABSENT)
+            absent.entry_timeout = ATTRIBUTE_TIMEOUT_S
+            return absent
+
+    def _lookup(self, parent: int, name: bytes) -> pyfuse3.EntryAttributes:
+        with self.lock:
+            directory = self.inodes.get(parent)
+            attributes = self.store.stat(self.inodes.child_path(directory, name))
+            return self.reply(self.inodes.remember(attributes, directory, name), attributes)
+
+    @handler
+    async def forget(self, inode_list: Sequence[tuple[pyfuse3.InodeT, int]]) -> None:
+        """Take back references; the kernel waits for no answer."""
+        await self.run(self._forget, inode_list)
+
+    def _forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
+        with self.lock:
+            for number, references in inode_list:
+                self.inodes.forget(number, references)
+
+    def _make(self, parent: int, name: bytes, make: Callable[[bytes], Attributes]) -> pyfuse3.EntryAttributes:
+        with self.lock:
+            directory = self.inodes.get(parent)
+            attributes = make(self.inodes.child_path(directory, name))
+            return self.reply(self.inodes.remember(attributes, directory, name), attributes)
+
+    @handler
+    async def mkdir(
+        self,
+        parent_inode: pyfuse3.InodeT,
+        name: pyfuse3.FileNameT,
+        mode: pyfuse3.ModeT,
+        ctx: pyfuse3.RequestContext,
+    ) -> pyfuse3.EntryAttributes:
+        """Make a directory."""
+        owner = owner_of(ctx)
+        return await self.run(
+            self._make, parent_inode, name, lambda path: self.store.mkdir(path, mode & ~ctx.umask, owner)
+        )
+
+    @handler
+    async def mknod(
+        self,
+        parent_inode: pyfuse3.InodeT,
+        name: pyfuse3.FileNameT,
+        mode: pyfuse3.ModeT,
+        rdev: int,
+        ctx: pyfuse3.RequestContext,
+    ) -> pyfuse3.EntryAttributes:
+        """Make a special file, or a regular one without opening it."""
+        owner = owner_of(ctx)
+        masked = mode & ~ctx.umask
+
+        def make(path: bytes) -> Attributes:
+            if not stat.S_ISREG(mode):
+                return self.store.mknod(path, masked, rdev, owner)
+            with self.store.create(path, masked, owner, os.O_WRONLY | os.O_EXCL) as handle:
+                return handle.attributes()
+
+        return await self.run(self._make, parent_inode, name, make)
+
+    @handler
+    async def symlink(
+        self,
+        parent_inode: pyfuse3.InodeT,
+        name: pyfuse3.FileNameT,
+        target: pyfuse3.FileNameT,
+        ctx: pyfuse3.RequestContext,
+    ) -> pyfuse3.EntryAttributes:
+        """Make a symbolic link."""
+        owner = owner_of(ctx)
+        return await self.run(self._make, parent_inode, name, lambda path: self.store.symlink(path, target, owner))
+
+    @handler
+    async def link(
+        self,
+        inode: pyfuse3.InodeT,
+        new_parent_inode: pyfuse3.InodeT,
+        new_name: pyfuse3.FileNameT,
+        ctx: pyfuse3.RequestContext,
+    ) -> pyfuse3.EntryAttributes:
+        """Give a symlink or special file another name; EPERM for regular files."""
+
+        def make(path: bytes) -> Attributes:
+            return self.store.link(self.inodes.path(self.inodes.get(inode)), path)
+
+        return await self.run(self._make, new_parent_inode, new_name, make)
+
+    @handler
+    async def unlink(self, parent_inode: pyfuse3.InodeT, name: pyfuse3.FileNameT, ctx: pyfuse3.RequestContext) -> None:
+        """Remove a name."""
+        await self.run(self._remove, parent_inode, name, self.store.unlink)
+
+    @handler
+    async def rmdir(self, parent_inode: pyfuse3.InodeT, name: pyfuse3.FileNameT, ctx: pyfuse3.RequestContext) -> None:
+        """Remove an empty directory."""
+        await self.run(self._remove, parent_inode, name, self.store.rmdir)
+
+    def _remove(self, parent: int, name: bytes, remove: Callable[[bytes], None]) -> None:
+        with self.lock:
+            directory = self.inodes.get(parent)
+            remove(self.inodes.child_path(directory, name))
+            self.inodes.unname(directory, name)
+
+    @handler
+    async def rename(
+        self,
+        parent_inode_old: pyfuse3.InodeT,
+        name_old: pyfuse3.FileNameT,
+        parent_inode_new: pyfuse3.InodeT,
+        name_new: pyfuse3.FileNameT,
+        flags: pyfuse3.FlagT,
+        ctx: pyfuse3.RequestContext,
+    ) -> None:
+        """Rename, with RENAME_NOREPLACE and RENAME_EXCHANGE."""
+        await self.run(self._rename, parent_inode_old, name_old, parent_inode_new, name_new, flags)
+
+    def _rename(self, old_parent: int, old_name: bytes, new_parent: int, new_name: bytes, flags: int) -> None:
+        with self.lock:
+            old = self.inodes.get(old_parent)
+            new = self.inodes.get(new_parent)
+            self.store.rename(self.inodes.child_path(old, old_name), self.inodes.child_path(new, new_name), flags)
+            if flags & RENAME_EXCHANGE:
+                self.inodes.swap(old, old_name, new, new_name)
+            else:
+                self.inodes.move(old, old_name, new, new_name)
