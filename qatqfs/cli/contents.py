@@ -1,0 +1,226 @@
+"""What is at the paths that a user names: containers, bare payloads, raw files, whole backing directories.
+
+In a directory the name alone tells them apart, as it does in a mount. A file that is named itself may be called
+anything: then its first four bytes count too.
+"""
+
+import contextlib
+import enum
+import os
+import stat
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+
+from qatqfs.cli.exits import Refusal, naming, shown
+from qatqfs.cli.outcome import Outcome
+from qatqfs.codec import CONTAINER_MAGIC, MAX_PAYLOAD_BYTES, PAYLOAD_HEADER_SIZE, PAYLOAD_MAGIC, LimitExceeded
+from qatqfs.codec.payload import read_bare_header
+from qatqfs.mount import mountinfo
+from qatqfs.store import names
+from qatqfs.store.area import LOST_AND_FOUND
+from qatqfs.store.sysfile import Fd, pread_exact
+
+CONTAINER_SUFFIX = os.fsdecode(names.SUFFIX)
+PAYLOAD_SUFFIX = ".qatq"
+_PRIVATE_DIR = os.fsdecode(names.PRIVATE_DIR)
+
+
+class Kind(enum.Enum):
+    """How a file's content is stored."""
+
+    CONTAINER = "container"
+    PAYLOAD = "payload"
+    RAW = "raw"
+
+
+def kind_of_name(name: str) -> Kind:
+    """Return what a regular file of this name is."""
+    if names.is_container_name(os.fsencode(name)):
+        return Kind.CONTAINER
+    return Kind.PAYLOAD if name.endswith(PAYLOAD_SUFFIX) and name != PAYLOAD_SUFFIX else Kind.RAW
+
+
+class Source:
+    """A regular file, open for reading; use with ``with``.
+
+    Args:
+        path: symlinks are followed.
+
+    Attributes:
+        stat: when it was opened.
+
+    Raises:
+        Refusal: it is no regular file.
+        OSError: it cannot be opened.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY  # a fifo must not make us wait
+        self._fd: Fd | None = Fd(os.open(path, flags))
+        self.stat = os.fstat(self._fd.number)
+        if stat.S_ISDIR(self.stat.st_mode):
+            raise Refusal(f"{shown(path)}: is a directory")
+        if not stat.S_ISREG(self.stat.st_mode):
+            raise Refusal(f"{shown(path)}: is not a regular file")
+
+    @property
+    def size(self) -> int:
+        """Bytes that it had when it was opened."""
+        return self.stat.st_size
+
+    def read_at(self, offset: int, size: int) -> bytes:
+        """Return a part of it, shorter only at its end; raises OSError with the path in it."""
+        assert self._fd is not None
+        with naming(self.path):
+            return pread_exact(self._fd.number, size, offset)
+
+    def read_payload(self) -> bytes:
+        """Return all of a bare payload, once its header looks like one.
+
+        Raises:
+            QatcError: it does not, or the file is longer than any payload.
+            OSError: it cannot be read.
+        """
+        read_bare_header(self.read_at(0, PAYLOAD_HEADER_SIZE))
+        if self.size > MAX_PAYLOAD_BYTES:
+            raise LimitExceeded("bytes in a payload", self.size, MAX_PAYLOAD_BYTES)
+        return self.read_at(0, self.size)
+
+    def changed(self) -> bool:
+        """Whether it was written since it was opened."""
+        assert self._fd is not None
+        now = os.fstat(self._fd.number)
+        return (now.st_size, now.st_mtime_ns) != (self.stat.st_size, self.stat.st_mtime_ns)
+
+    def kind(self) -> Kind:
+        """Return what it is: what .qatc says, else its first bytes, else .qatq; raises OSError."""
+        by_name = kind_of_name(os.path.basename(self.path))
+        if by_name is Kind.CONTAINER:
+            return by_name
+        magics = {CONTAINER_MAGIC: Kind.CONTAINER, PAYLOAD_MAGIC: Kind.PAYLOAD}
+        return magics.get(self.read_at(0, len(CONTAINER_MAGIC)), by_name)
+
+    def __enter__(self) -> "Source":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._fd = None  # closes it
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A file to look into.
+
+    Attributes:
+        path: as given, or joined to the directory that was given.
+        kind: what it is.
+        size: stored bytes.
+        lost: whether it is in lost+found, and so not in a mount.
+    """
+
+    path: str
+    kind: Kind
+    size: int
+    lost: bool = False
+
+
+@dataclass(slots=True)
+class Contents:
+    """What :func:`look` found.
+
+    Attributes:
+        files: in the order of the paths, sorted by name within a directory.
+        pairs: paths ``x`` of raw files beside which there is a container ``x.qatc``.
+        backings: directories among the given paths that have been a BACKING.
+    """
+
+    files: list[Found] = field(default_factory=list)
+    pairs: list[str] = field(default_factory=list)
+    backings: list[str] = field(default_factory=list)
+
+
+def total_size(paths: Iterable[str]) -> int:
+    """Return the bytes of those paths that are regular files."""
+    return sum(os.path.getsize(path) for path in paths if os.path.isfile(path))
+
+
+def refuse_mounted(path: str) -> None:
+    """Refuse a path in a qatqfs mount, where files are shown decoded.
+
+    Raises:
+        Refusal: it is in one.
+        OSError: it does not exist.
+    """
+    mount = mountinfo.containing(path)
+    if mount is not None:
+        raise Refusal(
+            f"{shown(path)}: is in the qatqfs mount at {shown(mount.mountpoint)}, where containers are shown"
+            f" decoded; give its backing directory, {shown(mount.source)}, or a file there"
+        )
+
+
+def look(paths: tuple[str, ...], outcome: Outcome) -> Contents:
+    """Find the files at and below some paths; what cannot be read goes to ``outcome``."""
+    contents = Contents()
+    for path in paths:
+        with outcome.of(path):
+            refuse_mounted(path)
+            if os.path.isdir(path):
+                if is_backing(path):
+                    contents.backings.append(path)
+                _look_below(path, contents, outcome)
+                continue
+            with Source(path) as source:
+                contents.files.append(Found(path, source.kind(), source.size))
+    return contents
+
+
+def is_backing(path: str) -> bool:
+    """Whether a directory has the private directory of a store."""
+    return os.path.isfile(os.path.join(path, _PRIVATE_DIR, "format"))
+
+
+def _look_below(top: str, contents: Contents, outcome: Outcome) -> None:
+    """Collect what is below a directory, following no symlink and entering no qatqfs mount."""
+    mounted = {mount.mountpoint for mount in mountinfo.mounts() if mount.filesystem == mountinfo.FILESYSTEM}
+    waiting = [top]
+    while waiting:
+        directory = waiting.pop()
+        below = []
+        with outcome.of(directory):
+            for entry in _entries(directory, contents, outcome):
+                if entry.name == _PRIVATE_DIR and is_backing(directory):
+                    _collect_lost(os.path.join(entry.path, os.fsdecode(LOST_AND_FOUND)), contents, outcome)
+                elif not mounted or os.path.realpath(entry.path) not in mounted:
+                    below.append(entry.path)
+        waiting.extend(reversed(below))
+
+
+def _collect_lost(directory: str, contents: Contents, outcome: Outcome) -> None:
+    """Collect the files in lost+found, which need not be there."""
+    lost = Contents()
+    with outcome.of(directory), contextlib.suppress(FileNotFoundError):
+        for _ in _entries(directory, lost, outcome):
+            pass
+    contents.files.extend(replace(found, lost=True) for found in lost.files)
+
+
+def _entries(directory: str, contents: Contents, outcome: Outcome) -> Iterator[os.DirEntry[str]]:
+    """Collect the regular files of a directory and yield the directories in it."""
+    with os.scandir(directory) as found:
+        entries = sorted(found, key=lambda entry: entry.name)
+    regular = set()
+    for entry in entries:
+        if entry.is_dir(follow_symlinks=False):
+            yield entry
+        elif entry.is_file(follow_symlinks=False):
+            regular.add(entry.name)
+            with outcome.of(entry.path), contextlib.suppress(FileNotFoundError):  # gone again: no business of ours
+                size = entry.stat(follow_symlinks=False).st_size
+                contents.files.append(Found(entry.path, kind_of_name(entry.name), size))
+    contents.pairs.extend(
+        os.path.join(directory, name)
+        for name in sorted(regular)
+        if kind_of_name(name) is not Kind.CONTAINER and name + CONTAINER_SUFFIX in regular
+    )

@@ -1,0 +1,79 @@
+"""``qatqfs decode``: containers and bare payloads to raw files."""
+
+import os
+from concurrent.futures import Executor, ThreadPoolExecutor
+
+import click
+
+from qatqfs.cli.contents import CONTAINER_SUFFIX, PAYLOAD_SUFFIX, Kind, Source, total_size
+from qatqfs.cli.decoding import decoded_chunks
+from qatqfs.cli.exits import Refusal, shown
+from qatqfs.cli.outcome import Outcome
+from qatqfs.cli.outputs import clean_on_signals, plan, replacing
+from qatqfs.cli.progress import Progress
+from qatqfs.cli.values import DEFAULTS
+from qatqfs.codec import FileSink, decode_any_payload
+
+
+def _output_name(path: str) -> str:
+    """Return a path's last name without .qatc or .qatq; raises Refusal when it has neither."""
+    name = os.path.basename(path)
+    for suffix in (CONTAINER_SUFFIX, PAYLOAD_SUFFIX):
+        if name.endswith(suffix) and name != suffix:
+            return name.removesuffix(suffix)
+    raise Refusal(f"{shown(path)}: ends neither in .qatc nor in .qatq; name its output with -o")
+
+
+@click.command(short_help="Restore raw files: foo.qatc becomes foo.")
+@click.argument("inputs", nargs=-1, required=True, metavar="INPUT...", type=click.Path())
+@click.option("-o", "--output", metavar="OUT", type=click.Path(), help="The file to write; for a single INPUT.")
+@click.option(
+    "--output-dir",
+    metavar="DIR",
+    type=click.Path(),
+    help="Write foo into this directory for every INPUT foo.qatc or foo.qatq.",
+)
+def command(inputs: tuple[str, ...], output: str | None, output_dir: str | None) -> int:
+    """Restore the raw files from QATC v2 containers and bare QATQ payloads, whoever wrote them.
+
+    Every checksum is verified. Of a damaged INPUT nothing is written: there is one line about it, the others are
+    still decoded, and the exit status is 1. (What is left of a damaged container can be read through a mount.)
+    An existing output is replaced, once the new one is complete. Mode and modification time are kept, and the
+    input stays.
+
+    \b
+    Examples:
+      qatqfs decode kv.bf16.qatc -o kv.bf16
+      qatqfs decode backing/*.qatc --output-dir restored
+    """
+    outcome = Outcome()
+    jobs = plan(inputs, output, output_dir, _output_name, outcome)
+    with (
+        clean_on_signals(),
+        Progress(total_size(inputs), "decoding") as progress,
+        ThreadPoolExecutor(DEFAULTS.workers, thread_name_prefix="qatqfs-decode") as executor,
+    ):
+        for path, target in jobs:
+            with outcome.of(path), Source(path) as source:
+                _decode(source, target, executor, progress)
+    return outcome.status
+
+
+def _decode(source: Source, target: str, executor: Executor, progress: Progress) -> None:
+    with replacing(target, source.stat) as fd:
+        sink = FileSink(fd)
+        if source.kind() is Kind.CONTAINER:
+            chunks = decoded_chunks(
+                source.read_at,
+                source.size,
+                executor=executor,
+                window=DEFAULTS.workers + 2,
+                progress=progress.advance,
+            )
+            for chunk in chunks:
+                sink.write(chunk)
+        else:
+            sink.write(decode_any_payload(source.read_payload())[0])
+            progress.advance(source.size)
+        if source.changed():
+            raise Refusal(f"{shown(source.path)}: was written while it was being decoded")

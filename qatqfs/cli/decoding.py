@@ -1,0 +1,60 @@
+"""A container as a stream of content: every checksum verified, on several threads, in constant memory.
+
+Stricter than reading through a mount, where the aggregate checksum cannot be checked: the chunks are taken in
+the order in which they lie in the file, and an index that does not say the same is damage.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future
+
+from qatqfs.codec import (
+    FNV_OFFSET,
+    LENGTH_FIELD_SIZE,
+    ChecksumMismatch,
+    Container,
+    InvalidContainer,
+    ReadAt,
+    fnv1a64,
+)
+
+
+def decoded_chunks(
+    read_at: ReadAt, size: int, *, executor: Executor, window: int, progress: Callable[[int], None]
+) -> Iterator[memoryview]:
+    """Yield the content of each chunk in order, at most ``window`` chunks being worked on.
+
+    What was yielded counts only once the end is reached: the aggregate checksum is the last thing to be known.
+
+    Args:
+        read_at: reads the container; called from several threads.
+        size: its bytes.
+        executor: threads to decode on.
+        window: see above.
+        progress: told about bytes of the container as they are done.
+
+    Raises:
+        QatcError: the first thing that is wrong.
+        OSError: what ``read_at`` raised.
+    """
+    container = Container.open(read_at, size)
+    running: deque[Future[memoryview]] = deque()
+    started = 0
+    state = before_last = FNV_OFFSET
+    try:
+        for number in range(container.chunk_count):
+            while started < container.chunk_count and len(running) < window:
+                running.append(executor.submit(container.read_chunk, started))
+                started += 1
+            yield running.popleft().result()
+            header = container.chunk_header(number)
+            stored = read_at(header.offset, LENGTH_FIELD_SIZE + header.payload_length)
+            before_last, state = state, fnv1a64(stored, state)
+            progress(len(stored))
+    finally:
+        for future in running:
+            future.cancel()
+    if state != container.header.checksum:
+        raise ChecksumMismatch(container.header.checksum, state)
+    if container.index is not None and container.index.state_before_last != before_last:
+        raise InvalidContainer("the index has another checksum state than the chunks before the last")

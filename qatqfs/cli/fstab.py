@@ -1,0 +1,102 @@
+"""The ``-o`` options of a mount, as they come from fstab(5) through mount(8) and mount.fuse3(8).
+
+They are of three kinds: our own, which have the names of the command's options; those that the kernel or libfuse
+understands, which are passed on; and those that are for mount(8), systemd or nobody, which are ignored. Any
+other is refused, for a misspelt option that is ignored is one that the user believes in.
+"""
+
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+import click
+from click.core import ParameterSource
+
+_FOR_THE_KERNEL = {
+    *("dev", "nodev", "suid", "nosuid", "exec", "noexec"),
+    *("sync", "async", "dirsync", "noatime", "auto_unmount"),
+}
+_FOR_THE_KERNEL_WITH_VALUE = {"context", "fscontext", "defcontext", "rootcontext"}
+_IGNORED = {
+    # for mount(8) and systemd
+    *("auto", "noauto", "user", "nouser", "users", "owner", "group", "nofail", "_netdev", "defaults", "comment"),
+    *("uhelper", "helper"),
+    # what a mount is anyway, or what means nothing here: access times are those of the backing directory
+    *("default_permissions", "subtype", "atime", "relatime", "norelatime", "strictatime", "nostrictatime"),
+    *("diratime", "nodiratime", "lazytime", "nolazytime", "silent", "loud", "mand", "nomand", "iversion", "noiversion"),
+}
+_IGNORED_PREFIXES = ("x-", "X-")
+_WORD = re.compile(r"(?:[^,\\]|\\.)+", re.DOTALL)
+_ESCAPED = re.compile(r"\\(.)", re.DOTALL)
+
+
+@dataclass(slots=True)
+class FstabOptions:
+    """What a list of ``-o`` options means.
+
+    Attributes:
+        own: values of our own options by their parameter's name; a list for those that may be repeated.
+        fuse: what to pass on.
+    """
+
+    own: dict[str, Any] = field(default_factory=dict)
+    fuse: list[str] = field(default_factory=list)
+
+
+def parse(texts: tuple[str, ...], parameters: dict[str, click.Option], ctx: click.Context) -> FstabOptions:
+    r"""Read comma-separated options; a comma in a value is written ``\,``.
+
+    Args:
+        texts: the argument of each ``-o``.
+        parameters: our own options by parameter name, which may be written with ``_`` or ``-``.
+        ctx: of the command, for conversions.
+
+    Raises:
+        click.UsageError: an option is unknown, or its value is not what it takes.
+    """
+    found = FstabOptions()
+    for word in (word for text in texts for word in _WORD.findall(text)):
+        name, equals, value = _ESCAPED.sub(r"\1", word).strip().partition("=")
+        if name in _IGNORED or name.startswith(_IGNORED_PREFIXES):
+            continue
+        if name in ("ro", "rw") and not equals:
+            found.own["read_only"] = name == "ro"
+        elif (name in _FOR_THE_KERNEL and not equals) or (name in _FOR_THE_KERNEL_WITH_VALUE and equals):
+            found.fuse.append(word.strip())
+        else:
+            parameter = parameters.get(name.replace("-", "_"))
+            if parameter is None or parameter.name is None:
+                raise click.UsageError(f"unknown mount option {name!r}")
+            _take(found.own, parameter, name, value if equals else None, ctx)
+    return found
+
+
+def _take(own: dict[str, Any], parameter: click.Option, name: str, value: str | None, ctx: click.Context) -> None:
+    """Convert the value of one of our own options and keep it."""
+    assert parameter.name is not None
+    if parameter.is_flag:
+        if value is not None:
+            raise click.UsageError(f"mount option {name!r} takes no value")
+        own[parameter.name] = True
+        return
+    if not value:
+        raise click.UsageError(f"mount option {name!r} needs a value")
+    try:
+        converted = parameter.type.convert(value, parameter, ctx)
+    except click.BadParameter as err:
+        raise click.UsageError(f"mount option {name!r}: {err.message}") from err
+    if parameter.multiple:
+        own.setdefault(parameter.name, []).append(converted)
+    else:
+        own[parameter.name] = converted
+
+
+def merge(given: dict[str, Any], fstab: FstabOptions, ctx: click.Context) -> dict[str, Any]:
+    """Return the command's own options with those of ``-o`` where the command line itself is silent."""
+    merged = dict(given)
+    for name, value in fstab.own.items():
+        if isinstance(value, list):
+            merged[name] = (*merged[name], *value)
+        elif ctx.get_parameter_source(name) is ParameterSource.DEFAULT:
+            merged[name] = value
+    return merged

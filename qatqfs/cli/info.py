@@ -1,0 +1,172 @@
+"""``qatqfs info``: what is stored where, and how small, from headers alone."""
+
+import json
+from collections import Counter
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import click
+
+from qatqfs.cli.contents import Found, Kind, Source, look
+from qatqfs.cli.exits import say, shown
+from qatqfs.cli.outcome import Outcome
+from qatqfs.cli.progress import Progress
+from qatqfs.cli.tables import bytes_text, count_text, table
+from qatqfs.codec import STRATEGIES, Container, read_payload_header
+from qatqfs.codec.payload import EXACT_HEADER_SIZE, EXACT_MODE, MODE_NAMES, read_bare_header
+from qatqfs.store.area import lost_files, open_backing, waiting_files
+
+_HEADING = ("FILE", "DTYPE", "CHUNKS", "CHUNK", "RAW", "STORED", "RATIO", "STRATEGIES")
+_ALIGNMENT = "<<>>>>><"
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """One file; the fields are the keys of the JSON output, and scripts rely on them."""
+
+    path: str
+    kind: str
+    logical_bytes: int
+    stored_bytes: int
+    ratio: float | None
+    dtype: str | None
+    chunks: int
+    chunk_size_bytes: int
+    indexed: bool
+    strategies: dict[str, int]
+
+
+@click.command(short_help="Show sizes, ratio, dtype, chunks and strategies.")
+@click.argument("paths", nargs=-1, required=True, metavar="PATH...", type=click.Path())
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON list with an object for each file.")
+def command(paths: tuple[str, ...], as_json: bool) -> int:
+    """Show how files are stored: sizes, ratio (stored to raw bytes), dtype, chunks, strategies chosen.
+
+    PATH is a container, a bare QATQ payload, a raw file, or a directory, which stands for every container below
+    it. For a backing directory also: files that still wait in staging to become containers, and containers in
+    lost+found. Only headers are read, nothing is decoded or checked; for that there is "qatqfs verify".
+
+    \b
+    Examples:
+      qatqfs info kv.bf16.qatc
+      qatqfs info --json backing
+    """
+    outcome = Outcome()
+    contents = look(paths, outcome)
+    named = set(paths)
+    wanted = [
+        found for found in contents.files if found.path in named or (found.kind is Kind.CONTAINER and not found.lost)
+    ]
+    descriptions = []
+    with Progress(sum(found.size for found in wanted), "reading headers") as progress:
+        for found in wanted:
+            with outcome.of(found.path):
+                descriptions.append(_describe(found))
+            progress.advance(found.size)
+    backings = []
+    for path in contents.backings:
+        with outcome.of(path):
+            root = open_backing(path)
+            backings.append({"path": path, "pending_files": waiting_files(root), "lost_files": lost_files(root)})
+    if as_json:
+        say(json.dumps([*map(asdict, descriptions), *backings], indent=2))
+    else:
+        _print(descriptions, backings)
+    return outcome.status
+
+
+def _describe(found: Found) -> Description:
+    """Read the headers of a file; raises QatcError, OSError."""
+    with Source(found.path) as source:
+        kind = source.kind()
+        if kind is Kind.CONTAINER:
+            return _describe_container(source)
+        if kind is Kind.PAYLOAD:
+            return _describe_payload(source)
+        return _description(source, Kind.RAW, source.size, None, 0, 0, Counter())
+
+
+def _description(
+    source: Source,
+    kind: Kind,
+    logical: int,
+    dtype: str | None,
+    chunks: int,
+    chunk_size: int,
+    strategies: Counter[str],
+    *,
+    indexed: bool = False,
+) -> Description:
+    return Description(
+        path=source.path,
+        kind=kind.value,
+        logical_bytes=logical,
+        stored_bytes=source.size,
+        ratio=round(source.size / logical, 6) if logical else None,
+        dtype=dtype,
+        chunks=chunks,
+        chunk_size_bytes=chunk_size,
+        indexed=indexed,
+        strategies=dict(strategies.most_common()),
+    )
+
+
+def _describe_container(source: Source) -> Description:
+    container = Container.open(source.read_at, source.size)
+    strategies: Counter[str] = Counter()
+    largest = 0
+    for number in range(container.chunk_count):
+        header = container.chunk_header(number).payload
+        strategies[STRATEGIES[header.strategy].name] += 1
+        largest = max(largest, header.raw_size)
+    return _description(
+        source,
+        Kind.CONTAINER,
+        container.length,
+        container.dtype.label,
+        container.chunk_count,
+        largest,
+        strategies,
+        indexed=container.indexed,
+    )
+
+
+def _describe_payload(source: Source) -> Description:
+    head = source.read_at(0, EXACT_HEADER_SIZE)
+    header = read_bare_header(head)
+    name = MODE_NAMES[header.mode]
+    if header.mode == EXACT_MODE:
+        header = read_payload_header(head)
+        name = STRATEGIES[header.strategy].name
+    size = header.raw_size
+    return _description(source, Kind.PAYLOAD, size, header.dtype.label, 1, size, Counter({name: 1}))
+
+
+def _print(descriptions: list[Description], backings: list[dict[str, Any]]) -> None:
+    if descriptions:
+        logical = sum(found.logical_bytes for found in descriptions)
+        stored = sum(found.stored_bytes for found in descriptions)
+        ratio = f"{stored / logical:.4f}" if logical else "-"
+        total = (count_text(len(descriptions), "file"), "", "", "", bytes_text(logical), bytes_text(stored), ratio, "")
+        say(*table([_HEADING, *map(_row, descriptions), total], _ALIGNMENT))
+    for backing in backings:
+        lost = backing["lost_files"]
+        say(
+            f"{shown(backing['path'])}: {count_text(backing['pending_files'], 'file')} in staging,"
+            f" {count_text(len(lost), 'file')} in lost+found" + "".join(f"\n  {shown(name)}" for name in lost)
+        )
+    if not descriptions and not backings:
+        say("no containers")
+
+
+def _row(found: Description) -> tuple[str, ...]:
+    return (
+        shown(found.path),
+        found.dtype or "raw",
+        f"{found.chunks:,}" if found.chunks else "-",
+        bytes_text(found.chunk_size_bytes) if found.chunks else "-",
+        bytes_text(found.logical_bytes),
+        bytes_text(found.stored_bytes),
+        f"{found.ratio:.4f}" if found.ratio is not None else "-",
+        ", ".join(f"{name} {count:,}" for name, count in found.strategies.items()) or "-",
+    )

@@ -1,0 +1,120 @@
+"""The ``qatqfs`` command: finds the verb, runs it, and turns whatever goes wrong into one line and a status."""
+
+import contextlib
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+import click
+from click.shell_completion import shell_complete
+
+from qatqfs import __version__
+from qatqfs.cli.exits import DONE, INTERRUPTED, OUTPUT_CLOSED, REFUSED, Refusal, complain, describe, say
+
+_VERBS = ("mount", "umount", "sync", "encode", "decode", "info", "verify", "stats")
+_NAME = "qatqfs"
+_COMPLETION_VARIABLE = "_QATQFS_COMPLETE"  # the name that click's completion scripts use
+_TRACEBACK_VARIABLE = "QATQFS_TRACEBACK"
+
+
+class _Verbs(click.Group):
+    """The verbs, each imported when it is used."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the verbs in the order of the help text."""
+        return list(_VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return a verb, ``None`` if there is no such one."""
+        if cmd_name not in _VERBS:
+            return None
+        command: click.Command = importlib.import_module(f"qatqfs.cli.{cmd_name}").command
+        return command
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Take ``BACKING MOUNTPOINT -o ...``, which is how mount.fuse3(8) calls us, as a mount."""
+        if args and _is_place(args[0]):
+            args = ["mount", *args]
+        return super().parse_args(ctx, args)
+
+
+def _is_place(word: str) -> bool:
+    return word not in _VERBS and not word.startswith("-") and ("/" in word or os.path.isdir(word))
+
+
+@click.group(
+    cls=_Verbs,
+    no_args_is_help=False,  # saying nothing is wrong usage, and that is one line
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(__version__, prog_name=_NAME, message="%(prog)s %(version)s")
+def cli() -> None:
+    """Keep LLM tensor dumps (KV caches, weights) in compressed form, without losing a bit.
+
+    "qatqfs mount" shows a directory of compressed files as the raw files they are; programs read and write them
+    unchanged. The other verbs work without a mount, or talk to one. Every verb has a --help with examples.
+
+    Exit status: 0 done, 1 something is wrong with the data, 2 wrong usage, refused, or the system failed.
+    """
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run the command and return its exit status; prints a line on standard error unless all went well."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError):
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # names are bytes, any bytes
+    try:
+        status = _execute(list(arguments))
+        say()
+        return status
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or the interpreter would try to flush again
+        return OUTPUT_CLOSED
+    except click.ClickException as err:
+        complain(_usage_text(err))
+        return REFUSED
+    except Exception as err:
+        complain(_failure_text(err))
+        return REFUSED
+
+
+def _execute(arguments: list[str]) -> int:
+    """Run the command; click's own main() would answer Ctrl-C and EPIPE in other ways than ours."""
+    instruction = os.environ.get(_COMPLETION_VARIABLE)
+    if instruction:
+        return shell_complete(cli, {}, _NAME, _COMPLETION_VARIABLE, instruction)
+    try:
+        with cli.make_context(_NAME, arguments) as context:
+            status = cli.invoke(context)
+    except click.exceptions.Exit as done:  # --help and --version
+        status = done.exit_code
+    return status if isinstance(status, int) else DONE
+
+
+def _usage_text(error: click.ClickException) -> str:
+    text = describe(Exception(error.format_message())).rstrip(".")
+    text = text[:1].lower() + text[1:]
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    return f"{text} (see {context.command_path} --help)" if context is not None else text
+
+
+def _failure_text(error: Exception) -> str:
+    from qatqfs.mount import MountError
+    from qatqfs.store import StoreError
+
+    if isinstance(error, OSError | Refusal | MountError | StoreError):
+        return describe(error)
+    if isinstance(error, MemoryError):
+        return "out of memory"
+    if os.environ.get(_TRACEBACK_VARIABLE):
+        raise error
+    hint = f"internal error, please report it ({_TRACEBACK_VARIABLE}=1 shows where)"
+    return f"{hint}: {type(error).__name__}: {describe(error)}"
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    sys.exit(run(sys.argv[1:]))

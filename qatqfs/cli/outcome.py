@@ -1,0 +1,48 @@
+"""The exit status of a command that goes on with the next input after a bad one."""
+
+import contextlib
+from collections.abc import Iterator
+
+from qatqfs.cli.exits import BAD_DATA, DONE, REFUSED, Refusal, complain, describe, shown
+from qatqfs.codec import QatcError
+from qatqfs.store import StoreError
+
+
+class Outcome:
+    """What became of all inputs together.
+
+    Attributes:
+        status: the exit status; bad data weighs most, for that is what a script asks about.
+    """
+
+    def __init__(self) -> None:
+        self.status = DONE
+
+    def bad_data(self) -> None:
+        """Note that something is wrong with the data."""
+        self.status = BAD_DATA
+
+    def refused(self) -> None:
+        """Note that something could not be done."""
+        self.status = self.status or REFUSED
+
+    @contextlib.contextmanager
+    def of(self, path: str) -> Iterator[None]:
+        """Turn an error about one input into a line and a status, and go on."""
+        try:
+            yield
+        except QatcError as err:
+            self.bad_data()
+            complain(f"{shown(path)}: {describe(err)}")
+        except Refusal as err:
+            self.refused()
+            complain(describe(err))
+        except StoreError as err:
+            self.refused()
+            complain(f"{shown(path)}: {describe(err)}")
+        except BrokenPipeError:
+            raise
+        except OSError as err:
+            self.refused()
+            text = describe(err)
+            complain(text if err.filename is not None else f"{shown(path)}: {text}")

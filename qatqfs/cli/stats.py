@@ -1,0 +1,50 @@
+"""``qatqfs stats``: what a running mount has counted."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import click
+
+from qatqfs.cli.exits import DONE, say
+from qatqfs.cli.running import mount_at
+from qatqfs.cli.tables import bytes_text, table
+from qatqfs.mount import control
+
+
+@click.command(short_help="Show the counters of a running mount.")
+@click.argument("mountpoint", type=click.Path())
+@click.option("--json", "as_json", is_flag=True, help="Print them as one JSON object.")
+def command(mountpoint: str, as_json: bool) -> int:
+    """Show what the mount at MOUNTPOINT has counted since it was mounted.
+
+    Reads, the cache's hits and misses, chunks decoded and encoded, commits, damage found, and how much waits in
+    staging to become containers. Counters that are still zero may be missing.
+
+    \b
+    Examples:
+      qatqfs stats /data/kv
+      qatqfs stats --json /data/kv | jq .cache_hits
+    """
+    counters = json.loads(control.query(mount_at(mountpoint), control.STATS))
+    if as_json:
+        say(json.dumps(counters, indent=2))
+    else:
+        rows = [(name.replace("_", " "), _value_text(name, value)) for name, value in _flat(counters)]
+        say(*table(rows, "<>"))
+    return DONE
+
+
+def _flat(counters: dict[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield name and value of all counters, those of nested objects with the object's name before theirs."""
+    for name, value in counters.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{above}{name} ")
+        else:
+            yield above + name, value
+
+
+def _value_text(name: str, value: Any) -> str:
+    if name.endswith("_bytes") and isinstance(value, int):
+        return bytes_text(value)
+    return f"{value:,}" if isinstance(value, int | float) else str(value)

@@ -1,0 +1,151 @@
+"""``qatqfs verify``: every checksum of containers, bare payloads, or all of a backing directory."""
+
+import json
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+
+import click
+
+from qatqfs.cli.contents import CONTAINER_SUFFIX, Found, Kind, Source, look
+from qatqfs.cli.exits import say, shown
+from qatqfs.cli.outcome import Outcome
+from qatqfs.cli.progress import Progress
+from qatqfs.cli.tables import bytes_text, count_text
+from qatqfs.cli.values import DEFAULTS
+from qatqfs.codec import QatcError, decode_any_payload, verify_container
+
+_ATTEMPTS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """One thing that is wrong; the fields are the keys of the JSON output, and scripts rely on them.
+
+    Attributes:
+        path: the damaged file.
+        chunk: the chunk that cannot be read because of it, ``None`` when it concerns the whole file.
+        offset: where in the stored file, ``None`` when that cannot be said.
+        reason: one sentence.
+    """
+
+    path: str
+    chunk: int | None
+    offset: int | None
+    reason: str
+
+    def __str__(self) -> str:
+        where = f"chunk {self.chunk}" if self.chunk is not None else ""
+        where += f" at offset {self.offset}" if self.offset is not None and where else ""
+        return ": ".join(filter(None, (shown(self.path), where, self.reason)))
+
+
+class _Stopped(Exception):
+    """The user does not want to wait any longer."""
+
+
+@click.command(short_help="Check every checksum.")
+@click.argument("paths", nargs=-1, required=True, metavar="PATH...", type=click.Path())
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of lines.")
+def command(paths: tuple[str, ...], as_json: bool) -> int:
+    """Check containers and bare QATQ payloads completely: structure, index, and every checksum.
+
+    PATH is a file or a directory, which stands for everything below it; of a backing directory lost+found is
+    checked too. A backing directory may be mounted meanwhile. Each damaged chunk is a line on standard output
+    with its offset in the stored file, and the exit status is then 1. Raw files have no checksum and are only
+    counted. Nothing is changed.
+
+    \b
+    Examples:
+      qatqfs verify kv.bf16.qatc
+      qatqfs verify --json backing
+    """
+    outcome = Outcome()
+    contents = look(paths, outcome)
+    notices = [
+        f"{shown(path)}: there are a raw file and a container {shown(path + CONTAINER_SUFFIX)};"
+        " a mount shows the one modified later"
+        for path in contents.pairs
+    ]
+    checked = [found for found in contents.files if found.kind is not Kind.RAW]
+    raw = len(contents.files) - len(checked)
+    size = sum(found.size for found in checked)
+    damages: list[Damage] = []
+    with Progress(size, "verifying") as progress:
+
+        def report(damage: Damage) -> None:
+            damages.append(damage)
+            outcome.bad_data()
+            if not as_json:
+                say(str(damage))
+
+        _check_all(checked, progress, report, outcome)
+    if as_json:
+        result = {
+            "files": len(checked),
+            "stored_bytes": size,
+            "raw_files": raw,
+            "corrupt": [asdict(damage) for damage in damages],
+            "notices": notices,
+        }
+        say(json.dumps(result, indent=2))
+    else:
+        for notice in notices:
+            say(f"notice: {notice}")
+        bad = len({damage.path for damage in damages})
+        verdict = f"{count_text(bad, 'file')} corrupt" if bad else "none corrupt"
+        without = f"; {count_text(raw, 'file')} raw, no checksum" if raw else ""
+        say(f"{count_text(len(checked), 'file')} checked ({bytes_text(size)} stored), {verdict}{without}")
+    return outcome.status
+
+
+def _check_all(files: list[Found], progress: Progress, report: Callable[[Damage], None], outcome: Outcome) -> None:
+    """Check files, several at a time, and report in their order."""
+    stop = threading.Event()
+
+    def advance(count: int) -> None:
+        if stop.is_set():
+            raise _Stopped
+        progress.advance(count)
+
+    with ThreadPoolExecutor(DEFAULTS.workers, thread_name_prefix="qatqfs-verify") as executor:
+        futures = [executor.submit(_check, found, advance) for found in files]
+        try:
+            for found, future in zip(files, futures, strict=True):
+                with outcome.of(found.path):
+                    for damage in future.result():
+                        report(damage)
+        finally:
+            stop.set()
+            executor.shutdown(cancel_futures=True)
+
+
+def _check(found: Found, progress: Callable[[int], None]) -> list[Damage]:
+    """Return what is wrong with a file; nothing if it is gone. Raises OSError.
+
+    A daemon may be writing to a file with several names in place, so one that changes is looked at again.
+    """
+    damages: list[Damage] = []
+    for _ in range(_ATTEMPTS):
+        try:
+            with Source(found.path) as source:
+                damages = _damages(source, progress)
+                if not damages or not source.changed():
+                    break
+        except FileNotFoundError:
+            return []
+    return damages
+
+
+def _damages(source: Source, progress: Callable[[int], None]) -> list[Damage]:
+    if source.kind() is Kind.CONTAINER:
+        problems = verify_container(source.read_at, source.size, progress=progress)
+        return [Damage(source.path, p.chunk, p.offset, str(p.error)) for p in problems]
+    try:
+        decode_any_payload(source.read_payload())
+    except QatcError as err:
+        return [Damage(source.path, None, None, str(err))]
+    finally:
+        progress(source.size)
+    return []
