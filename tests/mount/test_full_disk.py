@@ -1,0 +1,79 @@
+"""A backing directory on a filesystem that is really full."""
+
+import contextlib
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from mounted import Mounted, errno_of, mounted
+
+pytestmark = [pytest.mark.fuse, pytest.mark.skipif(os.geteuid() != 0, reason="needs root to mount a tmpfs")]
+
+MIB = 1 << 20
+
+
+@contextlib.contextmanager
+def small_filesystem(path: Path, size: str) -> Iterator[Path]:
+    path.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", path], check=True)
+    try:
+        yield path
+    finally:
+        subprocess.run(["umount", "-l", path], check=True)
+
+
+def wait_until_committed(mount: Mounted) -> None:
+    deadline = time.monotonic() + 60
+    while any((mount.backing / ".qatqfs/staging").iterdir()) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not any((mount.backing / ".qatqfs/staging").iterdir()), mount.log_text()
+
+
+def test_a_full_disk_is_reported_to_the_writer_and_harms_no_other_file(tmp_path: Path) -> None:
+    with small_filesystem(tmp_path / "disk", "16m") as disk, mounted(tmp_path, backing=disk) as mount:
+        kept = os.urandom(2 * MIB)
+        (mount.path / "kept").write_bytes(kept)
+        mount.sync()
+        fd = os.open(mount.path / "large", os.O_CREAT | os.O_WRONLY)
+        assert errno_of(lambda: [os.write(fd, os.urandom(MIB)) for _ in range(32)]) == "ENOSPC"
+        os.close(fd)
+        assert (mount.path / "kept").read_bytes() == kept
+        assert errno_of((mount.path / "more").write_bytes, os.urandom(MIB)) == "ENOSPC"
+        (mount.path / "large").unlink()
+        (mount.path / "more").write_bytes(kept)
+        mount.remount()
+        assert (mount.path / "more").read_bytes() == kept
+
+
+def test_what_cannot_be_committed_for_lack_of_space_is_served_and_committed_later(tmp_path: Path) -> None:
+    with small_filesystem(tmp_path / "disk", "16m") as disk, mounted(tmp_path, backing=disk) as mount:
+        data = os.urandom(6 * MIB)
+        filler = disk / ".qatqfs" / "filler"  # somebody else's, out of the mount's sight
+        filler.write_bytes(bytes(8 * MIB))
+        (mount.path / "x").write_bytes(data)
+        with pytest.raises(OSError, match="No space left"):
+            mount.sync()
+        assert "stays in staging" in mount.log_text()
+        assert (mount.path / "x").read_bytes() == data
+        filler.unlink()
+        wait_until_committed(mount)
+        assert (mount.path / "x").read_bytes() == data
+        assert mount.stored("x").stat().st_size > 6 * MIB
+
+
+def test_a_backing_directory_made_read_only_under_the_mount_gives_erofs(tmp_path: Path) -> None:
+    with small_filesystem(tmp_path / "disk", "16m") as disk, mounted(tmp_path, backing=disk) as mount:
+        (mount.path / "x").write_bytes(b"data")
+        mount.sync()
+        subprocess.run(["mount", "-o", "remount,ro", disk], check=False)
+        try:
+            if os.statvfs(disk).f_flag & os.ST_RDONLY:
+                assert errno_of((mount.path / "y").write_bytes, b"no") == "EROFS"
+            assert (mount.path / "x").read_bytes() == b"data"
+        finally:
+            subprocess.run(["mount", "-o", "remount,rw", disk], check=True)
+        (mount.path / "z").write_bytes(b"again")
+        assert (mount.path / "z").read_bytes() == b"again"

@@ -1,0 +1,34 @@
+from pathlib import Path
+
+import pytest
+
+from qatqfs.store import Store, StoreOptions
+
+
+@pytest.fixture
+def backing(tmp_path: Path) -> Path:
+    path = tmp_path / "backing"
+    path.mkdir()
+    return path
+
+
+@pytest.fixture
+def open_store(backing: Path):
+    """Open stores on ``backing``; those that a test leaves open are closed."""
+    opened: list[Store] = []
+
+    def opener(**options: object) -> Store:
+        options.setdefault("chunk_size", 4096)
+        options.setdefault("idle_seconds", 3600.0)  # commits happen when a test says so, or at the last close
+        store = Store(backing, StoreOptions(**options))  # type: ignore[arg-type]
+        opened.append(store)
+        return store
+
+    yield opener
+    for store in opened:
+        store.close(commit=False)
+
+
+@pytest.fixture
+def store(open_store) -> Store:
+    return open_store()

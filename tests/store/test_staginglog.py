@@ -1,0 +1,117 @@
+import os
+from pathlib import Path
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from qatqfs.store.staginglog import Base, LogWriter, replay
+from qatqfs.store.sysfile import Identity
+
+BOOT, OTHER_BOOT = b"B" * 16, b"O" * 16
+IDENTITY = Identity(ino=7, btime_ns=12345, size=72, head=b"QATC".ljust(32, b"\1"))
+NEXT_IDENTITY = Identity(ino=8, btime_ns=23456, size=999, head=b"QATC".ljust(32, b"\2"))
+
+
+def log_bytes(tmp: Path, write, boot: bytes = BOOT) -> bytes:
+    path = tmp / "log"
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
+    try:
+        write(LogWriter(fd, boot))
+        return path.read_bytes()
+    finally:
+        os.close(fd)
+
+
+def everything(log: LogWriter) -> None:
+    log.base(Base(IDENTITY, 4096))
+    log.path(b"a/b")
+    log.size(5000, 5000)
+    log.valid(0, 2)
+    log.sync(8000, 111)
+    log.path(b"a/c")
+    log.size(100, 100)
+    log.intent(NEXT_IDENTITY)
+    log.unlink()
+
+
+def test_all_records_of_the_running_boot_count(tmp_path: Path) -> None:
+    state = replay(log_bytes(tmp_path, everything), BOOT)
+    assert state.base == Base(IDENTITY, 4096)
+    assert state.valid == [(0, 2)]
+    assert state.low_size == 100
+    assert (state.synced_size, state.synced_mtime_ns) == (8000, 111)
+    assert state.paths == [b"a/b", b"a/c"]
+    assert state.intents == [NEXT_IDENTITY]
+    assert state.unlinked
+    assert state.current_boot
+
+
+def test_of_an_earlier_boot_only_what_the_last_sync_covers_counts(tmp_path: Path) -> None:
+    state = replay(log_bytes(tmp_path, everything), OTHER_BOOT)
+    assert state.low_size == 5000
+    assert state.intents == []
+    assert not state.unlinked
+    assert not state.current_boot
+
+
+def test_path_hints_of_an_earlier_boot_all_count(tmp_path: Path) -> None:
+    assert replay(log_bytes(tmp_path, everything), OTHER_BOOT).paths == [b"a/b", b"a/c"]
+
+
+def test_without_a_sync_nothing_of_an_earlier_boot_counts(tmp_path: Path) -> None:
+    def unsynced(log: LogWriter) -> None:
+        log.base(Base(IDENTITY, 4096))
+        log.valid(0, 1)
+
+    state = replay(log_bytes(tmp_path, unsynced), OTHER_BOOT)
+    assert state.base is None
+    assert state.valid == []
+
+
+def test_a_cut_log_counts_up_to_its_last_whole_record(tmp_path: Path) -> None:
+    whole = log_bytes(tmp_path, everything)
+    ends = {replay(whole[:cut], BOOT).good_length for cut in range(len(whole) + 1)}
+    assert len(ends) == 10  # nothing, and after each of nine records
+    for cut in range(len(whole) + 1):
+        assert replay(whole[:cut], BOOT).good_length <= cut
+
+
+@given(st.data())
+def test_a_flipped_bit_ends_the_log_before_it(data: st.DataObject) -> None:
+    path = Path(f"/proc/self/fd/{os.memfd_create('log')}")
+    fd = int(path.name)
+    try:
+        everything(LogWriter(fd, BOOT))
+        whole = bytearray(os.pread(fd, 1 << 16, 0))
+    finally:
+        os.close(fd)
+    at = data.draw(st.integers(0, len(whole) - 1))
+    whole[at] ^= 1 << data.draw(st.integers(0, 7))
+    assert replay(bytes(whole), BOOT).good_length <= at
+
+
+@given(st.binary(max_size=300))
+def test_rubbish_is_an_empty_log(rubbish: bytes) -> None:
+    assert replay(rubbish, BOOT).base is None
+
+
+def test_appending_goes_on_behind_the_last_good_record(tmp_path: Path) -> None:
+    torn = log_bytes(tmp_path, everything)[:-10]
+    state = replay(torn, BOOT)
+    path = tmp_path / "again"
+    path.write_bytes(torn)
+    fd = os.open(path, os.O_RDWR)
+    LogWriter(fd, BOOT, sequence=state.next_sequence, offset=state.good_length).path(b"new")
+    os.close(fd)
+    assert replay(path.read_bytes(), BOOT).paths == [b"a/b", b"a/c", b"new"]
+
+
+def test_coverage_needs_every_chunk(tmp_path: Path) -> None:
+    def write(log: LogWriter) -> None:
+        log.base(Base(IDENTITY, 4096))
+        log.valid(3, 2)
+        log.valid(0, 2)
+
+    state = replay(log_bytes(tmp_path, write), BOOT)
+    assert state.covers(2)
+    assert not state.covers(3)
