@@ -1,0 +1,1 @@
+"""Benchmarks: each module has add_arguments, run (figures as a dict) and report (figures as text)."""

@@ -1,0 +1,142 @@
+"""A temporary backing directory and mount point that are gone afterwards, whatever happened in between."""
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_COMMAND_SECONDS = 300
+_UMOUNT_SECONDS = 60
+_SETTLE_SECONDS = 10
+"""How long a daemon that was detached by force may still hold files in its backing directory."""
+
+
+class DemoError(Exception):
+    """The demo found something wrong; the message is one line for the user."""
+
+
+def qatqfs(*arguments: str | Path, timeout: float = _COMMAND_SECONDS) -> str:
+    """Run the installed qatqfs command and return its stdout; DemoError unless it exits 0.
+
+    Output goes to files and not to pipes: a daemon that kept a pipe open would keep us waiting. The command
+    gets a session of its own, so that Ctrl-C reaches only the demo, which then decides what to do.
+    """
+    program = Path(sys.executable).with_name("qatqfs")
+    shown = "qatqfs " + " ".join(map(str, arguments[:3])) + (" ..." if len(arguments) > 3 else "")
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        try:
+            status = subprocess.run(
+                [program, *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+                start_new_session=True,
+                timeout=timeout,
+            ).returncode
+        except subprocess.TimeoutExpired:
+            raise DemoError(f"{shown}: no answer within {timeout:.0f} s") from None
+        except OSError as error:
+            raise DemoError(f"{program}: {error.strerror}") from None
+        out.seek(0)
+        err.seek(0)
+        if status != 0:
+            said = (err.read().strip() or out.read().strip()).decode(errors="replace") or "no message"
+            raise DemoError(f"{shown}: exit status {status}: {said.splitlines()[-1]}")
+        return out.read().decode()
+
+
+def catch_signals() -> None:
+    """Let SIGTERM and SIGHUP end the demo the way Ctrl-C does: with an exception, so that it cleans up."""
+    for number in _SIGNALS:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler)
+
+
+@contextlib.contextmanager
+def signals_held() -> Iterator[None]:
+    """Hold signals back for a step that must not be cut in half; KeyboardInterrupt after it if one came."""
+    came: list[int] = []
+    before = {number: signal.signal(number, lambda got, _frame: came.append(got)) for number in _SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if any(before[signal.Signals(number)] is not signal.SIG_IGN for number in came):
+        raise KeyboardInterrupt
+
+
+def is_mounted(path: Path) -> bool:
+    """Look a mount point up in the kernel's table; unlike os.path.ismount it sees a dead mount too."""
+    wanted = os.fsencode(os.path.abspath(path))
+    for line in Path("/proc/self/mountinfo").read_bytes().splitlines():
+        target = re.sub(rb"\\([0-7]{3})", lambda octal: bytes([int(octal[1], 8)]), line.split()[4])
+        if target == wanted:
+            return True
+    return False
+
+
+class Session:
+    """Directories below a new temporary one: ``backing``, ``mountpoint``, ``scratch``. Use with ``with``."""
+
+    def __init__(self, parent: Path | None) -> None:
+        self.root = Path(tempfile.mkdtemp(prefix="qatqfs-demo-", dir=parent)).resolve()
+        self.backing = self.root / "backing"
+        self.mountpoint = self.root / "mnt"
+        self.scratch = self.root / "scratch"
+        for directory in (self.backing, self.mountpoint, self.scratch):
+            directory.mkdir()
+
+    def __enter__(self) -> "Session":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with signals_held():
+            self._unmount_by_any_means()
+            self._remove()
+
+    def mount(self) -> None:
+        """Mount, not to be interrupted: a mount that appears after the clean-up would stay."""
+        with signals_held():
+            qatqfs("mount", self.backing, self.mountpoint, timeout=60)
+        if not is_mounted(self.mountpoint):
+            raise DemoError("qatqfs mount reported success, but nothing is mounted")
+
+    def unmount(self) -> None:
+        """Unmount; everything written is committed when this returns."""
+        qatqfs("umount", self.mountpoint)
+        if is_mounted(self.mountpoint):
+            raise DemoError("qatqfs umount reported success, but the mount is still there")
+
+    def _unmount_by_any_means(self) -> None:
+        if not is_mounted(self.mountpoint):
+            return
+        with contextlib.suppress(DemoError):
+            qatqfs("umount", self.mountpoint, timeout=_UMOUNT_SECONDS)
+        if is_mounted(self.mountpoint):
+            with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+                subprocess.run(
+                    ["fusermount3", "-u", "-z", self.mountpoint],
+                    stderr=subprocess.DEVNULL,
+                    start_new_session=True,
+                    timeout=_UMOUNT_SECONDS,
+                )
+
+    def _remove(self) -> None:
+        deadline = time.monotonic() + _SETTLE_SECONDS
+        while not is_mounted(self.mountpoint):
+            shutil.rmtree(self.root, ignore_errors=True)
+            if not self.root.exists():
+                return
+            if time.monotonic() > deadline:
+                break
+            time.sleep(0.2)
+        print(f"demo: {self.root} could not be removed", file=sys.stderr)
