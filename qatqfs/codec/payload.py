@@ -40,7 +40,7 @@ _HEADER = struct.Struct(">4sBBHQIQ")
 _PREFIX_SIZE = EXACT_HEADER_SIZE - PAYLOAD_HEADER_SIZE
 _VERSION = 1
 _BODY_MAGIC = b"QEX1"
-_UNUSED_SCALE_BITS = 0x3F800000  # 1.0; only the predictor reads it
+_UNUSED_SCALE = 1.0  # only the predictor reads it
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +193,7 @@ def encode_payload(
     level: Level = Level.BALANCED,
     appendable: bool = False,
     strategy: int | None = None,
+    stride: int | None = None,
 ) -> bytes:
     """Encode raw values as one exact payload.
 
@@ -202,14 +203,15 @@ def encode_payload(
         level: how hard to look for a small form.
         appendable: choose among strategies 7 to 10 only, whose data ends in zstd frames, so that a skippable
             frame may be appended to the payload.
-        strategy: force this one.
+        strategy: force this one, an id from :data:`~qatqfs.codec.STRATEGIES`.
+        stride: of strategy 10, in elements; needed when that is forced, without meaning otherwise.
 
     Returns:
         The payload.
 
     Raises:
         ValueError: when the length is no multiple of the width, there are too many values, or the forced
-            strategy is unknown, not writable, not legal for the dtype, or cannot hold the values.
+            strategy is unknown, not legal for the dtype, or cannot hold the values.
     """
     values = np.frombuffer(as_bytes(raw), np.uint8) if len(raw) else np.empty(0, np.uint8)
     if len(values) % dtype.width:
@@ -217,7 +219,9 @@ def encode_payload(
     count = len(values) // dtype.width
     if count > MAX_VALUES:
         raise ValueError(f"{count} values are too many for one payload, at most {MAX_VALUES} are allowed")
-    chosen, data = encode_smallest(values, dtype, level, appendable=appendable, strategy=strategy)
+    chosen, data = encode_smallest(values, dtype, level, appendable=appendable, strategy=strategy, stride=stride)
     checksum = values_checksum(values, dtype)
-    header = _HEADER.pack(PAYLOAD_MAGIC, _VERSION, EXACT_MODE, 0, count, _UNUSED_SCALE_BITS, checksum)
+    scale_of = STRATEGIES[chosen].scale
+    scale = struct.unpack(">I", struct.pack(">f", _UNUSED_SCALE if scale_of is None else scale_of(values)))[0]
+    header = _HEADER.pack(PAYLOAD_MAGIC, _VERSION, EXACT_MODE, 0, count, scale, checksum)
     return b"".join((header, _BODY_MAGIC, bytes([chosen]), dtype.wire, data))
