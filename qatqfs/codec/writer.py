@@ -4,7 +4,7 @@ import array
 from dataclasses import dataclass
 
 from qatqfs.codec.buffers import Buffer, as_bytes
-from qatqfs.codec.checksum import FNV_OFFSET, fnv1a64
+from qatqfs.codec.checksum import FNV_OFFSET, HASHED_TOGETHER, fnv1a64
 from qatqfs.codec.container import (
     CONTAINER_HEADER_SIZE,
     LENGTH_FIELD_SIZE,
@@ -20,6 +20,7 @@ from qatqfs.codec.payload import (
     MAX_VALUES,
     decode_payload,
     encode_payload,
+    encode_payloads,
     read_payload_header,
 )
 from qatqfs.codec.sinks import BytesSink, Sink
@@ -210,10 +211,13 @@ def encode_container(raw: Buffer, dtype: DType, *, values_per_chunk: int, level:
     sink = BytesSink()
     writer = ContainerWriter(sink, dtype, values_per_chunk, level=level)
     chunk_bytes = values_per_chunk * dtype.width
-    for start in range(0, len(view), chunk_bytes):
-        part = view[start : start + chunk_bytes]
-        needs_index = start + chunk_bytes >= len(view) and (start > 0 or len(view) != true_length)
-        writer.append(encode_payload(part, dtype, level=level, appendable=needs_index))
+    parts = [view[start : start + chunk_bytes] for start in range(0, len(view), chunk_bytes)]
+    needs_index = len(parts) > 1 or len(view) != true_length
+    for first in range(0, len(parts) - 1, HASHED_TOGETHER):
+        for payload in encode_payloads(parts[first : min(first + HASHED_TOGETHER, len(parts) - 1)], dtype, level=level):
+            writer.append(payload)
+    if parts:
+        writer.append(encode_payload(parts[-1], dtype, level=level, appendable=needs_index))
     writer.finish(true_length)
     return sink.getvalue()
 
