@@ -11,8 +11,14 @@ no threads of its own, no FUSE. Everything may be called from many threads at on
 * :func:`encode_payload` and :func:`decode_payload` for one chunk, :func:`decode_any_payload` for a .qatq file;
 * :func:`verify_container` to check all of a container.
 
-All that decoding raises for the bytes it was given is a :class:`QatcError`.
+All that decoding raises for the bytes it was given is a :class:`QatcError`. Importing this raises ImportError on a
+big-endian machine, for which there are no kernels.
 """
+
+import sys
+
+if sys.byteorder != "little":
+    raise ImportError("qatqfs works on little-endian machines only")
 
 from qatqfs.codec.arrays import decode_array, encode_array
 from qatqfs.codec.bare import decode_any_payload

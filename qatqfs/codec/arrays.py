@@ -4,7 +4,6 @@ The format keeps element type, bits and order, and no shape. bfloat16 is numpy's
 is installed, which is never required: without it bf16 values come as their bit patterns.
 """
 
-import sys
 from typing import Any
 
 import numpy as np
@@ -67,12 +66,9 @@ def encode_array(
     if chunk_bytes % DType.F32.width:
         raise ValueError(f"a chunk must have a multiple of 4 bytes, not {chunk_bytes}")
     words: Array = np.ascontiguousarray(array).reshape(-1)
-    words = words.view(f"{'>' if _is_big_endian(array) else '<'}u{dtype.width}").astype(f"<u{dtype.width}", copy=False)
+    order = ">" if array.dtype.byteorder == ">" else "<"
+    words = words.view(f"{order}u{dtype.width}").astype(f"<u{dtype.width}", copy=False)
     return encode_container(words.view(np.uint8).data, dtype, values_per_chunk=chunk_bytes // dtype.width, level=level)
-
-
-def _is_big_endian(array: Array) -> bool:
-    return array.dtype.byteorder == ">" or (array.dtype.byteorder == "=" and sys.byteorder == "big")
 
 
 def numpy_dtype(dtype: DType) -> np.dtype[Any]:
