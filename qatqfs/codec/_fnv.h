@@ -23,6 +23,8 @@ static uint64_t fnv1a64_plain(const uint8_t *data, size_t size, uint64_t hash)
 
 #if defined(__x86_64__) && defined(__GNUC__)
 #include "_fnv_x86.h"
+
+#include "_fnv_gfni.h"
 #else
 #define FNV_BLOCK 512
 #endif
@@ -35,6 +37,7 @@ static const fnv_kernel fnv_kernels[INSTRUCTION_SETS] = {
 #if defined(__x86_64__) && defined(__GNUC__)
     fnv1a64_avx2,
     fnv1a64_avx512,
+    fnv1a64_avx512_gfni,
 #endif
 };
 
@@ -42,6 +45,7 @@ static void fnv_init(void)
 {
 #if defined(__x86_64__) && defined(__GNUC__)
     fnv_x86_init();
+    fnv_gfni_init();
 #endif
 }
 
@@ -57,7 +61,7 @@ static uint64_t fnv1a64(const uint8_t *data, size_t size, uint64_t hash)
 /* Hash four buffers of any sizes (absent ones: size 0) from and into `states`. */
 static void fnv1a64_four(const uint8_t *const data[4], const size_t sizes[4], uint64_t states[4])
 {
-    size_t common = instruction_set == SET_AVX512 ? 0 : sizes[0]; /* AVX-512 is faster one after another */
+    size_t common = instruction_set >= SET_AVX512 ? 0 : sizes[0]; /* AVX-512 is faster one after another */
     for (int k = 1; k < 4; k++)
         if (sizes[k] < common)
             common = sizes[k];
