@@ -203,7 +203,8 @@ def _decode(buf: Buffer, out: Buffer | None, max_values: int, dtype: DType | Non
         raise MixedDtypes(dtype.label, header.dtype.label)
     data = view[EXACT_HEADER_SIZE:]
     strategy = STRATEGIES[header.strategy]
-    strategy.check(data, header.raw_size)
+    if out is None:
+        strategy.check(data, header.raw_size)  # before memory is taken
     raw = result_buffer(header.raw_size, out)
     strategy.decode(data, raw, header.dtype, header.scale)
     return header, raw

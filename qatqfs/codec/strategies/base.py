@@ -28,7 +28,10 @@ Scale = Callable[[Bytes], float]
 """``scale(raw)`` returns what the payload header has to hold as its scale for data made from ``raw``."""
 
 Check = Callable[[memoryview, int], None]
-"""``check(data, size)`` refuses, by its lengths alone, data that cannot decode to ``size`` raw bytes."""
+"""``check(data, size)`` refuses, by its lengths alone, data that cannot decode to ``size`` raw bytes.
+
+Decoding refuses the same; this is for before memory is taken for the result.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +44,7 @@ class Strategy:
         dtypes: those it is legal for.
         decode: see :data:`Decode`.
         encode: see :data:`Encode`; ``None`` when it needs a stride.
-        check: see :data:`Check`; called before memory is taken for the result.
+        check: see :data:`Check`.
         zstd_offset: where zstd frames start that go on to the end of the data, so that a skippable frame may
             be appended; ``None`` for a strategy that does not end so.
         encode_with_stride: see :data:`EncodeWithStride`; ``None`` when it takes no stride.
