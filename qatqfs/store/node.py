@@ -350,6 +350,7 @@ class Handle:
         self.writable = writable
         self._release = release
         self._sequential_offset = 0
+        self._ahead_until = 0
         self._closed = False
 
     def read(self, size: int, offset: int) -> Chunk:
@@ -369,7 +370,7 @@ class Handle:
         sequential = offset == self._sequential_offset
         self._sequential_offset = offset + size
         if sequential and size and self.node.kind is Kind.CONTAINER and self.node.staging is None:
-            self.node.container().read_ahead(offset + size)
+            self._ahead_until = self.node.container().read_ahead(offset + size, self._ahead_until)
 
     def write(self, data: bytes | bytearray | memoryview, offset: int) -> int:
         """Write bytes and return how many; raises OSError (EBADF on a handle opened for reading)."""
