@@ -24,13 +24,14 @@ from concurrent.futures import Executor
 from qatqfs.codec import DType, QatcError
 from qatqfs.store import names
 from qatqfs.store.attributes import key_of
+from qatqfs.store.backingio import BackingIO
 from qatqfs.store.containerfile import ContainerFile
 from qatqfs.store.dtypechoice import choose_dtype, xattr_dtype
 from qatqfs.store.encoder import ShortReadError, write_container
 from qatqfs.store.files import copy_xattrs
 from qatqfs.store.node import Node
 from qatqfs.store.staging import StagingEntry
-from qatqfs.store.sysfile import Fd, Identity, fsync_directory, pread_exact, set_times
+from qatqfs.store.sysfile import Fd, Identity, pread_exact
 from qatqfs.store.tree import Tree
 
 log = logging.getLogger(__name__)
@@ -58,6 +59,7 @@ class Committer:
     def __init__(self, tree: Tree, lost_and_found: Fd, executor: Executor) -> None:
         self._tree = tree
         self._options = tree.context.options
+        self._io = tree.context.io
         self._statistics = tree.context.reading.statistics
         self._lost_and_found = lost_and_found
         self._executor = executor
@@ -193,14 +195,14 @@ class Committer:
 
     def _build_and_swap(self, node: Node, entry: StagingEntry, sequence: int, path: bytes) -> bool:
         where = entry.area.directory.number
-        new = Fd(os.open(entry.new_name, _NEW_FLAGS, 0o600, dir_fd=where))
+        new = self._io.open(where, entry.new_name, _NEW_FLAGS)
         try:
             if not self._encode(node, entry, path, new):
                 return False
             replaces_content = os.fstat(node.fd.number).st_size > _EMPTY_CONTAINER_SIZE
             durable = entry.synced or node.durable or replaces_content
             if durable:
-                os.fdatasync(new.number)
+                self._io.fdatasync(new)
             swapped = self._swap(node, entry, sequence, new)
         except BaseException:
             entry.area.remove(entry.new_name)
@@ -261,7 +263,7 @@ class Committer:
         with node.lock, self._tree.lock:
             if node.sequence != sequence or node.path is None:
                 return None
-            copy_metadata(node.fd, new, entry.mtime_ns)
+            copy_metadata(self._io, node.fd, new, entry.mtime_ns)
             container = ContainerFile(new, node.path, self._tree.context.reading)
             old, path = node.key, node.path
             with contextlib.ExitStack() as stack:
@@ -272,7 +274,7 @@ class Committer:
                     node.path = None
                 else:
                     where = entry.area.directory.number
-                    os.rename(entry.new_name, target[1], src_dir_fd=where, dst_dir_fd=target[0])
+                    self._io.rename(where, entry.new_name, target[0], target[1])
             node.committed(new, key_of(os.fstat(new.number)), container)
             self._tree.rekey(node, old)
             return path if target is not None else b""
@@ -291,7 +293,7 @@ class Committer:
     def _to_lost_and_found(self, node: Node, entry: StagingEntry) -> None:
         assert node.path is not None
         name = save_as_lost(entry, self._lost_and_found, node.path)
-        fsync_directory(self._lost_and_found.number)
+        self._io.fsync_directory(self._lost_and_found.number)
         self._statistics.add("lost_files")
         log.error(
             "%s: was replaced or removed in the backing directory while it had uncommitted content;"
@@ -304,11 +306,11 @@ class Committer:
 def save_as_lost(entry: StagingEntry, lost_and_found: Fd, path: bytes) -> bytes:
     """Move a finished container into lost+found; returns its name there. Raises OSError."""
     name = names.container_name(names.split(path)[1][:180] + b"." + entry.entry_id)
-    os.rename(entry.new_name, name, src_dir_fd=entry.area.directory.number, dst_dir_fd=lost_and_found.number)
+    entry.area.io.rename(entry.area.directory.number, entry.new_name, lost_and_found.number, name)
     return name
 
 
-def copy_metadata(source: Fd, target: Fd, mtime_ns: int) -> None:
+def copy_metadata(io: BackingIO, source: Fd, target: Fd, mtime_ns: int) -> None:
     """Give a new container the owner, mode, ACL, xattrs and atime of the old one, and the logical mtime.
 
     Raises:
@@ -318,10 +320,10 @@ def copy_metadata(source: Fd, target: Fd, mtime_ns: int) -> None:
     if key_of(st) == key_of(os.fstat(target.number)):
         return
     try:
-        os.fchown(target.number, st.st_uid, st.st_gid)
+        io.chown(target, st.st_uid, st.st_gid)
     except PermissionError:
         if os.geteuid() == 0:
             raise
-    os.fchmod(target.number, stat.S_IMODE(st.st_mode))
-    copy_xattrs(source, target)
-    set_times(target, st.st_atime_ns, mtime_ns)
+    io.chmod(target, stat.S_IMODE(st.st_mode))
+    copy_xattrs(io, source, target)
+    io.set_times(target, st.st_atime_ns, mtime_ns)

@@ -18,12 +18,13 @@ from dataclasses import dataclass
 from enum import Enum
 
 from qatqfs.store.attributes import Attributes, Key, from_stat
+from qatqfs.store.backingio import BackingIO
 from qatqfs.store.chunkcache import Chunk
 from qatqfs.store.containerfile import ContainerFile, ReadContext, signature_of
 from qatqfs.store.options import StoreOptions
 from qatqfs.store.staging import StagingArea, StagingEntry
 from qatqfs.store.staginglog import Base
-from qatqfs.store.sysfile import Fd, Identity, pread_exact, pwrite_all, set_times
+from qatqfs.store.sysfile import Fd, Identity, pread_exact
 
 
 class Kind(Enum):
@@ -39,6 +40,7 @@ class NodeContext:
 
     Attributes:
         options: the store's settings.
+        io: makes every change below BACKING.
         reading: caches and counters of containers.
         staging: where written bytes go, ``None`` in a read-only store.
         namespace_lock: see the module's text.
@@ -47,6 +49,7 @@ class NodeContext:
     """
 
     options: StoreOptions
+    io: BackingIO
     reading: ReadContext
     staging: StagingArea | None
     namespace_lock: threading.RLock
@@ -197,7 +200,7 @@ class Node:
         """
         fd = self.fd
         if self.kind is Kind.RAW:
-            written = pwrite_all(fd.number, data, offset)
+            written = self.context.io.pwrite_all(fd, data, offset)
         else:
             if offset + len(data) > self.context.options.max_file_size:
                 raise _os_error(errno.EFBIG)
@@ -229,19 +232,19 @@ class Node:
         """
         fd = self.fd
         if self.kind is Kind.RAW:
-            os.ftruncate(fd.number, size)
+            self.context.io.ftruncate(fd, size)
             return
         if size > self.context.options.max_file_size:
             raise _os_error(errno.EFBIG)
         with self.lock:
             staging = self.staging
             if staging is None and self._has_length(size):
-                set_times(self.fd, None, time.time_ns())
+                self.context.io.set_times(self.fd, None, time.time_ns())
                 return
             staging = staging or self._begin_staging(size)
             try:
                 staging.truncate(size)
-                set_times(staging.data, None, time.time_ns())
+                self.context.io.set_times(staging.data, None, time.time_ns())
             finally:
                 self._changed()
 
@@ -255,7 +258,7 @@ class Node:
         """Set the logical modification time in nanoseconds; raises OSError."""
         with self.lock:
             staging = self.staging
-            set_times(staging.data if staging is not None else self.fd, None, mtime_ns)
+            self.context.io.set_times(staging.data if staging is not None else self.fd, None, mtime_ns)
             if staging is not None:
                 self._changed()  # a commit under way has read the old time
 
@@ -286,7 +289,7 @@ class Node:
             if container is None or length < container.length:
                 entry.truncate(length)
             entry.log_valid(0, -(-length // unit))
-            set_times(entry.data, None, mtime_ns)
+            self.context.io.set_times(entry.data, None, mtime_ns)
             self._publish(entry)
         except BaseException:
             entry.drop()
@@ -323,7 +326,7 @@ class Node:
                 staging.sync()
                 if not first:
                     return
-            os.fsync(self.fd.number)
+            self.context.io.fsync(self.fd)
             path = self.path
         if path is not None and (staging is not None or not self.durable):
             self.context.fsync_parent(path)

@@ -16,8 +16,9 @@ import uuid
 from collections.abc import Iterator
 
 from qatqfs.store import staginglog
+from qatqfs.store.backingio import BackingIO
 from qatqfs.store.staginglog import Base, LogState, LogWriter
-from qatqfs.store.sysfile import Fd, Identity, fsync_directory, pwrite_all, set_times
+from qatqfs.store.sysfile import Fd, Identity
 
 _DATA, _LOG, _NEW, _RELOG = b".data", b".log", b".new", b".relog"
 
@@ -27,10 +28,12 @@ class StagingArea:
 
     Args:
         directory: open descriptor of ``.qatqfs/staging``.
+        io: makes the changes.
     """
 
-    def __init__(self, directory: Fd) -> None:
+    def __init__(self, directory: Fd, io: BackingIO) -> None:
         self.directory = directory
+        self.io = io
         self.boot_id = staginglog.current_boot_id()
 
     def entry_ids(self) -> list[bytes]:
@@ -51,20 +54,20 @@ class StagingArea:
         """Make an empty entry with an empty log; raises OSError (ENOSPC, EROFS ...)."""
         entry_id = uuid.uuid4().hex.encode("ascii")
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        data = Fd(os.open(entry_id + _DATA, flags, 0o600, dir_fd=self.directory.number))
+        data = self.io.open(self.directory.number, entry_id + _DATA, flags)
         try:
-            log = Fd(os.open(entry_id + _LOG, flags, 0o600, dir_fd=self.directory.number))
+            log = self.io.open(self.directory.number, entry_id + _LOG, flags)
         except OSError:
             self.remove(entry_id + _DATA)
             raise
-        return StagingEntry(self, entry_id, data, log, LogWriter(log.number, self.boot_id))
+        return StagingEntry(self, entry_id, data, log, LogWriter(self.io, log, self.boot_id))
 
     @contextlib.contextmanager
     def temporary_file(self, mode: int) -> Iterator[Fd]:
         """Make an empty file whose name is gone at the end of the block; raises OSError."""
         name = uuid.uuid4().hex.encode("ascii") + _NEW
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        opened = Fd(os.open(name, flags, mode, dir_fd=self.directory.number))
+        opened = self.io.open(self.directory.number, name, flags, mode)
         try:
             yield opened
         finally:
@@ -90,14 +93,14 @@ class StagingArea:
             data = Fd(os.open(entry_id + _DATA, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=where))
         except FileNotFoundError:
             return None
-        writer = LogWriter(log.number, self.boot_id, sequence=state.next_sequence, offset=state.good_length)
+        writer = LogWriter(self.io, log, self.boot_id, sequence=state.next_sequence, offset=state.good_length)
         entry = StagingEntry(self, entry_id, data, log, writer)
         entry.low_size = state.low_size
         if not state.current_boot:
             if state.synced_size is None:
                 return None
-            os.ftruncate(data.number, state.synced_size)
-            set_times(data, None, state.synced_mtime_ns)
+            self.io.ftruncate(data, state.synced_size)
+            self.io.set_times(data, None, state.synced_mtime_ns)
             entry.rewrite_log(state)
         entry.synced = state.synced_size is not None
         return entry, state
@@ -105,7 +108,7 @@ class StagingArea:
     def remove(self, name: bytes) -> None:
         """Remove a file of the area if it is there; raises OSError for anything but its absence."""
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(name, dir_fd=self.directory.number)
+            self.io.unlink(self.directory.number, name)
 
     def discard(self, entry_id: bytes) -> None:
         """Remove an entry, log first; raises OSError."""
@@ -176,15 +179,15 @@ class StagingEntry:
         with self._log_lock:
             self._writer.intent(identity)
             if self.synced:
-                os.fdatasync(self._log_fd.number)
+                self.area.io.fdatasync(self._log_fd)
 
     def rewrite_log(self, state: LogState) -> None:
         """Replace the log by one of the running boot that says the same, durably; raises OSError."""
         temporary = self.entry_id + _RELOG
         where = self.area.directory.number
         self.area.remove(temporary)
-        log = Fd(os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=where))
-        writer = LogWriter(log.number, self.area.boot_id)
+        log = self.area.io.open(where, temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC)
+        writer = LogWriter(self.area.io, log, self.area.boot_id)
         assert state.base is not None
         writer.base(state.base)
         for path in state.paths:
@@ -197,16 +200,16 @@ class StagingEntry:
             writer.intent(identity)
         if state.unlinked:
             writer.unlink()
-        os.fdatasync(self.data.number)
+        self.area.io.fdatasync(self.data)
         writer.sync(self.size, self.mtime_ns)
-        os.fdatasync(log.number)
-        os.rename(temporary, self.entry_id + _LOG, src_dir_fd=where, dst_dir_fd=where)
-        fsync_directory(where)
+        self.area.io.fdatasync(log)
+        self.area.io.rename(where, temporary, where, self.entry_id + _LOG)
+        self.area.io.fsync_directory(where)
         self._log_fd, self._writer = log, writer
 
     def write(self, data: bytes | bytearray | memoryview, offset: int) -> int:
         """Write application data at a logical offset; returns the bytes written. Raises OSError."""
-        return pwrite_all(self.data.number, data, offset)
+        return self.area.io.pwrite_all(self.data, data, offset)
 
     def truncate(self, size: int) -> None:
         """Set the logical size in bytes, zeros where it grows; sets the mtime. Raises OSError."""
@@ -214,17 +217,17 @@ class StagingEntry:
         with self._log_lock:
             self._writer.size(size, low)
         self.low_size = low
-        os.ftruncate(self.data.number, size)
+        self.area.io.ftruncate(self.data, size)
 
     def sync(self) -> None:
         """Make what was written so far survive a power cut; raises OSError."""
         st = os.fstat(self.data.number)
-        os.fdatasync(self.data.number)
+        self.area.io.fdatasync(self.data)
         with self._log_lock:
             self._writer.sync(st.st_size, st.st_mtime_ns)
-            os.fdatasync(self._log_fd.number)
+            self.area.io.fdatasync(self._log_fd)
         if not self.synced:
-            fsync_directory(self.area.directory.number)
+            self.area.io.fsync_directory(self.area.directory.number)
             self.synced = True
 
     def drop(self) -> None:

@@ -35,7 +35,8 @@ import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from qatqfs.store.sysfile import Identity
+from qatqfs.store.backingio import BackingIO
+from qatqfs.store.sysfile import Fd, Identity
 
 _HEAD = struct.Struct("<IIQ16sB3x")
 _CRC_SIZE = 4
@@ -122,13 +123,15 @@ class LogWriter:
     """Appends records to an open log file. The caller serializes calls.
 
     Args:
-        fd: descriptor of the log, writable.
+        io: makes the changes.
+        fd: the log, writable.
         boot_id: 16 bytes from :func:`current_boot_id`.
         sequence: number of the first record written.
         offset: where it goes.
     """
 
-    def __init__(self, fd: int, boot_id: bytes, *, sequence: int = 0, offset: int = 0) -> None:
+    def __init__(self, io: BackingIO, fd: Fd, boot_id: bytes, *, sequence: int = 0, offset: int = 0) -> None:
+        self._io = io
         self._fd = fd
         self._boot_id = boot_id
         self._sequence = sequence
@@ -138,8 +141,8 @@ class LogWriter:
         rest = _HEAD.pack(0, len(body), self._sequence, self._boot_id, kind)[_CRC_SIZE:] + body
         record = struct.pack("<I", zlib.crc32(rest)) + rest
         # One small pwrite at a fixed place: a failed or short one is overwritten by the next record.
-        if os.pwrite(self._fd, record, self._offset) != len(record):
-            os.ftruncate(self._fd, self._offset)
+        if self._io.pwrite(self._fd, record, self._offset) != len(record):
+            self._io.ftruncate(self._fd, self._offset)
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # only a full disk cuts a small write
         self._offset += len(record)
         self._sequence += 1

@@ -16,6 +16,7 @@ from threading import RLock
 from qatqfs.store import metadata, nameops
 from qatqfs.store.area import PrivateArea, open_backing, waiting_files
 from qatqfs.store.attributes import Attributes
+from qatqfs.store.backingio import BackingIO
 from qatqfs.store.chunkcache import ChunkCache
 from qatqfs.store.commit import Committer
 from qatqfs.store.containerfile import ReadContext
@@ -29,7 +30,6 @@ from qatqfs.store.options import StoreOptions
 from qatqfs.store.recovery import Recovery
 from qatqfs.store.staging import StagingArea
 from qatqfs.store.stats import Statistics
-from qatqfs.store.sysfile import fsync_directory
 from qatqfs.store.tree import Tree
 
 _BLOCK = 4096
@@ -47,6 +47,7 @@ class Store:
     Args:
         path: BACKING, an existing directory.
         options: settings.
+        io: what makes every change below BACKING; tests put one here that fails.
 
     Attributes:
         options: as given.
@@ -60,7 +61,10 @@ class Store:
         OSError: what the system reported otherwise.
     """
 
-    def __init__(self, path: str | os.PathLike[str], options: StoreOptions | None = None) -> None:
+    def __init__(
+        self, path: str | os.PathLike[str], options: StoreOptions | None = None, *, io: BackingIO | None = None
+    ) -> None:
+        io = io or BackingIO()
         self.options = options or StoreOptions()
         self.statistics = Statistics()
         root = open_backing(path)
@@ -69,10 +73,10 @@ class Store:
         staging: StagingArea | None = None
         if not self.options.read_only:
             try:
-                self._area = PrivateArea(root)
+                self._area = PrivateArea(root, io)
             except OSError as err:
                 raise StoreError(f"cannot write to backing directory {os.fspath(path)!r}: {err.strerror}") from err
-            staging = StagingArea(self._area.staging)
+            staging = StagingArea(self._area.staging, io)
         workers = self.options.workers
         self._decoders = ThreadPoolExecutor(workers, thread_name_prefix="qatqfs-decode")
         self._encoders = ThreadPoolExecutor(workers, thread_name_prefix="qatqfs-encode")
@@ -85,6 +89,7 @@ class Store:
         )
         context = NodeContext(
             options=self.options,
+            io=io,
             reading=reading,
             staging=staging,
             namespace_lock=RLock(),
@@ -250,7 +255,7 @@ class Store:
     def fsync_directory(self, path: bytes) -> None:
         """Make the names in a directory durable; raises OSError."""
         with self.tree.directory(path) as fd:
-            fsync_directory(fd)
+            self.tree.context.io.fsync_directory(fd)
 
     def statvfs(self) -> os.statvfs_result:
         """Return the backing filesystem's space in 4 KiB blocks, and the longest logical name."""

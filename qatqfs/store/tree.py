@@ -23,7 +23,7 @@ from qatqfs.store.attributes import Attributes, Key, from_stat, key_of
 from qatqfs.store.containerfile import ContainerFile, signature_of
 from qatqfs.store.node import Kind, Node, NodeContext
 from qatqfs.store.options import OnCorrupt
-from qatqfs.store.sysfile import Fd, fsync_directory, open_directory
+from qatqfs.store.sysfile import Fd, open_directory
 
 _SIZES_REMEMBERED = 100_000
 
@@ -117,7 +117,7 @@ class Tree:
         """Make the names in the directory of a path durable; raises OSError, not for one that is gone."""
         try:
             with self.directory(names.split(path)[0]) as fd:
-                fsync_directory(fd)
+                self.context.io.fsync_directory(fd)
         except FileNotFoundError:
             pass
 

@@ -4,8 +4,9 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
+from qatqfs.store.backingio import BackingIO
 from qatqfs.store.staginglog import Base, LogWriter, replay
-from qatqfs.store.sysfile import Identity
+from qatqfs.store.sysfile import Fd, Identity
 
 BOOT, OTHER_BOOT = b"B" * 16, b"O" * 16
 IDENTITY = Identity(ino=7, btime_ns=12345, size=72, head=b"QATC".ljust(32, b"\1"))
@@ -14,12 +15,9 @@ NEXT_IDENTITY = Identity(ino=8, btime_ns=23456, size=999, head=b"QATC".ljust(32,
 
 def log_bytes(tmp: Path, write, boot: bytes = BOOT) -> bytes:
     path = tmp / "log"
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
-    try:
-        write(LogWriter(fd, boot))
-        return path.read_bytes()
-    finally:
-        os.close(fd)
+    fd = Fd(os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC))
+    write(LogWriter(BackingIO(), fd, boot))
+    return path.read_bytes()
 
 
 def everything(log: LogWriter) -> None:
@@ -78,13 +76,9 @@ def test_a_cut_log_counts_up_to_its_last_whole_record(tmp_path: Path) -> None:
 
 @given(st.data())
 def test_a_flipped_bit_ends_the_log_before_it(data: st.DataObject) -> None:
-    path = Path(f"/proc/self/fd/{os.memfd_create('log')}")
-    fd = int(path.name)
-    try:
-        everything(LogWriter(fd, BOOT))
-        whole = bytearray(os.pread(fd, 1 << 16, 0))
-    finally:
-        os.close(fd)
+    fd = Fd(os.memfd_create("log"))
+    everything(LogWriter(BackingIO(), fd, BOOT))
+    whole = bytearray(os.pread(fd.number, 1 << 16, 0))
     at = data.draw(st.integers(0, len(whole) - 1))
     whole[at] ^= 1 << data.draw(st.integers(0, 7))
     assert replay(bytes(whole), BOOT).good_length <= at
@@ -100,9 +94,8 @@ def test_appending_goes_on_behind_the_last_good_record(tmp_path: Path) -> None:
     state = replay(torn, BOOT)
     path = tmp_path / "again"
     path.write_bytes(torn)
-    fd = os.open(path, os.O_RDWR)
-    LogWriter(fd, BOOT, sequence=state.next_sequence, offset=state.good_length).path(b"new")
-    os.close(fd)
+    fd = Fd(os.open(path, os.O_RDWR))
+    LogWriter(BackingIO(), fd, BOOT, sequence=state.next_sequence, offset=state.good_length).path(b"new")
     assert replay(path.read_bytes(), BOOT).paths == [b"a/b", b"a/c", b"new"]
 
 
