@@ -14,6 +14,9 @@ from qatqfs.store.sysfile import Fd, pread_exact
 
 log = logging.getLogger(__name__)
 
+_MOST_CHECKED = 4096
+"""Chunks of a container without an index that are compared one by one to find out how it is cut."""
+
 
 @dataclass(frozen=True, slots=True)
 class ReadContext:
@@ -55,16 +58,19 @@ class ContainerFile:
     Attributes:
         length: logical size in bytes.
         content_id: names this content in the cache.
+        fd: as given.
+        stored_size: bytes of the container.
 
     Raises:
         OSError: EIO when it is no QATC container (logged and remembered), or what reading it reported.
     """
 
     def __init__(self, fd: Fd, path: bytes, context: ReadContext) -> None:
-        self._fd = fd
+        self.fd = fd
         self._path = path
         self._context = context
         st = os.fstat(fd.number)
+        self.stored_size = st.st_size
         self.signature = signature_of(st)
         try:
             self.container = Container.open(self._read_at, st.st_size)
@@ -74,8 +80,29 @@ class ContainerFile:
         self.length = self.container.length
         self.content_id: ContentId = (*self.signature, self.container.header_bytes)
 
+    def chunk_unit(self, default: int) -> tuple[int, bool]:
+        """Return a chunk size in bytes for arithmetic on this content, and whether its chunks are cut like that.
+
+        Args:
+            default: where the container itself suggests none.
+        """
+        container = self.container
+        if container.index is not None:
+            return container.index.values_per_chunk * container.dtype.width, True
+        if container.chunk_count == 1:
+            return max(default, -(-self.length // 4) * 4), True
+        if container.chunk_count <= _MOST_CHECKED:
+            try:
+                unit = container.span(0)[1]
+                spans = [container.span(chunk) for chunk in range(container.chunk_count)]
+            except QatcError:
+                return default, False
+            if unit and spans == [(s, min(s + unit, self.length)) for s in range(0, self.length, unit)]:
+                return unit, True
+        return default, False
+
     def _read_at(self, offset: int, size: int) -> bytes:
-        return pread_exact(self._fd.number, size, offset)
+        return pread_exact(self.fd.number, size, offset)
 
     def _decode(self, index: int) -> Chunk:
         damage = self._context.damage
@@ -116,6 +143,17 @@ class ContainerFile:
         """Return the logical bytes of a chunk without keeping them; raises as :meth:`chunk`."""
         kept = self._context.cache.peek((self.content_id, index))
         return kept if kept is not None else self._decode(index)
+
+    def read_uncached(self, offset: int, size: int) -> Chunk:
+        """As :meth:`read`, without keeping what is decoded."""
+        stop = min(offset + size, self.length)
+        parts = []
+        while offset < stop:
+            index = self._locate(offset)
+            start, end = self._span_or_fail(index)
+            parts.append(self.read_chunk_uncached(index)[offset - start : stop - start])
+            offset = end
+        return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def read(self, offset: int, size: int) -> Chunk:
         """Return exactly the bytes of a range, cut only at the end of the file.

@@ -18,7 +18,7 @@ from qatqfs.store.area import PrivateArea, open_backing, waiting_files
 from qatqfs.store.attributes import Attributes
 from qatqfs.store.backingio import BackingIO
 from qatqfs.store.chunkcache import ChunkCache
-from qatqfs.store.commit import Committer
+from qatqfs.store.commit import CommitEngine
 from qatqfs.store.containerfile import ReadContext
 from qatqfs.store.damage import DamageRegister
 from qatqfs.store.errors import StoreError
@@ -28,7 +28,8 @@ from qatqfs.store.names import SUFFIX
 from qatqfs.store.node import Handle, Node, NodeContext
 from qatqfs.store.options import StoreOptions
 from qatqfs.store.recovery import Recovery
-from qatqfs.store.staging import StagingArea
+from qatqfs.store.schedule import Committer
+from qatqfs.store.stagingarea import StagingArea
 from qatqfs.store.stats import Statistics
 from qatqfs.store.tree import Tree
 
@@ -99,7 +100,8 @@ class Store:
         self.tree = Tree(root, context)
         self._committer: Committer | None = None
         if self._area is not None and staging is not None:
-            self._committer = Committer(self.tree, self._area.lost_and_found, self._encoders)
+            engine = CommitEngine(self.tree, self._area.lost_and_found, self._encoders)
+            self._committer = Committer(self.tree, engine)
             self.recovered = Recovery(self.tree, staging, self._committer).run()
             self._committer.start()
         else:

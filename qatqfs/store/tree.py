@@ -113,6 +113,14 @@ class Tree:
         with self.directory(above) as fd:
             yield fd, above, name
 
+    def is_directory(self, path: bytes) -> bool:
+        """Whether a logical path leads to a directory."""
+        try:
+            with self.directory(path):
+                return True
+        except OSError:
+            return False
+
     def fsync_parent(self, path: bytes) -> None:
         """Make the names in the directory of a path durable; raises OSError, not for one that is gone."""
         try:
@@ -304,6 +312,8 @@ class Tree:
         node = self.nodes.get(key)
         if node is not None:
             node.path = None
+            if node.staging is not None:
+                node.staging.cancel_commit()
             self.forget_if_idle(node)
 
     def dirty_nodes(self, below: bytes = b"") -> list[Node]:

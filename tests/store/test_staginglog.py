@@ -47,9 +47,26 @@ def test_all_records_of_the_running_boot_count(tmp_path: Path) -> None:
 def test_of_an_earlier_boot_only_what_the_last_sync_covers_counts(tmp_path: Path) -> None:
     state = replay(log_bytes(tmp_path, everything), OTHER_BOOT)
     assert state.low_size == 5000
-    assert state.intents == []
     assert not state.unlinked
     assert not state.current_boot
+
+
+def test_intents_of_an_earlier_boot_all_count(tmp_path: Path) -> None:
+    assert replay(log_bytes(tmp_path, everything), OTHER_BOOT).intents == [NEXT_IDENTITY]
+
+
+def test_over_the_container_of_an_intent_only_what_follows_counts(tmp_path: Path) -> None:
+    def write(log: LogWriter) -> None:
+        log.base(Base(IDENTITY, 4096))
+        log.valid(0, 2)
+        log.size(5000, 100)
+        log.intent(NEXT_IDENTITY)
+        log.valid(7, 1)
+        log.size(9000, 6000)
+
+    state = replay(log_bytes(tmp_path, write), BOOT)
+    assert state.since(0) == ([(0, 2), (7, 8)], 100)
+    assert state.since(1) == ([(7, 8)], 6000)
 
 
 def test_path_hints_of_an_earlier_boot_all_count(tmp_path: Path) -> None:
