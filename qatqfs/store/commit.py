@@ -109,6 +109,8 @@ class CommitEngine:
             self._tree.fsync_parent(placed)
         if whole:
             entry.drop()
+            if entry.synced:  # or it would come back after a power cut, when others have been committed over this one
+                self._io.fsync_directory(entry.area.directory.number)
             with self._tree.lock:
                 self._tree.forget_if_idle(node)
         else:

@@ -298,17 +298,16 @@ class Node:
     def fsync(self) -> None:
         """Make what was acknowledged so far survive a power cut; raises OSError."""
         with self.lock:
+            if not self.durable or self.kind is Kind.RAW:
+                # First what staging builds on, and for a new file its name: recovery has to find them.
+                fd, path = self.fd, self.path
+                self.context.io.fsync(fd)
+                if path is not None:
+                    self.context.fsync_parent(path)
+                    with self.context.namespace_lock:
+                        self.durable = self.fd is fd and self.path == path
             if self.staging is not None:
                 self.staging.sync()
-            if self.durable and self.kind is not Kind.RAW:
-                return
-            # What staging builds on, and for a new file its name, have to be there for recovery to find.
-            self.context.io.fsync(self.fd)
-            fd, path = self.fd, self.path
-        if path is not None:
-            self.context.fsync_parent(path)
-            with self.context.namespace_lock:
-                self.durable = self.fd is fd and self.path == path
 
     def open_raw_for_writing(self) -> None:
         """Make the descriptor of a raw file writable; namespace lock held. Raises OSError."""

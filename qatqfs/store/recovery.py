@@ -30,6 +30,10 @@ from qatqfs.store.tree import Tree
 log = logging.getLogger(__name__)
 
 
+Found = tuple[Fd, int, bytes]
+"""The container that an entry builds on, which one of its log it is, and its logical path."""
+
+
 class Recovery:
     """Reattaches what an earlier daemon left in staging.
 
@@ -86,11 +90,12 @@ class Recovery:
         """Return a node for the file that an entry belongs to, ``None`` if the entry is not needed."""
         assert state.base is not None
         hints = list(dict.fromkeys(path for path in reversed(state.paths) if path))
-        for path in hints:
-            opened = self._open_container(path)
-            at = self._position(opened, state) if opened is not None else None
-            if opened is None or at is None:
-                continue
+        found = self._look_at(hints, state)
+        if found is None and (not state.current_boot or b"" in state.paths):
+            # A rename may have got to the disk without the record that announced it; of several names any may do.
+            found = self._search(state)
+        if found is not None:
+            opened, at, path = found
             if at and not state.since(at)[0]:
                 return None
             node = Node(self._tree.context, key_of(os.fstat(opened.number)), path, Kind.CONTAINER, opened)
@@ -99,6 +104,14 @@ class Recovery:
         if state.unlinked or not hints:
             return None
         return self._orphan(entry, state, hints[0])
+
+    def _look_at(self, paths: list[bytes], state: LogState) -> Found | None:
+        for path in paths:
+            opened = self._open_container(path)
+            at = self._position(opened, state) if opened is not None else None
+            if opened is not None and at is not None:
+                return opened, at, path
+        return None
 
     @staticmethod
     def _position(opened: Fd, state: LogState) -> int | None:
@@ -139,8 +152,8 @@ class Recovery:
         key = key_of(os.fstat(entry.data.number))
         return Node(self._tree.context, key, path, Kind.CONTAINER, entry.data)
 
-    def _search(self, state: LogState) -> tuple[Fd, int] | None:
-        """Look for the container that an entry builds on under every name in BACKING; returns it and which it is."""
+    def _search(self, state: LogState) -> Found | None:
+        """Look for the container that an entry builds on under every name in BACKING."""
         directories = [b""]
         while directories:
             above = directories.pop()
@@ -150,10 +163,9 @@ class Recovery:
                 continue
             for name in found:
                 path = names.join(above, name)
-                opened = self._open_container(path)
-                at = self._position(opened, state) if opened is not None else None
-                if opened is not None and at is not None:
-                    return opened, at
-                if opened is None and self._tree.is_directory(path):
+                there = self._look_at([path], state)
+                if there is not None:
+                    return there
+                if self._tree.is_directory(path):
                     directories.append(path)
         return None

@@ -9,7 +9,7 @@ record that is cut, damaged or out of sequence: what follows was never acknowled
 
 Which records count depends on the boot they were written in. Records of the running boot all count, since
 killing the daemon loses nothing that write(2) handed to the kernel. Of an earlier boot only those up to the
-last SYNC do; PATH and INTENT are an exception, because whoever uses them checks what is there.
+last SYNC do; PATH, INTENT and UNLINK are an exception, because whoever uses them checks what is there.
 
 Once the container that an INTENT names is in place, VALID and SIZE records before it mean nothing any more: it
 has all of that. Those behind it say what it does not have, and without any the entry is done with.
@@ -59,6 +59,9 @@ class RecordType(enum.IntEnum):
     SYNC = 5
     INTENT = 6
     UNLINK = 7
+
+
+_HINTS = (RecordType.INTENT, RecordType.UNLINK)
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,7 +241,7 @@ def replay(data: bytes, boot_id: bytes) -> LogState:
     for i, record in enumerate(records):
         if record.type is RecordType.PATH:
             state.paths.append(record.body)
-        elif i < counted or record.type is RecordType.INTENT:
+        elif i < counted or record.type in _HINTS:
             try:
                 _apply(state, record)
             except (struct.error, ValueError):

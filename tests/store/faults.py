@@ -57,8 +57,8 @@ class FaultyIO(BackingIO):
         raise Killed
 
     def perform(self, name: str, args: tuple) -> Any:
-        """Do a step for real."""
-        return getattr(BackingIO, name)(self, *args)
+        """Do a step for real; what only makes durable is left out, for no test really cuts the power."""
+        return None if name in ("fsync", "fdatasync", "fsync_directory") else getattr(BackingIO, name)(self, *args)
 
     def step(self, name: str, args: tuple) -> Any:
         with self._step_lock:
@@ -259,7 +259,6 @@ class PowerIO(FaultyIO):
         return self._contents[os.fstat(fd.number).st_ino]
 
     def _record_fdatasync(self, fd: Fd) -> None:
-        self._real("fdatasync", fd)
         content = self._content(fd)
         content.durable = Path(fd.proc_path).read_bytes()
         content.pending.clear()
@@ -269,7 +268,6 @@ class PowerIO(FaultyIO):
         self._content(fd).metadata = _metadata(fd.proc_path)
 
     def _record_fsync_directory(self, directory: int) -> None:
-        self._real("fsync_directory", directory)
         number = os.fstat(directory).st_ino
         self._changes = [change for change in self._changes if not any(key[0] == number for key in change.after)]
 
