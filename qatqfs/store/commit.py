@@ -46,6 +46,9 @@ class CommitEngine:
         tree: the names.
         lost_and_found: directory for content whose place was taken by somebody else.
         executor: threads to encode on.
+
+    Attributes:
+        executor: as given.
     """
 
     def __init__(self, tree: Tree, lost_and_found: Fd, executor: Executor) -> None:
@@ -54,7 +57,7 @@ class CommitEngine:
         self._io = tree.context.io
         self._statistics = tree.context.reading.statistics
         self._lost_and_found = lost_and_found
-        self._executor = executor
+        self.executor = executor
 
     def commit(self, node: Node, *, exclusive: bool = False) -> bool:
         """Put what a node's content is now into its container.
@@ -131,7 +134,7 @@ class CommitEngine:
             draft = entry.draft = self._begin(entry, snapshot, plan, old, stale)
             payloads = payloads_of(snapshot, plan, self._options.level, old, stale)
             before = draft.count
-            fill(draft, chunks_of(snapshot.size, plan.unit), payloads, self._executor, self._options.workers)
+            fill(draft, chunks_of(snapshot.size, plan.unit), payloads, self.executor, self._options.workers)
             if old is not None and old is not draft:
                 old.discard()
             info = draft.finish(snapshot.size)

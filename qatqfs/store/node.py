@@ -26,6 +26,9 @@ from qatqfs.store.staging import StagingEntry, create_entry
 from qatqfs.store.stagingarea import StagingArea
 from qatqfs.store.sysfile import Fd, Identity, pread_exact
 
+_AHEAD_BYTES = 4 << 20
+"""Sequentially written bytes that are worth encoding before the file is complete."""
+
 
 class Kind(Enum):
     """How a regular file is stored."""
@@ -45,6 +48,7 @@ class NodeContext:
         staging: where written bytes go, ``None`` in a read-only store.
         namespace_lock: see the module's text.
         dirtied: called, without the namespace lock, when a node got uncommitted content.
+        advanced: called, without the namespace lock, when a sequential writer has got further by some megabytes.
         fsync_parent: makes the directory of a logical path durable.
     """
 
@@ -54,6 +58,7 @@ class NodeContext:
     staging: StagingArea | None
     namespace_lock: threading.RLock
     dirtied: Callable[["Node"], None]
+    advanced: Callable[["Node"], None]
     fsync_parent: Callable[[bytes], None]
 
 
@@ -209,6 +214,9 @@ class Node:
                     written = staging.write(data, offset)
                 finally:
                     self._changed()
+                if staging.sequential_end - staging.ahead_end >= _AHEAD_BYTES:
+                    staging.ahead_end = staging.sequential_end
+                    self.context.advanced(self)
         self.context.reading.statistics.add("write_bytes", written)
         return written
 

@@ -81,7 +81,8 @@ class StagingEntry:
         synced: a SYNC record was written, so the entry survives a power cut and its commit has to as well.
         snapshot: what a commit under way encodes, ``None`` without one; told of every change first.
         draft: the container that is being made of this content, as far as it is, ``None`` if none is.
-        sequential_end: where a writer that began at offset 0 and never went elsewhere has got to, in bytes.
+        sequential_end: where a writer that began an empty file at offset 0 and never left a gap has got to, in bytes.
+        ahead_end: how far of that somebody was told to encode ahead.
     """
 
     def __init__(self, area: StagingArea, entry_id: bytes, data: Fd, log: Fd, writer: LogWriter) -> None:
@@ -92,6 +93,7 @@ class StagingEntry:
         self.snapshot: Snapshot | None = None
         self.draft: Draft | None = None
         self.sequential_end = 0
+        self.ahead_end = 0
         self._io = area.io
         self._view = View(ChunkMap(1, 0), None)
         self._base_identity: Identity | None = None
@@ -309,7 +311,7 @@ class StagingEntry:
         written = self._io.pwrite_all(self.data, data, offset)
         if covered is not None:
             written = self._hold_covered(covered, offset, written, len(data))
-        if offset == self.sequential_end:
+        if offset == self.sequential_end and not chunks.base_chunks:
             self.sequential_end += written
         return written
 
@@ -373,6 +375,7 @@ class StagingEntry:
         self._low_unlogged = size < chunks.base_length
         chunks.cut(size)
         self.sequential_end = min(self.sequential_end, size)
+        self.ahead_end = min(self.ahead_end, size)
         self.area.space.lower(self.entry_id, worst_case(chunks.held_bytes(size), chunks_of(size, chunks.unit)))
         if self._low_unlogged:
             self._log_low()

@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from threading import RLock
 
 from qatqfs.store import metadata, nameops
+from qatqfs.store.ahead import AheadEncoder
 from qatqfs.store.area import PrivateArea, open_backing, waiting_files
 from qatqfs.store.attributes import Attributes
 from qatqfs.store.backingio import BackingIO
@@ -95,15 +96,19 @@ class Store:
             staging=staging,
             namespace_lock=RLock(),
             dirtied=self._dirtied,
+            advanced=self._advanced,
             fsync_parent=self._fsync_parent,
         )
         self.tree = Tree(root, context)
         self._committer: Committer | None = None
+        self._ahead: AheadEncoder | None = None
         if self._area is not None and staging is not None:
             engine = CommitEngine(self.tree, self._area.lost_and_found, self._encoders)
             self._committer = Committer(self.tree, engine)
+            self._ahead = AheadEncoder(engine, self.options)
             self.recovered = Recovery(self.tree, staging, self._committer).run()
             self._committer.start()
+            self._ahead.start()
         else:
             self.recovered = waiting_files(root)
         self.opener = Opener(self.tree, self._released)
@@ -111,6 +116,10 @@ class Store:
     def _dirtied(self, node: Node) -> None:
         if self._committer is not None:
             self._committer.dirtied(node)
+
+    def _advanced(self, node: Node) -> None:
+        if self._ahead is not None:
+            self._ahead.advanced(node)
 
     def _released(self, node: Node) -> None:
         if self._committer is not None:
@@ -146,6 +155,8 @@ class Store:
             if commit:
                 self.sync()
         finally:
+            if self._ahead is not None:
+                self._ahead.stop()
             if self._committer is not None:
                 self._committer.stop()
             self._decoders.shutdown(cancel_futures=True)

@@ -47,12 +47,13 @@ def test_all_records_of_the_running_boot_count(tmp_path: Path) -> None:
 def test_of_an_earlier_boot_only_what_the_last_sync_covers_counts(tmp_path: Path) -> None:
     state = replay(log_bytes(tmp_path, everything), OTHER_BOOT)
     assert state.low_size == 5000
-    assert not state.unlinked
     assert not state.current_boot
 
 
-def test_intents_of_an_earlier_boot_all_count(tmp_path: Path) -> None:
-    assert replay(log_bytes(tmp_path, everything), OTHER_BOOT).intents == [NEXT_IDENTITY]
+def test_intents_and_an_unlink_of_an_earlier_boot_count(tmp_path: Path) -> None:
+    state = replay(log_bytes(tmp_path, everything), OTHER_BOOT)
+    assert state.intents == [NEXT_IDENTITY]
+    assert state.unlinked
 
 
 def test_over_the_container_of_an_intent_only_what_follows_counts(tmp_path: Path) -> None:
