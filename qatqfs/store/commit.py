@@ -12,6 +12,7 @@ while it is being committed has to be begun anew.
 """
 
 import contextlib
+import errno
 import logging
 import os
 import stat
@@ -27,6 +28,7 @@ from qatqfs.store.containerfile import ContainerFile
 from qatqfs.store.draft import Draft
 from qatqfs.store.dtypechoice import xattr_dtype
 from qatqfs.store.files import copy_xattrs
+from qatqfs.store.inplace import commit_in_place
 from qatqfs.store.node import Node
 from qatqfs.store.snapshot import Snapshot
 from qatqfs.store.staging import StagingEntry
@@ -87,6 +89,7 @@ class CommitEngine:
                 return False
             finally:
                 with node.lock:
+                    self._discard(entry)  # it became nothing if it is still there
                     entry.thaw()
 
     def _commit(self, node: Node, entry: StagingEntry, snapshot: Snapshot, stale: set[int], path: bytes) -> bool:
@@ -105,9 +108,12 @@ class CommitEngine:
                 if durable:
                     self._io.fsync(draft.fd)
             whole = entry.size == snapshot.size and not snapshot.changed.held_bytes(1)
-            placed = self._swap(node, entry, snapshot, draft, durable, whole=whole)
-            if placed is None:
+            in_place = self._has_other_names(node)
+            placed = None if in_place else self._swap(node, entry, snapshot, draft, whole=whole)
+            if placed is None and not in_place:
                 return False
+        if in_place:
+            return self._commit_in_place(node, entry, snapshot, draft)
         if durable and placed:
             self._tree.fsync_parent(placed)
         if whole:
@@ -127,22 +133,20 @@ class CommitEngine:
 
     def _complete(self, node: Node, entry: StagingEntry, snapshot: Snapshot, stale: set[int], path: bytes) -> Draft:
         """Return a complete container of a snapshot as the entry's draft; raises OSError."""
+        old = entry.draft
         try:
             explicit = self.explicit_dtype(node, path)
-            plan = make_plan(snapshot, entry.draft, path, explicit, self._options)
-            old = entry.draft
+            plan = make_plan(snapshot, old, path, explicit, self._options)
             draft = entry.draft = self._begin(entry, snapshot, plan, old, stale)
             payloads = payloads_of(snapshot, plan, self._options.level, old, stale)
             before = draft.count
             fill(draft, chunks_of(snapshot.size, plan.unit), payloads, self.executor, self._options.workers)
-            if old is not None and old is not draft:
-                old.discard()
             info = draft.finish(snapshot.size)
-        except BaseException as err:
-            self._discard(entry)
-            if isinstance(err, QatcError):
-                raise OSError(27, str(err)) from err
-            raise
+        except QatcError as err:
+            raise OSError(errno.EFBIG, str(err)) from err
+        finally:
+            if old is not None and old is not entry.draft:
+                old.discard()
         self._statistics.add("chunks_encoded", info.chunk_count - before)
         self._statistics.add("encoded_raw_bytes", snapshot.size)
         self._statistics.add("encoded_stored_bytes", info.size)
@@ -190,9 +194,23 @@ class CommitEngine:
 
     # -- the swap --------------------------------------------------------------------------------------
 
-    def _swap(
-        self, node: Node, entry: StagingEntry, snapshot: Snapshot, draft: Draft, durable: bool, *, whole: bool
-    ) -> bytes | None:
+    @staticmethod
+    def _has_other_names(node: Node) -> bool:
+        links = os.fstat(node.fd.number).st_nlink
+        return links > 1 or (links == 1 and node.several_names)
+
+    def _commit_in_place(self, node: Node, entry: StagingEntry, snapshot: Snapshot, draft: Draft) -> bool:
+        with node.lock:
+            changed = entry.size != snapshot.size or snapshot.changed.held_bytes(1)
+            if changed or snapshot.cancelled or node.staging is not entry:
+                return False
+            commit_in_place(self._tree, node, entry, draft)
+        with self._tree.lock:
+            self._tree.forget_if_idle(node)
+        self._statistics.add("commits")
+        return True
+
+    def _swap(self, node: Node, entry: StagingEntry, snapshot: Snapshot, draft: Draft, *, whole: bool) -> bytes | None:
         """Put a complete draft in place; content and namespace lock held.
 
         Returns:

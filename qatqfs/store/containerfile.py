@@ -3,6 +3,7 @@
 import errno
 import logging
 import os
+import threading
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
@@ -42,6 +43,10 @@ def signature_of(st: os.stat_result) -> FileSignature:
     return st.st_dev, st.st_ino, st.st_size, st.st_mtime_ns
 
 
+class Retired(OSError):
+    """This container's bytes are about to be overwritten; whoever read it has to look where they are now."""
+
+
 def io_error(text: str) -> OSError:
     """Return the EIO that a reader gets for corrupt data."""
     return OSError(errno.EIO, text)
@@ -71,6 +76,9 @@ class ContainerFile:
         self._context = context
         st = os.fstat(fd.number)
         self.stored_size = st.st_size
+        self._gate = threading.Condition(threading.Lock())
+        self._decoding = 0
+        self._retired = False
         self.signature = signature_of(st)
         try:
             self.container = Container.open(self._read_at, st.st_size)
@@ -109,14 +117,29 @@ class ContainerFile:
         reason = damage.known(self.content_id, index)
         if reason is not None:
             raise io_error(reason)
+        with self._gate:
+            if self._retired:
+                raise Retired(errno.EIO, "the container has been replaced")
+            self._decoding += 1
         try:
             chunk = self.container.read_chunk(index)
         except QatcError as err:
             start, _ = self._span(index)
             damage.report_chunk(self._path, self.content_id, index, start, str(err))
             raise io_error(str(err)) from err
+        finally:
+            with self._gate:
+                self._decoding -= 1
+                self._gate.notify_all()
         self._context.statistics.add("chunks_decoded")
         return chunk
+
+    def retire(self) -> None:
+        """Let nobody read the container from now on, and wait for those who are at it."""
+        with self._gate:
+            self._retired = True
+            while self._decoding:
+                self._gate.wait()
 
     def _span(self, index: int) -> tuple[int, int]:
         try:

@@ -9,6 +9,7 @@ content lock.
 """
 
 import array
+import errno
 import itertools
 from collections.abc import Sequence
 
@@ -142,7 +143,7 @@ class Draft:
             wanted = min(_COPY_BYTES, self._sink.position - position)
             done = self._io.copy_range(source, position, self.fd, position, wanted)
             if done == 0:
-                raise OSError(5, "a container ends before its index says so")
+                raise OSError(errno.EIO, "a container ends before its index says so")
             position += done
 
     def _resume(self, lengths: Sequence[int], state: int) -> None:

@@ -48,8 +48,8 @@ class Opener:
             flags: of open(2); the access mode and O_TRUNC count.
 
         Raises:
-            OSError: ENOENT, EISDIR, ELOOP (a symlink), ENXIO (a special file), EROFS, EPERM (for writing, a
-                container with several hard links), EXDEV (for writing, a container on another device).
+            OSError: ENOENT, EISDIR, ELOOP (a symlink), ENXIO (a special file), EROFS, EXDEV (for
+                writing, a container on another device).
         """
         writable = flags & os.O_ACCMODE in _WRITE_MODES
         truncate = bool(flags & os.O_TRUNC)
@@ -65,7 +65,7 @@ class Opener:
                 self._check_openable(path, entry, changes=writable or truncate)
                 node = self._tree.node_of(fd, path, entry)
                 if entry.kind is Kind.RAW and (writable or truncate):
-                    if truncate and names.plain_name_allowed(name) and not self._options.is_raw(path):
+                    if truncate and self._is_to_become_container(path, name, entry):
                         self._rewrite_raw_as_container(fd, path, name, entry, node)
                     else:
                         node.open_raw_for_writing()
@@ -99,12 +99,8 @@ class Opener:
             return
         if self._options.read_only:
             raise os_error(errno.EROFS, path)
-        if entry.kind is Kind.CONTAINER:
-            if entry.st.st_nlink > 1:
-                # A commit replaces the file by rename, which would leave the other names behind.
-                raise os_error(errno.EPERM, path)
-            if entry.st.st_dev != self._tree.device:
-                raise os_error(errno.EXDEV, path)
+        if entry.kind is Kind.CONTAINER and entry.st.st_dev != self._tree.device:
+            raise os_error(errno.EXDEV, path)
 
     def _handle(self, node: Node, *, writable: bool) -> Handle:
         node.handles += 1
@@ -215,11 +211,13 @@ class Opener:
                 self._io.chown(opened, -1, st.st_gid)
             yield opened
 
+    def _is_to_become_container(self, path: bytes, name: bytes, entry: Entry) -> bool:
+        """Whether a raw file that is being rewritten from nothing is to be compressed from now on."""
+        return entry.st.st_nlink == 1 and names.plain_name_allowed(name) and not self._options.is_raw(path)
+
     def _rewrite_raw_as_container(self, fd: int, path: bytes, name: bytes, entry: Entry, node: Node) -> None:
         """Let an empty container take the place of a raw file that is being truncated; namespace lock held."""
         st = entry.st
-        if st.st_nlink > 1:
-            raise os_error(errno.EPERM, path)
         if entry.shadowed is not None:
             self._io.unlink(fd, entry.shadowed)
         old = node.key

@@ -81,19 +81,31 @@ def readlink(tree: Tree, path: bytes) -> bytes:
 
 
 def link(tree: Tree, path: bytes, new_path: bytes) -> Attributes:
-    """Give a symlink or special file another name.
+    """Give anything but a directory another name.
 
     Raises:
-        OSError: EPERM for regular files (a commit replaces their inode) and directories.
+        OSError: EPERM for directories, EEXIST, EXDEV for a raw file that would get a name ending in ``.qatc``,
+            EINVAL for a symlink or special file that would.
     """
     _check_writable(tree, new_path)
     with tree.lock, tree.parent(path) as (fd, above, name):
         entry = tree.resolve(fd, above, name)
-        if entry.kind is not None or entry.is_directory:
+        if entry.is_directory:
             raise os_error(errno.EPERM, path)
-        with _free_place(tree, new_path) as (new_fd, new_name):
-            tree.context.io.link(fd, entry.stored, new_fd, new_name)
-        return from_stat(os.stat(entry.stored, dir_fd=fd, follow_symlinks=False))
+        with tree.parent(new_path) as (new_fd, new_above, new_name):
+            if names.is_private(new_above, new_name):
+                raise os_error(errno.EPERM, new_path)
+            with contextlib.suppress(FileNotFoundError):
+                tree.resolve(new_fd, new_above, new_name)
+                raise os_error(errno.EEXIST, new_path)
+            stored = _stored_target(entry, new_path, new_name)
+            node = tree.nodes.get(entry.key)
+            if node is not None:
+                node.several_names = True
+                if node.staging is not None:
+                    node.staging.log_path(b"")  # recovery may find it under either
+            tree.context.io.link(fd, entry.stored, new_fd, stored)
+        return tree.entry_attributes(fd, path, tree.resolve(fd, above, name))
 
 
 def unlink(tree: Tree, path: bytes) -> None:

@@ -20,7 +20,7 @@ from enum import Enum
 from qatqfs.store.attributes import Attributes, Key, from_stat
 from qatqfs.store.backingio import BackingIO
 from qatqfs.store.chunkcache import Chunk
-from qatqfs.store.containerfile import ContainerFile, ReadContext, signature_of
+from qatqfs.store.containerfile import ContainerFile, ReadContext, Retired, signature_of
 from qatqfs.store.options import StoreOptions
 from qatqfs.store.staging import StagingEntry, create_entry
 from qatqfs.store.stagingarea import StagingArea
@@ -81,6 +81,7 @@ class Node:
         writers: those among them that may write.
         commit_lock: held during a commit, so that there is one at a time.
         commit_cost: seconds that the last commit took, 0 before the first.
+        several_names: it has, or had, names besides ``path``, which may be one that it has no more.
         durable: the name and the container are known to survive a power cut.
     """
 
@@ -99,6 +100,7 @@ class Node:
         self.commit_lock = threading.Lock()
         self.commit_cost = 0.0
         self.durable = False
+        self.several_names = False
         self._container: ContainerFile | None = None
         self._raw_writable = False
 
@@ -138,6 +140,11 @@ class Node:
         self.fd, self.key = fd, key
         self._container = container
         self.durable = durable
+
+    def forget_container(self) -> ContainerFile | None:
+        """Forget where chunks are in the backing inode, which is going to change; returns what is forgotten."""
+        found, self._container = self._container, None
+        return found
 
     def become_container(self, fd: Fd, key: Key) -> None:
         """Turn from a raw file into the (empty) container that replaced it; namespace lock held."""
@@ -179,7 +186,13 @@ class Node:
         elif self.kind is Kind.RAW:
             data = pread_exact(fd.number, size, offset)
         else:
-            data = self.container().read(offset, size)
+            container = self.container()
+            try:
+                data = container.read(offset, size)
+            except Retired:
+                if self.staging is None and self._container is container:
+                    raise
+                return self.read(offset, size)
         self.context.reading.statistics.add("read_bytes", len(data))
         return data
 
@@ -284,9 +297,10 @@ class Node:
             unit, _ = base.chunk_unit(unit)
         entry = create_entry(area)
         try:
-            mtime_ns = os.fstat(self.fd.number).st_mtime_ns
-            path = self.path
-            entry.begin(Identity.of(self.fd.number), unit, base, path or b"", mtime_ns)
+            st = os.fstat(self.fd.number)
+            path, identity, linked = self.path, Identity.of(self.fd.number), st.st_nlink > 1
+            entry.begin(identity, unit, base, path or b"", st.st_mtime_ns, several_names=linked)
+            self.several_names |= linked
             self._publish(entry, path)
         except BaseException:
             entry.drop()

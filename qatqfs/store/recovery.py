@@ -15,6 +15,7 @@ that was promised to survive, and goes too.
 
 import logging
 import os
+from collections.abc import Iterable, Iterator
 
 from qatqfs.store import names
 from qatqfs.store.attributes import key_of
@@ -90,6 +91,9 @@ class Recovery:
         """Return a node for the file that an entry belongs to, ``None`` if the entry is not needed."""
         assert state.base is not None
         hints = list(dict.fromkeys(path for path in reversed(state.paths) if path))
+        redo = self._redo_of(entry, state)
+        if redo is not None:
+            return self._redo(entry, state, hints, redo)
         found = self._look_at(hints, state)
         if found is None and (not state.current_boot or b"" in state.paths):
             # A rename may have got to the disk without the record that announced it; of several names any may do.
@@ -105,7 +109,37 @@ class Recovery:
             return None
         return self._orphan(entry, state, hints[0])
 
-    def _look_at(self, paths: list[bytes], state: LogState) -> Found | None:
+    def _redo_of(self, entry: StagingEntry, state: LogState) -> tuple[Fd, int] | None:
+        """Return the redo file if copying it may have begun, and the INTENT that names it."""
+        redo = self._area.open_redo(entry.entry_id)
+        if redo is None:
+            return None
+        identity = Identity.of(redo.number)
+        at = max((n for n, one in enumerate(state.intents, 1) if one == identity), default=None)
+        return (redo, at) if at is not None else None
+
+    def _redo(self, entry: StagingEntry, state: LogState, hints: list[bytes], redo: tuple[Fd, int]) -> Node | None:
+        """Return a node that builds on a finished container which may be half copied into the file's inode."""
+        target = self._target_of_redo(state, hints)
+        if target is None and state.unlinked:
+            return None
+        opened, path = target or (entry.data, hints[0])
+        node = Node(self._tree.context, key_of(os.fstat(opened.number)), path, Kind.CONTAINER, opened)
+        node.several_names = target is not None
+        base = ContainerFile(redo[0], path, self._tree.context.reading)
+        entry.attach(state, redo[1], base, path, redo=True)
+        return node
+
+    def _target_of_redo(self, state: LogState, hints: list[bytes]) -> tuple[Fd, bytes] | None:
+        assert state.base is not None
+        wanted = state.base.identity
+        for path in (*hints, *self._all_files()):
+            opened = self._open_container(path)
+            if opened is not None and wanted.is_same_inode(opened.number):
+                return opened, path
+        return None
+
+    def _look_at(self, paths: Iterable[bytes], state: LogState) -> Found | None:
         for path in paths:
             opened = self._open_container(path)
             at = self._position(opened, state) if opened is not None else None
@@ -154,6 +188,10 @@ class Recovery:
 
     def _search(self, state: LogState) -> Found | None:
         """Look for the container that an entry builds on under every name in BACKING."""
+        return self._look_at(self._all_files(), state)
+
+    def _all_files(self) -> Iterator[bytes]:
+        """Yield the logical paths of everything that is no directory."""
         directories = [b""]
         while directories:
             above = directories.pop()
@@ -163,9 +201,7 @@ class Recovery:
                 continue
             for name in found:
                 path = names.join(above, name)
-                there = self._look_at([path], state)
-                if there is not None:
-                    return there
                 if self._tree.is_directory(path):
                     directories.append(path)
-        return None
+                else:
+                    yield path

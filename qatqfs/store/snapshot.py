@@ -7,6 +7,7 @@ takes the one aside. So neither waits for the other, and a container is always t
 Growing takes nothing, since the snapshot ends where the file ended. Shrinking cancels the snapshot.
 """
 
+import errno
 import logging
 from collections.abc import Callable
 
@@ -169,7 +170,7 @@ class Aside:
         """Write all of a buffer; raises OSError."""
         done = self._write(self._fd, content, offset)
         if done != len(content):
-            raise OSError(28, "no space for what a commit has still to read")
+            raise OSError(errno.ENOSPC, "no space for what a commit has still to read")
 
     def read(self, start: int, stop: int) -> bytes:
         """Return the bytes of a range; raises OSError."""

@@ -11,7 +11,7 @@ import threading
 
 from qatqfs.store import staginglog
 from qatqfs.store.chunkmap import OPEN_END, ChunkMap, chunks_of
-from qatqfs.store.containerfile import ContainerFile
+from qatqfs.store.containerfile import ContainerFile, Retired
 from qatqfs.store.draft import Draft
 from qatqfs.store.snapshot import Aside, Snapshot
 from qatqfs.store.space import worst_case
@@ -97,6 +97,7 @@ class StagingEntry:
         self._io = area.io
         self._view = View(ChunkMap(1, 0), None)
         self._base_identity: Identity | None = None
+        self._redone_into: Identity | None = None
         self._low_unlogged = False
         self._path = b""
         self._anywhere = False
@@ -127,10 +128,27 @@ class StagingEntry:
         """Bytes of a chunk, here and in the log."""
         return self._view.chunks.unit
 
-    def begin(self, identity: Identity, unit: int, base: ContainerFile | None, path: bytes, mtime_ns: int) -> None:
+    def begin(
+        self,
+        identity: Identity,
+        unit: int,
+        base: ContainerFile | None,
+        path: bytes,
+        mtime_ns: int,
+        *,
+        several_names: bool = False,
+    ) -> None:
         """Build on a container: set the data file's size and time, and write the log's first records.
 
         Until the last of them, VALID, is written the entry counts for nothing.
+
+        Args:
+            identity: of the container.
+            unit: bytes of a chunk.
+            base: the container, ``None`` if nothing of it is wanted.
+            path: a logical path of the file.
+            mtime_ns: its modification time.
+            several_names: it has other names, too.
 
         Raises:
             OSError: as writing does.
@@ -145,9 +163,12 @@ class StagingEntry:
         with self._log_lock:
             self._writer.base(Base(identity, unit))
             self._writer.path(path)
+            if several_names:
+                self._writer.path(b"")
+                self._anywhere = True
             self._writer.valid(self._view.chunks.base_chunks, OPEN_END)
 
-    def attach(self, state: LogState, at: int, base: ContainerFile | None, path: bytes) -> None:
+    def attach(self, state: LogState, at: int, base: ContainerFile | None, path: bytes, *, redo: bool = False) -> None:
         """Build on a container again after an earlier daemon.
 
         Args:
@@ -155,11 +176,13 @@ class StagingEntry:
             at: which container it is: 0 the base, n the one of the n-th INTENT.
             base: the container, ``None`` when it is gone.
             path: where it is.
+            redo: it is the redo file.
 
         Raises:
             OSError: as writing does.
         """
         assert state.base is not None
+        self._redone_into = state.base.identity if redo else None
         self._base_identity = state.intents[at - 1] if at else state.base.identity
         self._path, self._unlinked, self._anywhere = path, state.unlinked, b"" in state.paths
         unit = state.base.chunk_size
@@ -245,8 +268,10 @@ class StagingEntry:
             previous, self._writer = self._writer, LogWriter(self._io, log, self.area.boot_id)
             try:
                 chunks, st = self._view.chunks, os.fstat(self.data.number)
-                self._writer.base(Base(self._base_identity, chunks.unit))
+                self._writer.base(Base(self._redone_into or self._base_identity, chunks.unit))
                 self._writer.path(self._path)
+                if self._redone_into is not None:
+                    self._writer.intent(self._base_identity)
                 if self._anywhere:
                     self._writer.path(b"")
                 self._log_held(chunks)
@@ -275,7 +300,12 @@ class StagingEntry:
         """
         while True:
             view = self._view
-            data = view.read(self.data, offset, min(size, max(0, self.size - offset)))
+            try:
+                data = view.read(self.data, offset, min(size, max(0, self.size - offset)))
+            except Retired:
+                if self._view is view:
+                    raise
+                continue
             if self._view is view:
                 return data
 
@@ -450,9 +480,19 @@ class StagingEntry:
             chunks.hold(first, stop)
         return chunks
 
-    def rebase(self, chunks: ChunkMap, base: ContainerFile, identity: Identity) -> None:
-        """Build on the container that a commit has put in place; content lock held."""
+    def rebase(
+        self, chunks: ChunkMap, base: ContainerFile, identity: Identity, *, redone_into: Identity | None = None
+    ) -> None:
+        """Build on the container that a commit has put in place; content lock held.
+
+        Args:
+            chunks: the map over it.
+            base: the container.
+            identity: of it.
+            redone_into: it is a redo file, about to be copied into this inode.
+        """
         self._base_identity = identity
+        self._redone_into = redone_into
         self._view = View(chunks, base)
         size = self.size
         amount = worst_case(chunks.held_bytes(size), chunks_of(size, chunks.unit))

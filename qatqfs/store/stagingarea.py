@@ -66,6 +66,14 @@ class StagingArea:
         """Make a file, empty even if one is there; raises OSError."""
         return self.io.open(self.directory.number, name, NEW_FLAGS)
 
+    def open_redo(self, entry_id: bytes) -> Fd | None:
+        """Open the redo file of an entry if it has one; raises OSError."""
+        flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
+        try:
+            return Fd(os.open(entry_id + REDO, flags, dir_fd=self.directory.number))
+        except FileNotFoundError:
+            return None
+
     @staticmethod
     def new_id() -> bytes:
         """Return an entry's name that nobody has."""

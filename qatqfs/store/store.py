@@ -125,6 +125,15 @@ class Store:
         if self._committer is not None:
             self._committer.released(node)
 
+    def flush(self, handle: Handle) -> None:
+        """Do what close(2) is to wait for: nothing, or with ``commit_on_close`` the commit of what was written.
+
+        Raises:
+            OSError: the commit failed; the content is safe in staging, and the commit is tried again.
+        """
+        if self.options.commit_on_close and self._committer is not None and handle.writable:
+            self._committer.commit_now(handle.node)
+
     def _fsync_parent(self, path: bytes) -> None:
         self.tree.fsync_parent(path)
 

@@ -92,6 +92,10 @@ class Identity:
         st = os.fstat(fd)
         return cls(st.st_ino, birth_time_ns(fd), st.st_size, os.pread(fd, 32, 0).ljust(32, b"\0"))
 
+    def is_same_inode(self, fd: int) -> bool:
+        """Whether an open file is the one that had this identity, whatever has been written to it since."""
+        return os.fstat(fd).st_ino == self.ino and birth_time_ns(fd) == self.btime_ns
+
     PACKED_SIZE = _LAYOUT.size
 
 

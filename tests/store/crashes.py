@@ -154,7 +154,12 @@ class Trial:
                 assert any(self.scenario.kept in (content or b"") for content in contents.values())
                 for path, found in contents.items():
                     names = self.scenario.one_of if power and path in self.scenario.one_of else (path,)
-                    wanted = [content for name in names for content in allowed(self.history, name)]
+                    wanted = [
+                        content
+                        for name in names
+                        if name in self.history.versions
+                        for content in allowed(self.history, name)
+                    ]
                     if found is UNREADABLE:
                         assert self.history.versions[path][self.history.durable[path]] is None, f"{path!r} gives EIO"
                         continue

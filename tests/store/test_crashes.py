@@ -172,6 +172,40 @@ def commit_while_writing(store: Store, history: History) -> object:
     return handle
 
 
+def two_names(store: Store, history: History) -> None:
+    old_file(store, history)
+    store.link(b"x", b"y")
+    history.start(b"y", OLD)
+
+
+def link(store: Store, history: History) -> object:
+    handle = store.open(b"x", os.O_RDWR)
+    history.write(handle, "x", pattern(10, 19), 5)
+    history.does(lambda: store.link(b"x", b"y"), y=history.now(b"x"))
+    history.makes_durable(handle.fsync, b"x", b"y")
+    store.sync()
+    return handle
+
+
+def commit_two_names(store: Store, history: History) -> object:
+    handle = store.open(b"x", os.O_RDWR)
+    new = pattern(10, 20) + OLD[10:]
+    history.does(lambda: handle.write(new[:10], 0), x=new, y=new)
+    history.makes_durable(handle.fsync, b"x", b"y")
+    store.sync()
+    return handle
+
+
+def unlink_one_of_two(store: Store, history: History) -> object:
+    handle = store.open(b"x", os.O_RDWR)
+    new = pattern(10, 21) + OLD[10:]
+    history.does(lambda: handle.write(new[:10], 0), x=new, y=new)
+    history.makes_durable(handle.fsync, b"x", b"y")
+    history.does(lambda: store.unlink(b"x"), x=None)
+    store.sync()
+    return handle
+
+
 def recover(store: Store, history: History) -> None:
     store.sync()
 
@@ -190,6 +224,9 @@ SCENARIOS = [
     Scenario("commit a new file", nothing, commit_new),
     Scenario("commit changes", old_file, commit_changes),
     Scenario("commit while writing", old_file, commit_while_writing),
+    Scenario("link and commit", old_file, link, one_of=(b"x", b"y")),
+    Scenario("commit a file with two names", two_names, commit_two_names),
+    Scenario("unlink one of two names and commit", two_names, unlink_one_of_two, kept=OLD[-CHUNK:]),
     Scenario("recover and commit", dirty_file, recover, dirty=True),
 ]
 
