@@ -106,6 +106,11 @@ class ContainerWriter:
         writer._state = index.state_before_last
         return writer
 
+    @property
+    def state(self) -> int:
+        """State of the container's checksum before the length field of the payload that is held back."""
+        return self._state
+
     def append(self, payload: bytes) -> None:
         """Add a chunk of exactly ``values_per_chunk`` values; the last one may have fewer, but not none.
 

@@ -119,8 +119,10 @@ class FileOperations(Adapter):
 
     @handler
     async def flush(self, fh: pyfuse3.FileHandleT) -> None:
-        """Answer close(2): everything written is in staging already."""
-        self.file(fh)
+        """Answer close(2): everything written is in staging already, which is enough unless the user wants more."""
+        handle = self.file(fh).handle
+        if self.store.options.commit_on_close and handle.writable:
+            await self.run(self.store.flush, handle)
 
     @handler
     async def fsync(self, fh: pyfuse3.FileHandleT, datasync: bool) -> None:

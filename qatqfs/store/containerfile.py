@@ -3,7 +3,10 @@
 import errno
 import logging
 import os
+import threading
+from collections.abc import Iterator
 from concurrent.futures import Executor
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from qatqfs.codec import Container, QatcError
@@ -16,6 +19,9 @@ log = logging.getLogger(__name__)
 
 RUN_CHUNKS = 4
 """Neighbouring chunks that one worker reads and decodes together."""
+
+_MOST_CHECKED = 4096
+"""Chunks of a container without an index that are compared one by one to find out how it is cut."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +48,10 @@ def signature_of(st: os.stat_result) -> FileSignature:
     return st.st_dev, st.st_ino, st.st_size, st.st_mtime_ns
 
 
+class Retired(OSError):
+    """This container's bytes are about to be overwritten; whoever read it has to look where they are now."""
+
+
 def io_error(text: str) -> OSError:
     """Return the EIO that a reader gets for corrupt data."""
     return OSError(errno.EIO, text)
@@ -58,16 +68,22 @@ class ContainerFile:
     Attributes:
         length: logical size in bytes.
         content_id: names this content in the cache.
+        fd: as given.
+        stored_size: bytes of the container.
 
     Raises:
         OSError: EIO when it is no QATC container (logged and remembered), or what reading it reported.
     """
 
     def __init__(self, fd: Fd, path: bytes, context: ReadContext) -> None:
-        self._fd = fd
+        self.fd = fd
         self._path = path
         self._context = context
         st = os.fstat(fd.number)
+        self.stored_size = st.st_size
+        self._gate = threading.Condition(threading.Lock())
+        self._decoding = 0
+        self._retired = False
         self.signature = signature_of(st)
         try:
             self.container = Container.open(self._read_at, st.st_size)
@@ -77,8 +93,29 @@ class ContainerFile:
         self.length = self.container.length
         self.content_id: ContentId = (*self.signature, self.container.header_bytes)
 
+    def chunk_unit(self, default: int) -> tuple[int, bool]:
+        """Return a chunk size in bytes for arithmetic on this content, and whether its chunks are cut like that.
+
+        Args:
+            default: where the container itself suggests none.
+        """
+        container = self.container
+        if container.index is not None:
+            return container.index.values_per_chunk * container.dtype.width, True
+        if container.chunk_count == 1:
+            return max(default, -(-self.length // 4) * 4), True
+        if container.chunk_count <= _MOST_CHECKED:
+            try:
+                unit = container.span(0)[1]
+                spans = [container.span(chunk) for chunk in range(container.chunk_count)]
+            except QatcError:
+                return default, False
+            if unit and spans == [(s, min(s + unit, self.length)) for s in range(0, self.length, unit)]:
+                return unit, True
+        return default, False
+
     def _read_at(self, offset: int, size: int) -> bytes:
-        return pread_exact(self._fd.number, size, offset)
+        return pread_exact(self.fd.number, size, offset)
 
     def _decode(self, index: int) -> Chunk:
         damage = self._context.damage
@@ -88,7 +125,8 @@ class ContainerFile:
         start, stop = self._span(index)
         out = self._context.cache.pool.take(stop - start)
         try:
-            self.container.read_chunk(index, out)
+            with self._decoding_allowed():
+                self.container.read_chunk(index, out)
         except QatcError as err:
             raise self._corrupt(index, err) from err
         self._context.statistics.add("chunks_decoded")
@@ -99,6 +137,27 @@ class ContainerFile:
         start, _ = self._span(index)
         self._context.damage.report_chunk(self._path, self.content_id, index, start, str(err))
         return io_error(str(err))
+
+    @contextmanager
+    def _decoding_allowed(self) -> Iterator[None]:
+        """Let :meth:`retire` wait for what is done inside; raises Retired."""
+        with self._gate:
+            if self._retired:
+                raise Retired(errno.EIO, "the container has been replaced")
+            self._decoding += 1
+        try:
+            yield
+        finally:
+            with self._gate:
+                self._decoding -= 1
+                self._gate.notify_all()
+
+    def retire(self) -> None:
+        """Let nobody read the container from now on, and wait for those who are at it."""
+        with self._gate:
+            self._retired = True
+            while self._decoding:
+                self._gate.wait()
 
     def _span(self, index: int) -> tuple[int, int]:
         try:
@@ -125,6 +184,17 @@ class ContainerFile:
         """Return the logical bytes of a chunk without keeping them; raises as :meth:`chunk`."""
         kept = self._context.cache.peek((self.content_id, index))
         return kept if kept is not None else self._decode(index)
+
+    def read_uncached(self, offset: int, size: int) -> Chunk:
+        """As :meth:`read`, without keeping what is decoded."""
+        stop = min(offset + size, self.length)
+        parts = []
+        while offset < stop:
+            index = self._locate(offset)
+            start, end = self._span_or_fail(index)
+            parts.append(self.read_chunk_uncached(index)[offset - start : stop - start])
+            offset = end
+        return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def read(self, offset: int, size: int) -> Chunk:
         """Return exactly the bytes of a range, cut only at the end of the file.
@@ -219,7 +289,8 @@ class ContainerFile:
         try:
             spans = [self._span(first + i) for i in range(count)]
             outs = [self._context.cache.pool.take(stop - start) for start, stop in spans]
-            found = self.container.read_chunks(first, count, outs)
+            with self._decoding_allowed():
+                found = self.container.read_chunks(first, count, outs)
         except OSError:
             return [self._decoded_alone(first + i) for i in range(count)]
         except BaseException as err:  # out of memory, say: nobody may wait for ever
