@@ -247,7 +247,7 @@ def set_owner(opened: Fd, directory: int, mode: int, owner: tuple[int, int] | No
         except PermissionError:
             if os.geteuid() == 0:
                 raise
-    if mode & _SET_ID_BITS and stat.S_ISREG(st.st_mode):  # chown(2) takes them away
+    if mode & _SET_ID_BITS and not stat.S_ISDIR(st.st_mode):  # chown(2) takes them away
         os.chmod(opened.proc_path, stat.S_IMODE(st.st_mode))
 
 
