@@ -112,7 +112,7 @@ class Adapter(pyfuse3.Operations):
         entry.st_blocks = attributes.blocks
         entry.st_atime_ns = attributes.atime_ns
         entry.st_mtime_ns = attributes.mtime_ns
-        entry.st_ctime_ns = attributes.ctime_ns
+        entry.st_ctime_ns = self.store.tree.commit_times.ctime_ns(attributes)
         return entry
 
     def attached(self, inode: Inode, handle: Handle) -> None:

@@ -264,6 +264,7 @@ class Committer:
             copy_metadata(node.fd, new, entry.mtime_ns)
             container = ContainerFile(new, node.path, self._tree.context.reading)
             old, path = node.key, node.path
+            ctime_ns = self._tree.commit_times.ctime_ns(node.attributes())
             with contextlib.ExitStack() as stack:
                 target = self._find_target(node, stack)
                 entry.log_intent(Identity.of(new.number))
@@ -272,7 +273,9 @@ class Committer:
                     node.path = None
                 else:
                     where = entry.area.directory.number
-                    os.rename(entry.new_name, target[1], src_dir_fd=where, dst_dir_fd=target[0])
+                    with self._tree.commit_times.unchanged(target[0]):
+                        os.rename(entry.new_name, target[1], src_dir_fd=where, dst_dir_fd=target[0])
+            self._tree.commit_times.committed(os.fstat(new.number), ctime_ns)
             node.committed(new, key_of(os.fstat(new.number)), container)
             self._tree.rekey(node, old)
             return path if target is not None else b""

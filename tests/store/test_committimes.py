@@ -1,0 +1,49 @@
+"""To a program nothing happens to a file, or to its directory, when it is committed."""
+
+import os
+from pathlib import Path
+
+from qatqfs.store import Store
+
+
+def shown(store: Store, path: bytes) -> tuple[int, int]:
+    found = store.stat(path)
+    return found.mtime_ns, store.tree.commit_times.ctime_ns(found)
+
+
+def write(store: Store, path: bytes, data: bytes) -> None:
+    with store.create(path) as handle:
+        handle.write(data, 0)
+
+
+def test_a_commit_changes_no_time_of_the_file_or_its_directory(store: Store, backing: Path) -> None:
+    store.mkdir(b"d")
+    write(store, b"d/x", b"one")
+    store.chmod(b"d/x", 0o600)
+    before = shown(store, b"d"), shown(store, b"d/x")
+    for _ in range(3):
+        store.sync()
+        assert (shown(store, b"d"), shown(store, b"d/x")) == before
+    assert (backing / "d").stat().st_mtime_ns == before[0][0]
+    assert (backing / "d/x.qatc").stat().st_ctime_ns > before[1][1]
+
+
+def test_a_second_commit_still_shows_the_time_of_the_change(store: Store) -> None:
+    write(store, b"x", b"one")
+    store.sync()
+    write(store, b"x", b"two")
+    before = shown(store, b""), shown(store, b"x")
+    store.sync()
+    assert (shown(store, b""), shown(store, b"x")) == before
+
+
+def test_what_changes_after_the_commit_is_shown(store: Store, backing: Path) -> None:
+    write(store, b"x", b"one")
+    store.sync()
+    before = shown(store, b""), shown(store, b"x")
+    store.chmod(b"x", 0o600)
+    store.mkdir(b"d")
+    assert shown(store, b"x")[1] > before[1][1]
+    assert shown(store, b"")[1] > before[0][1]
+    assert shown(store, b"")[0] > before[0][0]
+    assert shown(store, b"x")[1] == os.stat(backing / "x.qatc").st_ctime_ns
