@@ -33,8 +33,7 @@ def outcome(work: Work, directory: Path) -> Any:
     try:
         return work(directory)
     except OSError as err:
-        assert err.errno is not None
-        return Failed(errno.errorcode[err.errno])
+        return Failed(errno.errorcode[err.errno or errno.EIO])
 
 
 @dataclass(frozen=True)

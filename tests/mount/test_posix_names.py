@@ -86,7 +86,7 @@ def test_renaming_a_directory_into_itself_and_over_its_parent(pair: SideBySide) 
     def work(directory: Path) -> object:
         (directory / "a" / "b" / "c").mkdir(parents=True)
         return [
-            outcome(lambda d: os.rename(d / src, d / dst), directory)
+            outcome(lambda d, src=src, dst=dst: os.rename(d / src, d / dst), directory)
             for src, dst in (("a", "a/b/x"), ("a/b/c", "a/b"), ("a/b", "a/b"), ("a", "a/b/c/x"), ("a/b/c", "a/c"))
         ], tree(directory)
 
@@ -171,23 +171,28 @@ def test_link_counts_of_directories_and_of_what_is_deleted_while_open(pair: Side
 
 
 def test_a_removed_directory_that_is_still_open_is_empty(pair: SideBySide) -> None:
-    def work(directory: Path) -> object:
-        (directory / "d").mkdir()
-        (directory / "empty").mkdir()
-        (directory / "replaced").mkdir()
-        found = []
-        for name, remove in (("d", os.rmdir), ("replaced", lambda path: os.rename(directory / "empty", path))):
-            inside = os.open(directory / name, os.O_RDONLY)
-            try:
-                remove(directory / name)
+    def look(directory: Path, name: str, remove: Callable[[Path], object]) -> object:
+        inside = os.open(directory / name, os.O_RDONLY)
+        try:
+            remove(directory / name)
+            if directory == pair.here:
                 time.sleep(1.1)  # as long as the kernel may answer stat itself
-                st = os.fstat(inside)
-                found += [os.listdir(inside), stat.S_ISDIR(st.st_mode), st.st_nlink]
-                found.append(outcome(lambda _: os.open("x", os.O_CREAT | os.O_WRONLY, dir_fd=inside), directory))
-                found.append(outcome(lambda _: os.mkdir("x", dir_fd=inside), directory))
-            finally:
-                os.close(inside)
-        return found
+            st = os.fstat(inside)
+            return [
+                (os.listdir(inside), stat.S_ISDIR(st.st_mode), st.st_nlink),
+                outcome(lambda _: os.open("x", os.O_CREAT | os.O_WRONLY, dir_fd=inside), directory),
+                outcome(lambda _: os.mkdir("x", dir_fd=inside), directory),
+            ]
+        finally:
+            os.close(inside)
+
+    def work(directory: Path) -> object:
+        for name in ("removed", "empty", "replaced"):
+            (directory / name).mkdir()
+        return [
+            look(directory, "removed", os.rmdir),
+            look(directory, "replaced", lambda path: os.rename(directory / "empty", path)),
+        ]
 
     pair.both(work)
 
