@@ -6,13 +6,13 @@ import random
 from qatqfs.store.sysfile import RENAME_EXCHANGE, RENAME_NOREPLACE
 from stress_lib.world import Operation
 
-NAMES = ("a", "b", "c", "p", "q", "p/a", "p/b", "q/a", "p/q", "p/q/a")
-SLOTS = 4
+NAMES = ("a", "b", "c", "d", "p", "q", "p/a", "p/b", "q/a", "p/q")
+SLOTS = 3
 _KEYS = ("user.one", "user.two")
 _ACCESS = (os.O_RDONLY, os.O_WRONLY, os.O_RDWR, os.O_RDWR, os.O_RDWR)
 _LARGEST = 300_000
 _WEIGHTS = {
-    "open": 14, "close": 4, "read": 4, "pread": 8, "write": 8, "pwrite": 12, "lseek": 2, "ftruncate": 4, "fsync": 2,
+    "open": 24, "close": 4, "read": 4, "pread": 8, "write": 8, "pwrite": 12, "lseek": 2, "ftruncate": 4, "fsync": 2,
     "fstat": 3, "fchmod": 1, "forget_pages": 3, "map_store": 3, "map_load": 2, "truncate": 2, "rename": 7,
     "rename2": 3, "link": 3, "unlink": 5, "mkdir": 4, "rmdir": 2, "symlink": 1, "readlink": 1, "readdir": 3,
     "stat": 5, "commit": 2, "chmod": 2, "utime": 2, "setxattr": 2, "getxattr": 2, "listxattr": 1, "removexattr": 1,
@@ -45,7 +45,7 @@ class Generator:
         path, other, slot = pick.choice(NAMES), pick.choice(NAMES), pick.randrange(SLOTS)
         if name == "open":
             flags = pick.choice(_ACCESS)
-            for flag, share in ((os.O_CREAT, 0.6), (os.O_TRUNC, 0.15), (os.O_EXCL, 0.1), (os.O_APPEND, 0.2)):
+            for flag, share in ((os.O_CREAT, 0.8), (os.O_TRUNC, 0.15), (os.O_EXCL, 0.1), (os.O_APPEND, 0.2)):
                 flags |= flag if pick.random() < share else 0
             return [slot, path, flags, pick.choice((0o600, 0o644, 0o755))]
         if name in ("close", "fsync", "fstat", "forget_pages"):
