@@ -225,6 +225,8 @@ class Worker:
 
 def _acknowledged(operation: Operation, outcome: Outcome) -> bool:
     """Whether a program may rely on what it did; a store without msync(2) has no answer."""
+    if operation[0] in ("write", "pwrite"):
+        return outcome == ["ok", operation[3]]  # a short answer is for the part before the kill
     return outcome[0] == "ok" and (operation[0] != "map_store" or operation[-1])
 
 
