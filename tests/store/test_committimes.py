@@ -1,9 +1,12 @@
 """To a program nothing happens to a file, or to its directory, when it is committed."""
 
 import os
+import threading
 from pathlib import Path
 
-from qatqfs.store import Store
+import pytest
+
+from qatqfs.store import Attributes, Store, commit
 
 
 def shown(store: Store, path: bytes) -> tuple[int, int]:
@@ -47,3 +50,29 @@ def test_what_changes_after_the_commit_is_shown(store: Store, backing: Path) -> 
     assert shown(store, b"")[1] > before[0][1]
     assert shown(store, b"")[0] > before[0][0]
     assert shown(store, b"x")[1] == os.stat(backing / "x.qatc").st_ctime_ns
+
+
+def test_a_file_has_its_name_also_while_the_new_container_takes_the_old_ones_place(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Attributes] = []
+    threads = []
+
+    class WatchedOs:
+        def __getattr__(self, name: str) -> object:
+            return getattr(os, name)
+
+        def rename(self, *args: object, **kwargs: object) -> None:
+            os.rename(*args, **kwargs)  # type: ignore[arg-type]
+            threads.append(threading.Thread(target=lambda: seen.append(handle.attributes())))
+            threads[-1].start()
+            threads[-1].join(0.3)
+
+    with store.create(b"x") as handle:
+        handle.write(b"content", 0)
+        monkeypatch.setattr(commit, "os", WatchedOs())
+        store.sync()
+        monkeypatch.undo()
+        for thread in threads:
+            thread.join()
+    assert [(found.nlink, found.size) for found in seen] == [(1, 7)]
