@@ -46,6 +46,21 @@ def handler(
     return cast(Callable[Concatenate[S, P], Coroutine[Any, Any, R]], wrapped)
 
 
+def notification(
+    method: Callable[Concatenate[S, P], Awaitable[None]],
+) -> Callable[Concatenate[S, P], Coroutine[Any, Any, None]]:
+    """Wrap a handler whose answer nobody waits for: not even FUSEError may leave it, for that would end the mount."""
+
+    @wraps(method)
+    async def wrapped(self: S, *args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            await method(self, *args, **kwargs)
+        except Exception:
+            log.exception("%s failed", method.__name__)
+
+    return cast(Callable[Concatenate[S, P], Coroutine[Any, Any, None]], wrapped)
+
+
 class OpenFile:
     """A file handle that the kernel holds."""
 

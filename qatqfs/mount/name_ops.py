@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 import pyfuse3
 
-from qatqfs.mount.adapter import ATTRIBUTE_TIMEOUT_S, Adapter, handler, owner_of
+from qatqfs.mount.adapter import ATTRIBUTE_TIMEOUT_S, Adapter, handler, notification, owner_of
 from qatqfs.mount.inodes import Inode
 from qatqfs.store import Attributes
 from qatqfs.store.sysfile import RENAME_EXCHANGE
@@ -42,7 +42,7 @@ class NameOperations(Adapter):
             attributes = self.store.stat(self.inodes.child_path(directory, name))
             return self.reply(self.inodes.remember(attributes, directory, name), attributes)
 
-    @handler
+    @notification
     async def forget(self, inode_list: Sequence[tuple[pyfuse3.InodeT, int]]) -> None:
         """Take back references; the kernel waits for no answer."""
         await self.run(self._forget, inode_list)
