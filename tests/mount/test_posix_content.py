@@ -490,3 +490,16 @@ def test_readers_and_a_writer_never_see_anything_but_old_or_new_blocks(pair: Sid
         readers = [pool.submit(read) for _ in range(2)]
         pool.submit(write).result()
         assert all(len(values) == 1 for reader in readers for values in reader.result())
+
+
+def test_a_write_beyond_the_largest_file_is_refused(tmp_path: Path) -> None:
+    with mounted(tmp_path, "--chunk-size", "4") as mount:  # 2^20 chunks of four bytes
+        path = mount.path / "x"
+        with opened(path, os.O_RDWR | os.O_CREAT) as fd:
+            assert os.pwrite(fd, b"last", (4 << 20) - 4) == 4
+            for attempt in (lambda: os.pwrite(fd, b"x", 4 << 20), lambda: os.ftruncate(fd, (4 << 20) + 1)):
+                with pytest.raises(OSError, match="File too large"):
+                    attempt()
+            assert os.fstat(fd).st_size == 4 << 20
+            os.ftruncate(fd, 100)
+        assert path.read_bytes() == bytes(100)
