@@ -1,12 +1,15 @@
 """To a program nothing happens to a file, or to its directory, when it is committed."""
 
+import contextlib
 import os
 import threading
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from qatqfs.store import Attributes, Store, commit
+from qatqfs.store import Attributes, Store
 
 
 def shown(store: Store, path: bytes) -> tuple[int, int]:
@@ -56,21 +59,21 @@ def test_a_file_has_its_name_also_while_the_new_container_takes_the_old_ones_pla
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[Attributes] = []
-    threads = []
+    threads: list[threading.Thread] = []
 
-    class WatchedOs:
-        def __getattr__(self, name: str) -> object:
-            return getattr(os, name)
+    unchanged = store.tree.commit_times.unchanged
 
-        def rename(self, *args: object, **kwargs: object) -> None:
-            os.rename(*args, **kwargs)  # type: ignore[arg-type]
+    @contextlib.contextmanager
+    def watched(*args: Any) -> Iterator[None]:
+        with unchanged(*args):
+            yield
             threads.append(threading.Thread(target=lambda: seen.append(handle.attributes())))
             threads[-1].start()
             threads[-1].join(0.3)
 
     with store.create(b"x") as handle:
         handle.write(b"content", 0)
-        monkeypatch.setattr(commit, "os", WatchedOs())
+        monkeypatch.setattr(store.tree.commit_times, "unchanged", watched)
         store.sync()
         monkeypatch.undo()
         for thread in threads:
