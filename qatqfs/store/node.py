@@ -156,6 +156,10 @@ class Node:
         """Return what stat(2) shows; raises OSError."""
         staging, fd = self.staging, self.fd  # a commit may exchange both; what is held here stays open
         st = os.fstat(fd.number)
+        if st.st_nlink == 0 and self.path is not None:
+            with self.context.namespace_lock:  # a commit has taken the old container's name, and not finished
+                staging, fd = self.staging, self.fd
+                st = os.fstat(fd.number)
         if staging is not None:
             return from_stat(st, staged=os.fstat(staging.data.number), base_blocks=st.st_blocks)
         if self.kind is Kind.RAW:
