@@ -54,7 +54,7 @@ from qatqfs.codec.errors import (
 from qatqfs.codec.fileaccess import ReadAt
 from qatqfs.codec.index_frame import IndexFrame
 from qatqfs.codec.level import Level
-from qatqfs.codec.limits import Limits
+from qatqfs.codec.limits import UNLIMITED, Limits
 from qatqfs.codec.payload import (
     EXACT_HEADER_SIZE,
     MAX_VALUES,
@@ -86,6 +86,7 @@ __all__ = [
     "PAYLOAD_HEADER_SIZE",
     "PAYLOAD_MAGIC",
     "STRATEGIES",
+    "UNLIMITED",
     "BytesSink",
     "ChecksumMismatch",
     "ChunkHeader",

@@ -61,7 +61,7 @@ static uint64_t fnv1a64(const uint8_t *data, size_t size, uint64_t hash)
 /* Hash four buffers of any sizes (absent ones: size 0) from and into `states`. */
 static void fnv1a64_four(const uint8_t *const data[4], const size_t sizes[4], uint64_t states[4])
 {
-    size_t common = instruction_set >= SET_AVX512 ? 0 : sizes[0]; /* AVX-512 is faster one after another */
+    size_t common = instruction_set >= SET_AVX512_GFNI ? 0 : sizes[0]; /* that is faster one after another */
     for (int k = 1; k < 4; k++)
         if (sizes[k] < common)
             common = sizes[k];

@@ -183,7 +183,9 @@ FNV_GFNI_INLINE uint64_t fnv_total_gfni(const __m512i sums[4])
         __m512i high = _mm512_cvtepi32_epi64(_mm512_extracti64x4_epi64(sums[s], 1));
         total = _mm512_add_epi64(_mm512_slli_epi64(total, 16), _mm512_add_epi64(low, high));
     }
-    return (uint64_t)_mm512_reduce_add_epi64(total);
+    uint64_t lanes[8]; /* unsigned, for they wrap around */
+    _mm512_storeu_si512(lanes, total);
+    return ((lanes[0] + lanes[1]) + (lanes[2] + lanes[3])) + ((lanes[4] + lanes[5]) + (lanes[6] + lanes[7]));
 }
 
 __attribute__((FNV_GFNI)) static uint64_t fnv1a64_avx512_gfni(const uint8_t *data, size_t blocks, uint64_t hash)

@@ -1,5 +1,5 @@
 /* The module of the codec's kernels: what numpy cannot do fast, which is FNV-1a (_fnv.h), byte planes with their
- * filters (_planes.h) and run-length streams (_runs.h).
+ * filters (_planes.h), run-length streams (_runs.h) and the headers of zstd frames (_zstd.h).
  *
  * Policy (what to try, what is an error, which limits hold) stays in Python; a kernel takes buffers whose
  * sizes were checked and says whether its input made sense. Each has a plain Python twin in tests/codec that
@@ -15,6 +15,7 @@
 #include "_fnv.h"
 #include "_planes.h"
 #include "_runs.h"
+#include "_zstd.h"
 
 #define RELEASE_GIL_ABOVE 4096 /* bytes; below it the work is shorter than a hand-over of the GIL */
 
@@ -201,7 +202,7 @@ static PyObject *runs_object(PyObject *args, const struct run_form *form)
     if (limit < 0 || (size_t)data.len % form->unit != 0) {
         PyErr_SetString(PyExc_ValueError, "the limit must not be negative, and the data must be whole units");
     } else {
-        size_t size;
+        size_t size, made;
         Py_BEGIN_ALLOW_THREADS
         size = encode_runs(data.buf, (size_t)data.len, form, NULL, (size_t)limit);
         Py_END_ALLOW_THREADS
@@ -210,8 +211,12 @@ static PyObject *runs_object(PyObject *args, const struct run_form *form)
         } else if ((result = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)size)) != NULL) {
             uint8_t *out = (uint8_t *)PyBytes_AS_STRING(result);
             Py_BEGIN_ALLOW_THREADS
-            encode_runs(data.buf, (size_t)data.len, form, out, size);
+            made = encode_runs(data.buf, (size_t)data.len, form, out, size);
             Py_END_ALLOW_THREADS
+            if (made != size) {
+                PyErr_SetString(PyExc_RuntimeError, "the data was changed while it was encoded");
+                Py_CLEAR(result);
+            }
         }
     }
     PyBuffer_Release(&data);
@@ -234,6 +239,70 @@ static PyObject *py_encode_word_runs(PyObject *module, PyObject *args)
 {
     (void)module;
     return runs_object(args, &WORD_RUN_FORM);
+}
+
+/* ---- the frames of zstd data ------------------------------------------------------------------------------ */
+
+static PyObject *py_walk_zstd(PyObject *module, PyObject *args)
+{
+    Py_buffer data;
+    unsigned long long window_limit;
+    struct zstd_walk walk;
+    const char *problem;
+    (void)module;
+    if (!PyArg_ParseTuple(args, "y*K", &data, &window_limit))
+        return NULL;
+    Py_BEGIN_ALLOW_THREADS
+    problem = zstd_walk(data.buf, (size_t)data.len, window_limit, &walk, NULL);
+    Py_END_ALLOW_THREADS
+    PyBuffer_Release(&data);
+    if (problem != NULL) {
+        PyErr_SetString(PyExc_ValueError, problem);
+        return NULL;
+    }
+    return Py_BuildValue("nnOnKn", (Py_ssize_t)walk.count, (Py_ssize_t)walk.last_start,
+                         walk.last_skippable ? Py_True : Py_False, (Py_ssize_t)walk.unsized,
+                         (unsigned long long)walk.sized_bytes, (Py_ssize_t)walk.wide);
+}
+
+static PyObject *py_zstd_frame(PyObject *module, PyObject *args)
+{
+    Py_buffer data;
+    Py_ssize_t start;
+    struct zstd_walk walk;
+    (void)module;
+    if (!PyArg_ParseTuple(args, "y*n", &data, &start))
+        return NULL;
+    const char *problem = "there is no frame";
+    size_t at = (size_t)start;
+    memset(&walk, 0, sizeof walk);
+    if (start >= 0 && start < data.len)
+        problem = zstd_walk_frame(data.buf, (size_t)data.len, &at, UINT64_MAX, &walk, NULL);
+    PyBuffer_Release(&data);
+    if (problem != NULL) {
+        PyErr_SetString(PyExc_ValueError, problem);
+        return NULL;
+    }
+    if (walk.unsized)
+        return Py_BuildValue("nO", (Py_ssize_t)at, Py_None);
+    return Py_BuildValue("nK", (Py_ssize_t)at, (unsigned long long)walk.sized_bytes);
+}
+
+static PyObject *py_narrow_zstd(PyObject *module, PyObject *args)
+{
+    Py_buffer data;
+    unsigned long long window_limit;
+    struct zstd_walk walk;
+    (void)module;
+    if (!PyArg_ParseTuple(args, "w*K", &data, &window_limit))
+        return NULL;
+    const char *problem = zstd_walk(data.buf, (size_t)data.len, window_limit, &walk, data.buf);
+    PyBuffer_Release(&data);
+    if (problem != NULL) {
+        PyErr_SetString(PyExc_ValueError, problem);
+        return NULL;
+    }
+    Py_RETURN_NONE;
 }
 
 /* ---- which instruction set is used --------------------------------------------------------------------- */
@@ -279,6 +348,11 @@ static PyMethodDef methods[] = {
     {"encode_runs", py_encode_runs, METH_VARARGS, "encode_runs(data, limit=no limit) -> bytes | None"},
     {"encode_packed_runs", py_encode_packed_runs, METH_VARARGS, "encode_packed_runs(data, limit=no limit)"},
     {"encode_word_runs", py_encode_word_runs, METH_VARARGS, "encode_word_runs(data, limit=no limit)"},
+    {"walk_zstd", py_walk_zstd, METH_VARARGS,
+     "walk_zstd(data, window_limit) -> (frames, last_start, last_is_skippable, unsized, sized_bytes, wide)"},
+    {"zstd_frame", py_zstd_frame, METH_VARARGS, "zstd_frame(data, start) -> (stop, content size or None)"},
+    {"narrow_zstd", py_narrow_zstd, METH_VARARGS,
+     "narrow_zstd(data, window_limit): cut down the windows that walk_zstd calls wide"},
     {"instruction_sets", py_instruction_sets, METH_NOARGS,
      "instruction_sets() -> tuple[str, ...]: those that this processor has, the best one last"},
     {"use_instruction_set", py_use_instruction_set, METH_VARARGS,

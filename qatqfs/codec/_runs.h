@@ -129,6 +129,8 @@ static size_t encode_runs(const uint8_t *data, size_t size, const struct run_for
             operand = run * unit;
         }
         if (out != NULL) {
+            if (head + operand > limit - made)
+                return limit + 1; /* the data has changed since it was measured */
             if (form->packed) {
                 out[made] = (uint8_t)(token << 6 | (int)(run - 1));
             } else {

@@ -13,7 +13,7 @@ from qatqfs.codec.buffers import Buffer
 from qatqfs.codec.container import DEFAULT_CHUNK_BYTES
 from qatqfs.codec.dtypes import DType
 from qatqfs.codec.level import Level
-from qatqfs.codec.limits import Limits
+from qatqfs.codec.limits import UNLIMITED, Limits
 from qatqfs.codec.reader import Container
 from qatqfs.codec.verify import decode_container
 from qatqfs.codec.writer import encode_container
@@ -97,4 +97,7 @@ def decode_array(buf: Buffer, *, limits: Limits | None = None) -> Array:
         ValueError: its content is no whole number of values (an odd-length file that was stored as 16-bit).
     """
     content = decode_container(buf, limits=limits)
-    return np.frombuffer(content, numpy_dtype(Container.from_buffer(buf).dtype))
+    dtype = Container.from_buffer(buf, limits=UNLIMITED).dtype
+    if len(content) % dtype.width:
+        raise ValueError(f"{len(content)} bytes are no whole {dtype.label} values")
+    return np.frombuffer(content, numpy_dtype(dtype))

@@ -24,6 +24,8 @@ DEFAULT_CHUNK_BYTES = 256 * 1024
 """Raw bytes of a chunk where nobody asks for another size."""
 MAX_CHUNKS = 1 << 20
 """Chunks that a reference decoder takes by default."""
+MAX_TOTAL_VALUES = 1 << 32
+"""Values in all chunks together that a reference decoder takes by default."""
 
 _HEADER = struct.Struct(">4sBBHQIIQ")
 _VERSION = 2

@@ -197,8 +197,8 @@ def trailing_frame(payload: memoryview, header: PayloadHeader) -> int | None:
         frames = walk_frames(payload[start:])
     except InvalidResidualStream:
         return None
-    if not frames or not frames[-1].skippable:
+    if not frames.last_is_skippable:
         return None
-    start += frames[-1].start
+    start += frames.last_start
     is_ours = payload[start + 8 : start + 16] == SIGNATURE or payload[-len(FOOTER_MAGIC) :] == FOOTER_MAGIC
     return start if is_ours else None

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qatqfs.codec.buffers import Buffer, Bytes, as_bytes, scratch
-from qatqfs.codec.checksum import HASHED_TOGETHER, fnv1a64, fnv1a64_many
+from qatqfs.codec.buffers import KEPT_BYTES, Buffer, Bytes, as_bytes, scratch
+from qatqfs.codec.checksum import FNV_OFFSET, HASHED_TOGETHER, fnv1a64, fnv1a64_many
 from qatqfs.codec.dtypes import DType
 from qatqfs.codec.errors import (
     ChecksumMismatch,
@@ -132,7 +132,10 @@ def values_checksum(raw: Bytes, dtype: DType) -> int:
     """Return the checksum of raw values: over big-endian f32, over little-endian f16 and bf16."""
     if dtype.width == 2:
         return fnv1a64(raw.data)
-    return fnv1a64(_canonical(raw, dtype, 0).data)
+    state = FNV_OFFSET
+    for start in range(0, len(raw), KEPT_BYTES):
+        state = fnv1a64(_canonical(raw[start : start + KEPT_BYTES], dtype, 0).data, state)
+    return state
 
 
 def values_checksums(raws: Sequence[Bytes], dtype: DType) -> list[int]:
@@ -140,6 +143,9 @@ def values_checksums(raws: Sequence[Bytes], dtype: DType) -> list[int]:
     found: list[int] = []
     for first in range(0, len(raws), HASHED_TOGETHER):
         group = raws[first : first + HASHED_TOGETHER]
+        if dtype.width != 2 and max(map(len, group)) > KEPT_BYTES:
+            found += [values_checksum(raw, dtype) for raw in group]
+            continue
         if dtype.width != 2:
             group = [_canonical(raw, dtype, k) for k, raw in enumerate(group)]
         found += fnv1a64_many([raw.data for raw in group])

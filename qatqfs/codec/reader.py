@@ -130,6 +130,9 @@ class Container:
         """
         return cls.open(reader_of_fd(fd), os.fstat(fd).st_size, limits=limits)
 
+    def __repr__(self) -> str:
+        return f"<Container of {self.length} bytes of {self.dtype.label} in {self.chunk_count} chunks>"
+
     @property
     def indexed(self) -> bool:
         """Whether an index tells where the chunks are, so that finding one reads nothing."""
@@ -202,7 +205,9 @@ class Container:
             return self._read_padded(payload, stop - start, out)
         return decode_payload(payload, out, max_values=self._limits.max_chunk_values, dtype=self.dtype)
 
-    def read_chunks(self, first: int, count: int, outs: Sequence[Buffer] | None = None) -> list[memoryview | QatcError]:
+    def read_chunks(
+        self, first: int, count: int, outs: Sequence[Buffer] | None = None
+    ) -> list[memoryview | QatcError | OSError]:
         """Decode and verify chunks that follow each other: one read of the file, checksums worked out together.
 
         Args:
@@ -211,16 +216,17 @@ class Container:
             outs: for each a buffer as :meth:`read_chunk` takes it; ``None`` for fresh memory.
 
         Returns:
-            For each chunk what :meth:`read_chunk` would return, or the QatcError that it would raise.
+            For each chunk what :meth:`read_chunk` would return, or the QatcError or OSError that it would raise.
 
         Raises:
             IndexError: when there are no such chunks.
-            OSError: what reading the file raised.
             ValueError: when an ``out`` is read-only or too small, or there are not as many as chunks.
         """
         if not 0 <= first <= first + count <= self.chunk_count:
             raise IndexError(f"chunks {first} to {first + count - 1} are not among {self.chunk_count}")
-        results: list[memoryview | QatcError] = []
+        if outs is not None and len(outs) != count:
+            raise ValueError(f"{len(outs)} buffers for {count} chunks")
+        results: list[memoryview | QatcError | OSError] = []
         whole: list[tuple[int, memoryview, Buffer | None]] = []
         numbers = range(first, first + count)
         stored = self._read_run(numbers)
@@ -234,7 +240,7 @@ class Container:
                 else:
                     whole.append((len(results), payload, out))
                     results.append(payload)  # replaced below
-            except QatcError as err:
+            except (QatcError, OSError) as err:
                 results.append(err)
         given = [out for _, _, out in whole if out is not None]
         decoded = decode_payloads(
@@ -257,13 +263,15 @@ class Container:
                 is undefined.
 
         Raises:
-            QatcError: when any chunk of the range is damaged; never a good prefix.
+            QatcError: when any chunk of the range is damaged or not there; never a good prefix.
             OSError: what reading the file raised.
             ValueError: when offset or size is negative, or ``out`` is read-only or too small.
         """
         if offset < 0 or size < 0:
             raise ValueError(f"offset and size must not be negative, but are {offset} and {size}")
         stop = min(offset + size, self.length)
+        if offset < stop:
+            self.locate(stop - 1)  # or a length that nothing backs would decide how much memory is taken
         result = result_buffer(max(stop - offset, 0), out).data
         position = offset
         while position < stop:
@@ -288,7 +296,7 @@ class Container:
             outs.append(result[a - start : b - start])
             end = b
         for found in self.read_chunks(first, len(outs), outs):
-            if isinstance(found, QatcError):
+            if isinstance(found, Exception):
                 raise found
         return end
 
@@ -331,7 +339,7 @@ class Container:
             start = places[numbers[0]][0] if places else 0
             stop = max((offset + LENGTH_FIELD_SIZE + length for offset, length in places.values()), default=0)
             stored = read_exactly(self._read_at, start, stop - start) if places else memoryview(b"")
-        except QatcError:
+        except (QatcError, OSError):
             return {}  # whoever reads the chunks one by one finds which of them are bad
         return {
             chunk: stored[offset - start : offset - start + LENGTH_FIELD_SIZE + length]

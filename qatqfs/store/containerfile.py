@@ -9,7 +9,7 @@ from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from qatqfs.codec import Container, QatcError
+from qatqfs.codec import UNLIMITED, Container, QatcError
 from qatqfs.store.chunkcache import Chunk, ChunkCache
 from qatqfs.store.damage import ContentId, DamageRegister, FileSignature
 from qatqfs.store.stats import Statistics
@@ -86,7 +86,7 @@ class ContainerFile:
         self._retired = False
         self.signature = signature_of(st)
         try:
-            self.container = Container.open(self._read_at, st.st_size)
+            self.container = Container.open(self._read_at, st.st_size, limits=UNLIMITED)
         except QatcError as err:
             context.damage.report_file(path, self.signature, str(err))
             raise io_error(str(err)) from err
@@ -295,11 +295,14 @@ class ContainerFile:
             return [self._decoded_alone(first + i) for i in range(count)]
         except BaseException as err:  # out of memory, say: nobody may wait for ever
             return [OSError(errno.EIO, f"read-ahead failed: {err}")] * count
-        self._context.statistics.add("chunks_decoded", sum(not isinstance(chunk, QatcError) for chunk in found))
-        return [
-            self._corrupt(first + i, chunk) if isinstance(chunk, QatcError) else outs[i]
-            for i, chunk in enumerate(found)
-        ]
+        results: list[Chunk | OSError] = []
+        for i, (chunk, out) in enumerate(zip(found, outs, strict=True)):
+            if isinstance(chunk, QatcError):
+                results.append(self._corrupt(first + i, chunk))
+            else:
+                results.append(chunk if isinstance(chunk, OSError) else out)
+        self._context.statistics.add("chunks_decoded", sum(not isinstance(one, OSError) for one in results))
+        return results
 
     def _decoded_alone(self, index: int) -> Chunk | OSError:
         try:

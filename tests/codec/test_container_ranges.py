@@ -1,7 +1,9 @@
 """Ranges and several chunks at once: the same bytes as chunk by chunk, into the buffer that was given."""
 
+import errno
 import os
 import random
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qatqfs.codec import (
+    UNLIMITED,
     Container,
     DType,
     InvalidContainer,
@@ -126,8 +129,56 @@ def test_chunks_that_are_not_there_are_refused(first: int, count: int) -> None:
 
 
 def test_a_buffer_for_each_chunk_is_needed() -> None:
-    with pytest.raises(ValueError, match="shorter"):
+    with pytest.raises(ValueError, match="1 buffers for 2 chunks"):
         Container.from_buffer(INDEXED).read_chunks(0, 2, [bytearray(CHUNK)])
+
+
+def test_a_chunk_that_cannot_be_read_is_an_error_in_its_place() -> None:
+    bad = Container.from_buffer(INDEXED).chunk_header(3).offset + 50
+
+    def read_at(offset: int, size: int) -> bytes:
+        if offset <= bad < offset + size and offset + size < len(INDEXED):
+            raise OSError(errno.EIO, "no")
+        return INDEXED[offset : offset + size]
+
+    found = Container.open(read_at, len(INDEXED))
+    chunks = found.read_chunks(1, 5)
+    assert [isinstance(chunk, OSError) for chunk in chunks] == [False, False, True, False, False]
+    with pytest.raises(OSError, match="no"):
+        found.read(0, 5001)
+
+
+@pytest.mark.parametrize("total", [2**26 + 3, 2**27])
+def test_a_length_that_nothing_backs_takes_no_memory(total: int) -> None:
+    data = bytearray(container([encode_payload(b"abcd", DType.F16)] * 2, 4))
+    data[8:16] = total.to_bytes(8, "big")
+    data[data.index(b"QATQ", 60)] = 0  # the walk ends at the second chunk
+    found = Container.from_buffer(bytes(data))
+    assert found.length == 2 * total
+    tracemalloc.start()
+    try:
+        with pytest.raises(QatcError):
+            found.read(0, found.length)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_total_that_the_chunks_cannot_hold_is_refused() -> None:
+    data = bytearray(container([encode_payload(b"abcd", DType.F16)], 2))
+    data[8:16] = (2**26 + 1).to_bytes(8, "big")
+    for limits in (Limits(), UNLIMITED):
+        with pytest.raises(InvalidContainer, match="cannot hold"):
+            Container.from_buffer(bytes(data), limits=limits)
+
+
+def test_the_default_limits_are_those_of_the_format() -> None:
+    assert (Limits().max_chunks, Limits().max_total_values) == (2**20, 2**32)
+    assert (UNLIMITED.max_chunks, UNLIMITED.max_total_values) == (None, None)
+
+
+def test_a_container_says_what_it_is() -> None:
+    assert repr(Container.from_buffer(INDEXED)) == "<Container of 5001 bytes of bf16 in 11 chunks>"
 
 
 def test_a_file_is_read_by_its_descriptor_wherever_its_position_is(tmp_path: Path) -> None:

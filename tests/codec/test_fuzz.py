@@ -40,7 +40,7 @@ LIES = {
     "payload": ("decode_payloads", lambda *_, **__: [memoryview(b"x")] * 2),
     "container": ("verify_container", lambda *_, **__: iter(())),
     "index_frame": ("IndexFrame", None),
-    "zstd_frames": ("walk_frames", lambda _: []),
+    "zstd_frames": ("decompress_exactly", lambda *_: None),
     "runs": ("_FORMS", None),
 }
 

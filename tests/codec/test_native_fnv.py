@@ -43,6 +43,14 @@ def test_every_instruction_set_gives_the_same_fnv(size: int) -> None:
         assert fnv1a64_many([view, data, b"", data]) == [fnv1a64(d) for d in (data, data, b"", data)]
 
 
+@pytest.mark.usefixtures("instruction_set")
+def test_four_buffers_at_once_hash_like_one_at_a_time_on_every_instruction_set() -> None:
+    rng = random.Random(4)
+    for sizes in ((1, 1, 1, 1), (600, 700, 513, 2000), (5000, 5001, 4999, 5000), (3, 4000, 4000, 4000, 7, 9, 11, 2000)):
+        buffers = [rng.randbytes(size) for size in sizes]
+        assert fnv1a64_many(buffers) == [fnv1a64(data) for data in buffers]
+
+
 def test_the_portable_instruction_set_is_always_there() -> None:
     assert _native.instruction_sets()[0] == "portable"
 
