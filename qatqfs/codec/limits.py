@@ -34,17 +34,17 @@ class Limits:
         """Compare what a header claims with what a file of ``size`` bytes can hold, and with the limits.
 
         Raises:
-            InvalidContainer: there is no room for so many chunks.
+            InvalidContainer: there is no room for so many chunks, or in them for so many values.
             LimitExceeded: there are more of something than is allowed.
         """
         if header.chunk_count > (size - CONTAINER_HEADER_SIZE) // MIN_CHUNK_SIZE:
             raise InvalidContainer(f"{size} bytes have no room for {header.chunk_count} chunks")
-        if header.total_values > header.chunk_count * MAX_VALUES:
-            raise InvalidContainer(f"{header.chunk_count} chunks cannot hold {header.total_values} values")
         if self.max_chunks is not None and header.chunk_count > self.max_chunks:
             raise LimitExceeded("chunks in a container", header.chunk_count, self.max_chunks)
         if self.max_total_values is not None and header.total_values > self.max_total_values:
             raise LimitExceeded("values in a container", header.total_values, self.max_total_values)
+        if header.total_values > header.chunk_count * MAX_VALUES:
+            raise InvalidContainer(f"{header.chunk_count} chunks cannot hold {header.total_values} values")
 
 
 UNLIMITED = Limits(max_chunks=None, max_total_values=None)

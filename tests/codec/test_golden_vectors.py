@@ -67,6 +67,15 @@ def test_a_bad_vector_is_refused(entry: dict) -> None:
     check_bad((HERE / entry["name"]).read_bytes(), entry["kind"])
 
 
+@pytest.mark.parametrize("entry", MANIFEST["bad"], ids=lambda e: e["name"])
+def test_a_bad_vector_is_refused_with_an_error_of_the_right_class(entry: dict) -> None:
+    """One of those that the reference's command and its library give, or the one that its command hides."""
+    data = (HERE / entry["name"]).read_bytes()
+    with pytest.raises(QatcError) as caught:
+        decode_payload(data) if entry["kind"] == "qatq" else decode_container(data)
+    assert type(caught.value).__name__ in entry["classes"]
+
+
 @pytest.mark.parametrize("entry", [e for e in MANIFEST["bad"] if has_clear_reason(e)], ids=lambda e: e["name"])
 def test_a_bad_payload_is_refused_for_the_reason_the_reference_gives(entry: dict) -> None:
     with pytest.raises(QatcError) as caught:
