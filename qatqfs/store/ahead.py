@@ -85,10 +85,10 @@ class AheadEncoder:
         try:
             draft = entry.draft or self._begin(node, entry, path)
             while draft is not None and (stop := self._claim(node, entry, draft)):
-                payloads = self._payloads_of(entry, draft)
+                payloads = self._payloads_of(node, entry, draft)
                 fill(draft, stop, payloads, self._engine.executor, self._options.workers)
         except (OSError, QatcError) as err:
-            log.debug("encoding ahead of %r stops: %s", path, err)
+            log.debug("encoding ahead of %r stops: %s", path, str(err))  # err itself holds files open
             with node.lock:
                 entry.sequential_end = -1
                 lost, entry.draft = entry.draft, None
@@ -126,10 +126,12 @@ class AheadEncoder:
             draft.claimed = stop
             return stop
 
-    def _payloads_of(self, entry: StagingEntry, draft: Draft) -> Payloads:
+    def _payloads_of(self, node: Node, entry: StagingEntry, draft: Draft) -> Payloads:
         unit, dtype, level = draft.unit, draft.dtype, self._options.level
 
         def payloads(first: int, stop: int) -> list[bytes]:
+            if node.path is None or self._stopping:
+                raise SnapshotLost("nobody wants it any more")
             raw = memoryview(pread_exact(entry.data.number, (stop - first) * unit, first * unit))
             if len(raw) != (stop - first) * unit:
                 raise SnapshotLost("the file was cut")

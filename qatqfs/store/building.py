@@ -103,10 +103,20 @@ def payloads_of(snapshot: Snapshot, plan: Plan, level: Level, old: Draft | None,
             return old.payload(chunk)
         return None
 
+    zeros: list[bytes] = []
+
+    def known_or_hole(chunk: int) -> bytes | None:
+        payload = known(chunk)
+        if payload is None and snapshot.unit == plan.unit and chunk < total - 1 and snapshot.is_hole(chunk):
+            if not zeros:
+                zeros.append(encode_chunk(bytes(plan.unit), plan.dtype, level))
+            return zeros[0]
+        return payload
+
     def payloads(first: int, stop: int) -> list[bytes]:
         if snapshot.cancelled:
             raise SnapshotLost("the file was cut or removed")
-        found = [known(chunk) for chunk in range(first, stop)]
+        found = [known_or_hole(chunk) for chunk in range(first, stop)]
         result = []
         raw = memoryview(b"")
         for chunk, payload in enumerate(found, first):
@@ -143,6 +153,7 @@ def fill(draft: Draft, stop: int, payloads: Payloads, executor: Executor, worker
     finally:
         for future in running:
             future.cancel()
+        running.clear()  # an error in a future refers to this frame: no cycle that keeps files open
 
 
 def _append(draft: Draft, future: "Future[list[bytes]]") -> None:

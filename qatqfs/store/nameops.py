@@ -126,7 +126,12 @@ def _announce_loss(tree: Tree, entry: Entry) -> None:
     """Log that the last name of an entry is about to go; namespace lock held."""
     node = tree.nodes.get(entry.key)
     if node is not None and node.staging is not None and entry.st.st_nlink == 1:
-        node.staging.log_unlink()
+        try:
+            node.staging.log_unlink()
+        except OSError as err:
+            # On a full disk removing must work; without the record a crash would leave a copy in lost+found.
+            if err.errno != errno.ENOSPC:
+                raise
 
 
 def _after_loss(tree: Tree, entry: Entry) -> None:

@@ -80,7 +80,7 @@ class Recovery:
             entry.drop()
             return False
         if not state.current_boot:
-            entry.compact_log()
+            entry.renew_log()
         node.staging = entry
         with self._tree.lock:
             self._tree.nodes[node.key] = node

@@ -159,7 +159,7 @@ class Committer:
     def _report_failure(self, node: Node, err: Exception) -> None:
         self._statistics.add("commit_failures")
         name = os.fsdecode(node.path or b"(unlinked)")
-        log.error("%s: could not be committed and stays in staging: %s", name, err)
+        log.error("%s: could not be committed and stays in staging: %s", name, str(err))
 
     def sync(self, below: bytes = b"") -> None:
         """Return once everything written so far at or below a logical path is in containers.

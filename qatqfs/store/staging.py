@@ -98,6 +98,7 @@ class StagingEntry:
         self._view = View(ChunkMap(1, 0), None)
         self._base_identity: Identity | None = None
         self._redone_into: Identity | None = None
+        self._log_is_old = False
         self._low_unlogged = False
         self._path = b""
         self._anywhere = False
@@ -257,6 +258,19 @@ class StagingEntry:
             self._writer.valid(first, stop - first)
         self._writer.valid(chunks.base_chunks, OPEN_END)
 
+    def renew_log(self) -> None:
+        """Replace the log of an earlier boot by one of this boot, now or, on a full disk, before the next change.
+
+        Raises:
+            OSError: other than ENOSPC.
+        """
+        self._log_is_old = True
+        try:
+            self.compact_log()
+        except OSError as err:
+            if err.errno != errno.ENOSPC:
+                raise
+
     def compact_log(self) -> None:
         """Replace the log by one of the running boot that says the same in few records, durably; raises OSError."""
         assert self._base_identity is not None
@@ -287,6 +301,7 @@ class StagingEntry:
                 self._writer = previous
                 raise
             self._log_fd = log
+            self._log_is_old = False
             self._io.fsync_directory(where)
             self.synced = True
 
@@ -331,8 +346,7 @@ class StagingEntry:
         chunks = self._view.chunks
         unit = chunks.unit
         first, stop = offset // unit, chunks_of(end, unit)
-        if self._low_unlogged:
-            self._log_low()
+        self._settle_log()
         size = self.size
         self._reserve(max(size, end), first, stop, writing=len(data))
         self._announce(first, stop, offset)
@@ -390,8 +404,7 @@ class StagingEntry:
 
     def truncate(self, size: int) -> None:
         """Set the logical size in bytes, zeros where it grows; content lock held. Raises OSError."""
-        if self._low_unlogged:
-            self._log_low()
+        self._settle_log()
         before = self.size
         chunks = self._view.chunks
         if size > before:
@@ -407,6 +420,13 @@ class StagingEntry:
         self.sequential_end = min(self.sequential_end, size)
         self.ahead_end = min(self.ahead_end, size)
         self.area.space.lower(self.entry_id, worst_case(chunks.held_bytes(size), chunks_of(size, chunks.unit)))
+        if self._low_unlogged:
+            self._log_low()
+
+    def _settle_log(self) -> None:
+        """Write what the log has to say before anything else changes."""
+        if self._log_is_old:
+            self.compact_log()
         if self._low_unlogged:
             self._log_low()
 
@@ -434,8 +454,7 @@ class StagingEntry:
 
     def sync(self) -> None:
         """Make what was written so far survive a power cut; content lock held. Raises OSError."""
-        if self._low_unlogged:
-            self._log_low()
+        self._settle_log()
         if self._writer.length > _LONG_LOG:
             self.compact_log()
             return
