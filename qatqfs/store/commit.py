@@ -16,6 +16,7 @@ import errno
 import logging
 import os
 import stat
+import threading
 from concurrent.futures import Executor
 
 from qatqfs.codec import DType, QatcError
@@ -60,6 +61,8 @@ class CommitEngine:
         self._statistics = tree.context.reading.statistics
         self._lost_and_found = lost_and_found
         self.executor = executor
+        self._lock = threading.Lock()
+        self._unfinished: list[tuple[StagingEntry, bytes]] = []  # protected by _lock
 
     def commit(self, node: Node, *, exclusive: bool = False) -> bool:
         """Put what a node's content is now into its container.
@@ -114,20 +117,46 @@ class CommitEngine:
                 return False
         if in_place:
             return self._commit_in_place(node, entry, snapshot, draft)
-        if durable and placed:
-            self._tree.fsync_parent(placed)
         if whole:
-            entry.drop()
-            if entry.synced:  # or it would come back after a power cut, when others have been committed over this one
-                self._io.fsync_directory(entry.area.directory.number)
+            with self._lock:
+                self._unfinished.append((entry, placed or b"" if durable else b""))
             with self._tree.lock:
                 self._tree.forget_if_idle(node)
+            self.finish()
         else:
+            if durable and placed:
+                self._tree.fsync_parent(placed)
             with node.lock:
                 if node.staging is entry:
                     entry.release_space()
         self._statistics.add("commits")
         return True
+
+    def finish(self) -> None:
+        """Remove the entries that are done with, each once its container is sure to stay under its name.
+
+        Raises:
+            OSError: the first failure; what could not be removed is tried again with the next commit, or found to
+                be done with by recovery.
+        """
+        failure: OSError | None = None
+        with self._lock:  # throughout, so that whoever returns from here knows that his own entry is gone
+            waiting, self._unfinished = self._unfinished, []
+            for entry, path in waiting:
+                try:
+                    self._finish(entry, path)
+                except OSError as err:
+                    failure = failure or err
+                    self._unfinished.append((entry, path))
+        if failure is not None:
+            raise failure
+
+    def _finish(self, entry: StagingEntry, path: bytes) -> None:
+        if path:
+            self._tree.fsync_parent(path)
+        entry.drop()
+        if entry.synced:  # or a power cut might bring it back when others have been committed over this one
+            self._io.fsync_directory(entry.area.directory.number)
 
     # -- the container ---------------------------------------------------------------------------------
 
@@ -138,7 +167,8 @@ class CommitEngine:
             explicit = self.explicit_dtype(node, path)
             plan = make_plan(snapshot, old, path, explicit, self._options)
             draft = entry.draft = self._begin(entry, snapshot, plan, old, stale)
-            payloads = payloads_of(snapshot, plan, self._options.level, old, stale)
+            usable = old if old is not None and (old.dtype, old.unit) == (plan.dtype, plan.unit) else None
+            payloads = payloads_of(snapshot, plan, self._options.level, usable, stale)
             before = draft.count
             fill(draft, chunks_of(snapshot.size, plan.unit), payloads, self.executor, self._options.workers)
             info = draft.finish(snapshot.size)

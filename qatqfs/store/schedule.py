@@ -168,6 +168,10 @@ class Committer:
             OSError: the first failure, after all files were tried; staging is kept.
         """
         failure: OSError | None = None
+        try:
+            self._engine.finish()
+        except OSError as err:
+            failure = err
         for node in self._tree.dirty_nodes(below):
             try:
                 self.commit_now(node)
