@@ -103,13 +103,18 @@ class CommitEngine:
         copy_metadata(self._io, node.fd, draft.fd, entry.mtime_ns)
         if durable:
             self._io.fsync(draft.fd)
+        if entry.synced:
+            self._io.fdatasync(entry.data)  # so that little is left of that for when the locks are held
         with node.lock, self._tree.lock:
             if snapshot.cancelled or node.path is None:
                 return False
-            if os.fstat(node.fd.number).st_ctime_ns != changed_at:
+            synced_meanwhile = not durable and (entry.synced or node.durable)
+            durable = durable or synced_meanwhile
+            metadata_changed = os.fstat(node.fd.number).st_ctime_ns != changed_at
+            if metadata_changed:
                 copy_metadata(self._io, node.fd, draft.fd, entry.mtime_ns)
-                if durable:
-                    self._io.fsync(draft.fd)
+            if synced_meanwhile or (metadata_changed and durable):
+                self._io.fsync(draft.fd)
             whole = entry.size == snapshot.size and not snapshot.changed.held_bytes(1)
             in_place = self._has_other_names(node)
             placed = None if in_place else self._swap(node, entry, snapshot, draft, whole=whole)

@@ -223,6 +223,7 @@ class StagingEntry:
         with self._log_lock:
             self._writer.unlink()
             self._unlinked = True
+        self.area.space.lower(self.entry_id, 0)
 
     def log_intent(self, identity: Identity) -> None:
         """Record the container about to replace the base, durably if the entry is; raises OSError."""
@@ -448,7 +449,9 @@ class StagingEntry:
         chunks = self._view.chunks
         held = chunks.held_bytes(size, chunks.missing(first, stop))
         amount = worst_case(held, chunks_of(size, chunks.unit))
-        if self.draft is not None:
+        if self._unlinked:
+            amount = 0  # it is never going to be a container
+        elif self.draft is not None:
             amount = max(amount - self.draft.size, 0)
         self.area.space.reserve(self.entry_id, amount, writing, copies=copies)
 

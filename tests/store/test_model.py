@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import hypothesis.strategies as st
+import pytest
 from faults import FaultyIO, abandon
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, rule
@@ -226,6 +227,8 @@ class StoreMachine(RuleBasedStateMachine):
                 self.store.close(commit=False)
             shutil.rmtree(self.base)
 
+
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # threads are killed
 
 StoreMachine.TestCase.settings = settings(
     max_examples=int(os.environ.get("QATQFS_MODEL_EXAMPLES", "40")),

@@ -127,6 +127,15 @@ def test_a_sparse_file_reserves_what_was_written_and_not_its_size(disk: Path) ->
         assert store.statvfs().f_bavail * 4096 > 40 * MIB
 
 
+def test_an_unlinked_file_reserves_nothing_because_it_is_never_committed(disk: Path) -> None:
+    with Store(disk, OPTIONS) as store:
+        handle = store.create(b"x")
+        store.unlink(b"x")  # a placeholder without content
+        for i in range(50):
+            assert handle.write(os.urandom(MIB), i * MIB) == MIB
+        handle.close()
+
+
 def test_others_who_fill_the_disk_delay_a_commit_and_harm_nothing(disk: Path) -> None:
     with Store(disk, OPTIONS) as store:
         kept = os.urandom(2 * MIB)
