@@ -21,7 +21,7 @@ from qatqfs.store.node import Node
 from qatqfs.store.options import StoreOptions
 from qatqfs.store.snapshot import SnapshotLost
 from qatqfs.store.staging import StagingEntry
-from qatqfs.store.sysfile import pread_exact
+from qatqfs.store.sysfile import pread_exact, yield_to_others
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +66,7 @@ class AheadEncoder:
         self._waiting.put(node)
 
     def _run(self) -> None:
+        yield_to_others()
         while (node := self._waiting.get()) is not None:
             with self._lock:
                 self._queued.discard(node)

@@ -32,6 +32,7 @@ from qatqfs.store.recovery import Recovery
 from qatqfs.store.schedule import Committer
 from qatqfs.store.stagingarea import StagingArea
 from qatqfs.store.stats import Statistics
+from qatqfs.store.sysfile import yield_to_others
 from qatqfs.store.tree import Tree
 
 _BLOCK = 4096
@@ -81,7 +82,7 @@ class Store:
             staging = StagingArea(self._area.staging, io)
         workers = self.options.workers
         self._decoders = ThreadPoolExecutor(workers, thread_name_prefix="qatqfs-decode")
-        self._encoders = ThreadPoolExecutor(workers, thread_name_prefix="qatqfs-encode")
+        self._encoders = ThreadPoolExecutor(workers, thread_name_prefix="qatqfs-encode", initializer=yield_to_others)
         reading = ReadContext(
             cache=ChunkCache(self.options.cache_size, self.statistics),
             damage=DamageRegister(self.statistics),
