@@ -9,10 +9,12 @@ from crashes import CHUNK, History, Scenario, kill_everywhere, lose_power_everyw
 from qatqfs.store import Store, commit
 from qatqfs.store.sysfile import RENAME_EXCHANGE
 
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # threads are killed
+
 OLD = pattern(5 * CHUNK + 100, 1)
 OTHER = pattern(2 * CHUNK, 2)
 NEW = pattern(3 * CHUNK + 50, 3)
-POWER_SEEDS = 4
+POWER_SEEDS = int(os.environ.get("QATQFS_POWER_SEEDS", "3"))
 
 
 def nothing(store: Store, history: History) -> None:

@@ -7,9 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from faults import FaultyIO
 from strict_decoder import decode_container
 
 from qatqfs.store import Store, StoreOptions, staginglog
+from qatqfs.store.backingio import BackingIO
+from qatqfs.store.sysfile import Fd, Identity
 
 CHUNK = 4096
 OPTIONS = StoreOptions(chunk_size=CHUNK, idle_seconds=3600.0, workers=1)
@@ -279,3 +282,122 @@ def test_a_read_only_store_says_how_many_files_wait_and_touches_nothing(backing:
         assert store.recovered == 1
         assert read(store, b"x") == b""
     assert staged(backing) == before
+
+
+def patched_and_left_behind(backing: Path) -> bytes:
+    """A committed file of which one chunk was changed before the daemon died; returns its content."""
+    with reopen(backing) as store, store.create(b"x") as handle:
+        handle.write(DATA, 0)
+    die_after(backing, write_and_keep_open(b"x", b"patch", 100))
+    return DATA[:100] + b"patch" + DATA[105:]
+
+
+def test_what_goes_to_lost_and_found_is_completed_with_a_container_that_was_moved(backing: Path) -> None:
+    content = patched_and_left_behind(backing)
+    (backing / "deep/er").mkdir(parents=True)
+    (backing / "x.qatc").rename(backing / "deep/er/moved.qatc")
+    with reopen(backing) as store:
+        store.sync()
+        assert read(store, b"deep/er/moved") == DATA
+    (found,) = (backing / ".qatqfs/lost+found").iterdir()
+    assert decode_container(found.read_bytes()).raw == content
+
+
+def test_what_goes_to_lost_and_found_has_zeros_for_what_is_nowhere(
+    backing: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    content = patched_and_left_behind(backing)
+    (backing / "x.qatc").unlink()
+    with reopen(backing) as store:
+        store.sync()
+    (found,) = (backing / ".qatqfs/lost+found").iterdir()
+    assert decode_container(found.read_bytes()).raw == content[:CHUNK].ljust(len(content), b"\0")
+    assert "with zeros for what only that had" in caplog.text
+
+
+def test_a_rename_that_got_to_the_disk_without_its_record_is_found(
+    backing: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def work(store: Store) -> object:
+        handle = store.create(b"x")
+        handle.write(DATA, 0)
+        handle.fsync()
+        return handle
+
+    die_after(backing, work)
+    (backing / "d").mkdir()
+    (backing / "x.qatc").rename(backing / "d/y.qatc")
+    lose_power(monkeypatch)
+    with reopen(backing) as store:
+        assert read(store, b"d/y") == DATA
+        store.sync()
+    assert decode_container((backing / "d/y.qatc").read_bytes()).raw == DATA
+    assert list((backing / ".qatqfs/lost+found").iterdir()) == []
+
+
+def test_a_log_of_the_first_form_with_everything_copied_up_is_understood(backing: Path) -> None:
+    with reopen(backing) as store, store.create(b"x") as handle:
+        handle.write(DATA, 0)
+    identity = Identity.of(os.open(backing / "x.qatc", os.O_RDONLY))
+    staging = backing / ".qatqfs/staging"
+    content = b"changed" + DATA[7:] + b"and longer" * CHUNK
+    (staging / "e.data").write_bytes(content)
+    log = staginglog.LogWriter(
+        BackingIO(), Fd(os.open(staging / "e.log", os.O_RDWR | os.O_CREAT)), staginglog.current_boot_id()
+    )
+    log.base(staginglog.Base(identity, 2 * CHUNK))
+    log.path(b"x")
+    log.valid(0, -(-len(DATA) // (2 * CHUNK)))
+    with reopen(backing) as store:
+        assert read(store, b"x") == content
+        store.sync()
+    assert decode_container((backing / "x.qatc").read_bytes()).raw == content
+
+
+@pytest.mark.parametrize("power", [False, True])
+def test_a_log_that_grew_long_is_written_anew_by_a_sync_and_says_the_same(
+    backing: Path, power: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = bytearray(DATA)
+
+    def work(store: Store) -> object:
+        with store.create(b"x") as handle:
+            handle.write(DATA, 0)
+        store.sync()
+        handle = store.open(b"x", os.O_RDWR)
+        handle.truncate(2 * CHUNK + 5)
+        handle.truncate(3 * CHUNK)
+        store.rename(b"x", b"y")
+        for i in range(100):
+            handle.write(b"%d" % i, 10)
+            handle.fsync()
+        return handle
+
+    content[2 * CHUNK + 5 :] = bytes(CHUNK - 5)
+    content[10:12] = b"99"
+    monkeypatch.setattr("qatqfs.store.staging._LONG_LOG", 1000)
+    die_after(backing, work)
+    (log,) = (backing / ".qatqfs/staging").glob("*.log")
+    assert log.stat().st_size < 2000
+    if power:
+        lose_power(monkeypatch)
+    with reopen(backing) as store:
+        assert read(store, b"y") == content
+        store.sync()
+        assert read(store, b"y") == content
+
+
+def test_a_committed_entry_whose_removal_failed_is_removed_later(backing: Path) -> None:
+    io = FaultyIO()
+    with Store(backing, OPTIONS, io=io) as store:
+        handle = store.create(b"x")
+        handle.write(DATA, 0)
+        io.fail(5, "unlink", when=lambda args: args[1].endswith(b".log"))
+        with pytest.raises(OSError, match="Input/output error"):
+            store.sync()
+        assert decode_container((backing / "x.qatc").read_bytes()).raw == DATA
+        assert read(store, b"x") == DATA
+        io.heal()
+        store.sync()
+        assert staged(backing) == []
+        handle.close()
