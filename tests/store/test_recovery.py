@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from faults import FaultyIO
+from faults import FaultyIO, Killed, abandon
 from strict_decoder import decode_container
 
 from qatqfs.store import Store, StoreOptions, staginglog
@@ -401,3 +401,24 @@ def test_a_committed_entry_whose_removal_failed_is_removed_later(backing: Path) 
         store.sync()
         assert staged(backing) == []
         handle.close()
+
+
+def test_what_a_cut_took_does_not_come_back_when_the_kill_came_before_its_record(backing: Path) -> None:
+    with reopen(backing) as store, store.create(b"x") as handle:
+        handle.write(DATA, 0)
+    io = FaultyIO()
+    store = Store(backing, OPTIONS, io=io)
+    handle = store.open(b"x", os.O_RDWR)
+    handle.write(b"x", 2 * CHUNK)
+    io.after = lambda number, name, args: io.die() if name == "ftruncate" else None
+    with pytest.raises(Killed):
+        handle.truncate(10)
+    abandon(store, io)
+    for _ in range(2):  # the second time what the first recovery found has to be in the log
+        io = FaultyIO()
+        store = Store(backing, OPTIONS, io=io)
+        assert read(store, b"x")[:10] == DATA[:10]
+        handle = store.open(b"x", os.O_RDWR)
+        handle.truncate(len(DATA))
+        assert read(store, b"x") == DATA[:10].ljust(len(DATA), b"\0")
+        abandon(store, io)
