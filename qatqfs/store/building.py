@@ -153,9 +153,13 @@ def fill(draft: Draft, stop: int, payloads: Payloads, executor: Executor, worker
     finally:
         for future in running:
             future.cancel()
-        running.clear()  # an error in a future refers to this frame: no cycle that keeps files open
+        running.clear()
 
 
 def _append(draft: Draft, future: "Future[list[bytes]]") -> None:
-    for payload in future.result():
+    try:
+        payloads = future.result()
+    finally:
+        del future  # its error refers to this frame: without the cycle nothing keeps files open
+    for payload in payloads:
         draft.append(payload)

@@ -98,17 +98,17 @@ class CommitEngine:
     def _commit(self, node: Node, entry: StagingEntry, snapshot: Snapshot, stale: set[int], path: bytes) -> bool:
         draft = self._complete(node, entry, snapshot, stale, path)
         replaces_content = os.fstat(node.fd.number).st_size > _EMPTY_CONTAINER_SIZE
-        durable = entry.synced or node.durable or replaces_content
+        durable = entry.log.synced or node.durable or replaces_content
         changed_at = os.fstat(node.fd.number).st_ctime_ns
         copy_metadata(self._io, node.fd, draft.fd, entry.mtime_ns)
         if durable:
             self._io.fsync(draft.fd)
-        if entry.synced:
+        if entry.log.synced:
             self._io.fdatasync(entry.data)  # so that little is left of that for when the locks are held
         with node.lock, self._tree.lock:
             if snapshot.cancelled or node.path is None:
                 return False
-            synced_meanwhile = not durable and (entry.synced or node.durable)
+            synced_meanwhile = not durable and (entry.log.synced or node.durable)
             durable = durable or synced_meanwhile
             metadata_changed = os.fstat(node.fd.number).st_ctime_ns != changed_at
             if metadata_changed:
@@ -160,7 +160,7 @@ class CommitEngine:
         if path:
             self._tree.fsync_parent(path)
         entry.drop()
-        if entry.synced:  # or a power cut might bring it back when others have been committed over this one
+        if entry.log.synced:  # or a power cut might bring it back when others have been committed over this one
             self._io.fsync_directory(entry.area.directory.number)
 
     # -- the container ---------------------------------------------------------------------------------
@@ -263,9 +263,9 @@ class CommitEngine:
             chunks = entry.map_over(snapshot.size)
             try:
                 if whole:
-                    entry.log_intent(identity)
+                    entry.log.intent(identity)
                 else:
-                    entry.log_partial_intent(identity, chunks)
+                    entry.log.partial_intent(identity, chunks, entry.data)
                 if target is None:
                     self._to_lost_and_found(node, entry, draft)
                     node.path = None
@@ -273,7 +273,7 @@ class CommitEngine:
                     self._io.rename(entry.area.directory.number, draft.name, target[0], target[1])
             except OSError:
                 with contextlib.suppress(OSError):
-                    entry.log_anew()
+                    entry.log.held(entry.view.chunks)
                 raise
         entry.draft = None
         node.replaced(draft.fd, key_of(os.fstat(draft.fd.number)), container, durable=False)

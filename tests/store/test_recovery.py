@@ -14,6 +14,8 @@ from qatqfs.store import Store, StoreOptions, staginglog
 from qatqfs.store.backingio import BackingIO
 from qatqfs.store.sysfile import Fd, Identity
 
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # threads are killed
+
 CHUNK = 4096
 OPTIONS = StoreOptions(chunk_size=CHUNK, idle_seconds=3600.0, workers=1)
 DATA = bytes(range(256)) * 50
@@ -127,7 +129,7 @@ def test_a_kill_between_the_logged_and_the_real_rename_loses_nothing(backing: Pa
         kept = write_and_keep_open(b"x")(store)
         node = next(iter(store.tree.nodes.values()))
         assert node.staging is not None
-        node.staging.log_path(b"elsewhere")
+        node.staging.log.path(b"elsewhere")
         return kept
 
     die_after(backing, work)
@@ -141,7 +143,7 @@ def test_a_kill_between_the_logged_and_the_real_unlink_loses_nothing(backing: Pa
         kept = write_and_keep_open(b"x")(store)
         node = next(iter(store.tree.nodes.values()))
         assert node.staging is not None
-        node.staging.log_unlink()
+        node.staging.log.unlink()
         return kept
 
     die_after(backing, work)
@@ -375,7 +377,7 @@ def test_a_log_that_grew_long_is_written_anew_by_a_sync_and_says_the_same(
 
     content[2 * CHUNK + 5 :] = bytes(CHUNK - 5)
     content[10:12] = b"99"
-    monkeypatch.setattr("qatqfs.store.staging._LONG_LOG", 1000)
+    monkeypatch.setattr("qatqfs.store.entrylog._LONG_LOG", 1000)
     die_after(backing, work)
     (log,) = (backing / ".qatqfs/staging").glob("*.log")
     assert log.stat().st_size < 2000
