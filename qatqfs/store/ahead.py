@@ -12,7 +12,7 @@ import queue
 import threading
 
 from qatqfs.codec import MAX_CHUNKS, QatcError
-from qatqfs.store.building import Payloads, fill
+from qatqfs.store.building import Payloads, fill, note_encoded
 from qatqfs.store.commit import CommitEngine
 from qatqfs.store.draft import Draft
 from qatqfs.store.dtypechoice import choose_dtype
@@ -136,6 +136,9 @@ class AheadEncoder:
             raw = memoryview(pread_exact(entry.data.number, (stop - first) * unit, first * unit))
             if len(raw) != (stop - first) * unit:
                 raise SnapshotLost("the file was cut")
-            return [encode_chunk(raw[i : i + unit], dtype, level) for i in range(0, len(raw), unit)]
+            result = [encode_chunk(raw[i : i + unit], dtype, level) for i in range(0, len(raw), unit)]
+            for payload in result:
+                note_encoded(self._engine.statistics, unit, payload)
+            return result
 
         return payloads

@@ -52,13 +52,14 @@ class CommitEngine:
 
     Attributes:
         executor: as given.
+        statistics: of the store.
     """
 
     def __init__(self, tree: Tree, lost_and_found: Fd, executor: Executor) -> None:
         self._tree = tree
         self._options = tree.context.options
         self._io = tree.context.io
-        self._statistics = tree.context.reading.statistics
+        self.statistics = tree.context.reading.statistics
         self._lost_and_found = lost_and_found
         self.executor = executor
         self._lock = threading.Lock()
@@ -134,7 +135,7 @@ class CommitEngine:
             with node.lock:
                 if node.staging is entry:
                     entry.release_space()
-        self._statistics.add("commits")
+        self.statistics.add("commits")
         return True
 
     def finish(self) -> None:
@@ -173,18 +174,14 @@ class CommitEngine:
             plan = make_plan(snapshot, old, path, explicit, self._options)
             draft = entry.draft = self._begin(entry, snapshot, plan, old, stale)
             usable = old if old is not None and (old.dtype, old.unit) == (plan.dtype, plan.unit) else None
-            payloads = payloads_of(snapshot, plan, self._options.level, usable, stale)
-            before = draft.count
+            payloads = payloads_of(snapshot, plan, self._options.level, usable, stale, self.statistics)
             fill(draft, chunks_of(snapshot.size, plan.unit), payloads, self.executor, self._options.workers)
-            info = draft.finish(snapshot.size)
+            draft.finish(snapshot.size)
         except QatcError as err:
             raise OSError(errno.EFBIG, str(err)) from err
         finally:
             if old is not None and old is not entry.draft:
                 old.discard()
-        self._statistics.add("chunks_encoded", info.chunk_count - before)
-        self._statistics.add("encoded_raw_bytes", snapshot.size)
-        self._statistics.add("encoded_stored_bytes", info.size)
         return draft
 
     def _begin(self, entry: StagingEntry, snapshot: Snapshot, plan: Plan, old: Draft | None, stale: set[int]) -> Draft:
@@ -242,7 +239,7 @@ class CommitEngine:
             commit_in_place(self._tree, node, entry, draft)
         with self._tree.lock:
             self._tree.forget_if_idle(node)
-        self._statistics.add("commits")
+        self.statistics.add("commits")
         return True
 
     def _swap(self, node: Node, entry: StagingEntry, snapshot: Snapshot, draft: Draft, *, whole: bool) -> bytes | None:
@@ -300,7 +297,7 @@ class CommitEngine:
         name = names.container_name(names.split(node.path)[1][:180] + b"." + entry.entry_id)
         self._io.rename(entry.area.directory.number, draft.name, self._lost_and_found.number, name)
         self._io.fsync_directory(self._lost_and_found.number)
-        self._statistics.add("lost_files")
+        self.statistics.add("lost_files")
         log.error(
             "%s: was replaced or removed in the backing directory while it had uncommitted content;"
             " what was written through the mount is kept as %s",
