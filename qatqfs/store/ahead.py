@@ -81,8 +81,9 @@ class AheadEncoder:
     def _advance(self, node: Node) -> None:
         with node.lock:
             entry, path = node.staging, node.path
-        if entry is None or path is None:
-            return
+            # What builds on a container has not all of its content in the data file.
+            if entry is None or path is None or entry.view.chunks.base_chunks or entry.sequential_end <= 0:
+                return
         try:
             draft = entry.draft or self._begin(node, entry, path)
             while draft is not None and (stop := self._claim(node, entry, draft)):

@@ -401,6 +401,7 @@ class StagingEntry:
             redone_into: it is a redo file, about to be copied into this inode.
         """
         self.log.rebased(identity, redone_into)
+        self.sequential_end = -1  # nothing is encoded ahead of what builds on a container
         self._view = View(chunks, base)
         size = self.size
         amount = worst_case(chunks.held_bytes(size), chunks_of(size, chunks.unit))

@@ -438,6 +438,33 @@ def test_what_was_encoded_ahead_and_changed_since_is_encoded_again(
     assert list((backing / ".qatqfs/staging").iterdir()) == []
 
 
+def test_nothing_is_encoded_ahead_of_a_file_that_builds_on_a_container(
+    eager: Store, backing: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = bytearray(content(90 * CHUNK))
+    handle = eager.create(b"x.bf16")
+    write_sequentially(handle, data)
+    real = commit.copy_metadata
+
+    def write_meanwhile(*args) -> None:
+        monkeypatch.setattr(commit, "copy_metadata", real)
+        handle.write(b"meanwhile", 5)  # so that the file stays dirty, most of its data file punched out
+        real(*args)
+
+    monkeypatch.setattr(commit, "copy_metadata", write_meanwhile)
+    eager.sync()
+    data[5:14] = b"meanwhile"
+    assert handle.node.dirty
+    assert eager._ahead is not None
+    eager._ahead.advanced(handle.node)  # as from a write just before the commit
+    time.sleep(0.2)
+    assert handle.node.staging.draft is None
+    write_sequentially(handle, data)
+    eager.sync()
+    assert raw(backing / "x.bf16.qatc") == data
+    handle.close()
+
+
 @pytest.mark.parametrize("size", [0, 10, 40 * CHUNK, 40 * CHUNK + 1])
 def test_cutting_what_was_encoded_ahead(eager: Store, backing: Path, size: int) -> None:
     data = content(90 * CHUNK)
