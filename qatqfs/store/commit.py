@@ -83,6 +83,10 @@ class CommitEngine:
                 entry, path = node.staging, node.path
                 if entry is None or path is None:
                     return True
+            self.finish()  # an entry of this very file must be gone before its container is replaced again
+            with node.lock:
+                if node.staging is not entry:
+                    return False
                 snapshot = entry.freeze()
                 stale = set(entry.draft.stale) if entry.draft is not None else set()
             try:
@@ -189,12 +193,15 @@ class CommitEngine:
         total = chunks_of(snapshot.size, plan.unit)
         if old is not None and (old.dtype, old.unit) == (plan.dtype, plan.unit) and plan.base is None:
             sound = min(min(stale, default=old.count), old.count, total)
-            if sound == min(old.count, total) or stale.issuperset(range(sound, old.count)):
+            rest = range(sound, min(old.count, total))
+            if not rest or stale.issuperset(rest) or not entry.area.space.has_room(old.size):
                 old.rewind(sound)
                 return old
             draft = self.new_draft(entry, plan.dtype, plan.unit)
             draft.take_prefix(*old.prefix(sound))
             return draft
+        if old is not None:
+            self._discard(entry)  # before another one takes its space
         draft = self.new_draft(entry, plan.dtype, plan.unit)
         if plan.base is not None:
             index = plan.base.container.index

@@ -5,6 +5,7 @@ whole, application data, VALID, reply. The logical size and mtime are the data f
 change is needed.
 """
 
+import contextlib
 import errno
 import os
 
@@ -345,9 +346,8 @@ class StagingEntry:
         amount = worst_case(held, chunks_of(size, chunks.unit))
         if self.log.unlinked:
             amount = 0  # it is never going to be a container
-        elif self.draft is not None:
-            amount = max(amount - self.draft.size, 0)
-        self.area.space.reserve(self.entry_id, amount, writing, copies=copies)
+        done = min(self.draft.size, amount) if self.draft is not None else 0
+        self.area.space.reserve(self.entry_id, amount, writing, done=done, copies=copies)
 
     def sync(self) -> None:
         """Make what was written so far survive a power cut; content lock held. Raises OSError."""
@@ -408,12 +408,13 @@ class StagingEntry:
         self.area.space.charge(self.entry_id, amount, base.stored_size)
 
     def release_space(self) -> None:
-        """Give back the space of chunks that the base has by now; content lock held. Raises OSError."""
+        """Give back the space of chunks that the base has by now, where that is possible; content lock held."""
         chunks = self._view.chunks
         chunk = 0
         for first, stop in (*chunks.runs(0, chunks.base_chunks), (chunks.base_chunks, chunks.base_chunks)):
             if chunk < first:
-                self._io.punch(self.data, chunk * chunks.unit, (first - chunk) * chunks.unit)
+                with contextlib.suppress(OSError):  # nothing depends on it
+                    self._io.punch(self.data, chunk * chunks.unit, (first - chunk) * chunks.unit)
             chunk = stop
 
     def drop(self) -> None:

@@ -424,3 +424,39 @@ def test_what_a_cut_took_does_not_come_back_when_the_kill_came_before_its_record
         handle.truncate(len(DATA))
         assert read(store, b"x") == DATA[:10].ljust(len(DATA), b"\0")
         abandon(store, io)
+
+
+def test_what_builds_on_a_container_that_cannot_be_read_waits_for_better_days(
+    backing: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = patched_and_left_behind(backing)
+
+    def unreadable(*args: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("qatqfs.store.containerfile.pread_exact", unreadable)
+        with reopen(backing) as store:
+            assert store.recovered == 0
+    assert [name.rpartition(".")[2] for name in staged(backing)] == ["data", "log"]
+    with reopen(backing) as store:
+        assert read(store, b"x") == content
+
+
+def test_a_committed_entry_is_removed_before_its_file_is_committed_again(backing: Path) -> None:
+    io = FaultyIO()
+    store = Store(backing, OPTIONS, io=io)
+    handle = store.create(b"x")
+    handle.write(DATA, 0)
+    io.fail(5, "unlink", when=lambda args: args[1].endswith(b".log"))
+    with pytest.raises(OSError, match="Input/output error"):
+        store.sync()
+    handle.write(b"again", 0)
+    with pytest.raises(OSError, match="Input/output error"):
+        store.sync()
+    abandon(store, io)
+    with reopen(backing) as store:
+        assert read(store, b"x") == b"again" + DATA[5:]
+        store.sync()
+    assert list((backing / ".qatqfs/lost+found").iterdir()) == []
+    assert staged(backing) == []
