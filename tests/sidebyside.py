@@ -4,10 +4,13 @@ The plain one is on the filesystem that BACKING is on, which makes it the oracle
 directory is what programs expect of the mount.
 """
 
+import contextlib
 import errno
 import os
 import pickle
-from collections.abc import Callable, Sequence
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -85,3 +88,20 @@ def as_user(user: int, group: int, groups: Sequence[int], directory: Path, work:
     if isinstance(result, Failed):
         raise OSError(getattr(errno, result.errno), result.errno)
     return result
+
+
+@contextlib.contextmanager
+def opened(path: Path, flags: int, mode: int = 0o644) -> Iterator[int]:
+    """A file descriptor for a while."""
+    fd = os.open(path, flags, mode)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def python(code: str, *arguments: object) -> subprocess.Popen[str]:
+    """Start another Python process, with pipes to and from it."""
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, arguments)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )

@@ -1,5 +1,6 @@
 """Request handlers for names: lookup, mkdir, mknod, symlink, link, unlink, rmdir, rename, forget."""
 
+import contextlib
 import dataclasses
 import errno
 import os
@@ -141,7 +142,8 @@ class NameOperations(Adapter):
         """Keep the attributes of a directory that is about to be removed, for those who are in it; lock held."""
         inode = directory.children.get(name)
         if inode is not None and stat.S_ISDIR(inode.file_type):
-            inode.removed = dataclasses.replace(self.store.stat(self.inodes.path(inode)), nlink=0)
+            with contextlib.suppress(OSError):  # gone from BACKING itself
+                inode.removed = dataclasses.replace(self.store.stat(self.inodes.path(inode)), nlink=0)
 
     @handler
     async def rename(

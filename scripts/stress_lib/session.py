@@ -127,6 +127,8 @@ class _Session:
             failures += self._shared()
             if any((self._mount.backing / ".qatqfs" / "staging").iterdir()):
                 failures.append("staging is not empty after a remount")
+            if any((self._mount.backing / ".qatqfs" / "lost+found").iterdir()):
+                failures.append("lost+found is not empty, although nobody else was at the backing directory")
             failures += [line for line in self._mount.log.read_text().splitlines() if _is_alarming(line)]
         return Result(
             operations=sum(report.operations for report in self.reports),

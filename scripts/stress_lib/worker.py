@@ -5,15 +5,15 @@ under way may have happened or not, or a write in part, and everything before it
 worker goes on in a new directory; the old one is compared again at the end of the run.
 """
 
-import contextlib
 import json
 import os
 import time
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.synchronize import Event
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from stress_lib.generator import Generator
 from stress_lib.pair import Difference, Pair
@@ -24,6 +24,7 @@ _WRITES = ("write", "pwrite", "map_store")
 _SHARED_EVERY = 20
 _RECORD_SIZE = 64
 Snapshot = dict[str, Any]
+R = TypeVar("R")
 
 
 class Counter(Protocol):
@@ -125,11 +126,10 @@ class Worker:
                 self._report.failure = str(failure)
                 self._report.trace = pair.trace
                 return
-        with contextlib.suppress(Interrupted):
-            failure = self._leave(pair)
-            if failure is not None:
-                self._report.failure = str(failure)
-                self._report.trace = pair.trace
+        failure = self._leave(pair)
+        if failure is not None:
+            self._report.failure = str(failure)
+            self._report.trace = pair.trace
 
     # -- the own directory -----------------------------------------------------------------------------
 
@@ -155,14 +155,11 @@ class Worker:
         pair.plain.apply(operation)
         after, new_contents = pair.plain.snapshot(), pair.plain.contents()
         pair.close()
-        self._wait_for_mount()
-        found = pair.here.snapshot()
+        found, found_contents = self._look(lambda: (pair.here.snapshot(), pair.here.contents()))
         if found != after and (_acknowledged(operation, here) or found != before):
             torn = operation[0] in _WRITES and not _acknowledged(operation, here)
             if not (
-                torn
-                and _is_mixture(pair.here.contents(), contents, new_contents)
-                and _same_but_content(found, before, after)
+                torn and _is_mixture(found_contents, contents, new_contents) and _same_but_content(found, before, after)
             ):
                 expected = {"before": _differing(before, found), "after": _differing(after, found)}
                 return Difference([*operation, "killed, outcome", *here], found, expected)
@@ -172,17 +169,22 @@ class Worker:
     def _leave(self, pair: Pair) -> Difference | None:
         """Compare a directory for the last time before going elsewhere."""
         pair.close()
-        try:
-            difference = pair.compare_all()
-        except OSError:
-            if not self._killed():
-                raise
-            difference = None
-        if self._killed():  # what was seen of the mount may be half of it
-            self._wait_for_mount()
-            difference = pair.compare_all()
+        difference = self._look(pair.compare_all)
         self._report.snapshots[pair.here.root.name] = pair.plain.snapshot()
         return difference
+
+    def _look(self, work: Callable[[], R]) -> R:
+        """Look at the mount until no kill comes between: what is seen of a dying mount may be half of it."""
+        while True:
+            self._wait_for_mount()
+            try:
+                found = work()
+            except OSError:
+                if not self._killed():
+                    raise
+                continue
+            if not self._killed():
+                return found
 
     # -- the directory of all --------------------------------------------------------------------------
 

@@ -345,6 +345,16 @@ def test_a_file_that_appears_and_disappears_in_backing_is_noticed(tmp_path: Path
         assert errno_of((mount.path / "x").read_bytes) == "ENOENT"
 
 
+def test_renaming_over_a_directory_that_is_gone_from_backing_works(tmp_path: Path) -> None:
+    with mounted(tmp_path) as mount:
+        (mount.path / "gone").mkdir()
+        (mount.path / "d").mkdir()
+        (mount.path / "d" / "x").write_bytes(b"content")
+        (mount.backing / "gone").rmdir()
+        (mount.path / "d").rename(mount.path / "gone")
+        assert (mount.path / "gone" / "x").read_bytes() == b"content"
+
+
 def is_alive(mount: Mounted) -> bool:
     return mount.process is not None and mount.process.poll() is None
 

@@ -135,6 +135,7 @@ def model(mount: StressMount, plain: Path, *, links: bool) -> Callable[[], RuleB
         def teardown(self) -> None:
             self.pair.close()
             self.expect_no(self.pair.compare_all())
+            assert not os.listdir(mount.backing / ".qatqfs" / "lost+found"), "nobody else was at BACKING"
 
     return Model
 

@@ -288,6 +288,27 @@ def test_an_access_acl_is_enforced(pair: SideBySide) -> None:
     assert pair.both_as(OTHER, work)[0] != 0
 
 
+@root_only
+@pytest.mark.parametrize("groups", [(), (GROUP,)], ids=["stranger", "member"])
+def test_setting_an_acl_of_a_file_of_another_group_clears_its_set_group_id_bit(
+    pair: SideBySide, groups: tuple[int, ...]
+) -> None:
+    def prepare(directory: Path) -> None:
+        for name in ("file", "directory"):
+            (directory / name).touch() if name == "file" else (directory / name).mkdir()
+            os.chown(directory / name, STRANGER, GROUP)
+            os.chmod(directory / name, 0o6775)
+
+    def work(directory: Path) -> object:
+        for name in ("file", "directory"):
+            os.setxattr(directory / name, ACCESS, FOR_STRANGER)
+        return [mode_of(directory / name) for name in ("file", "directory")]
+
+    pair.both(prepare)
+    found = pair.both_as(STRANGER, work, groups=groups)
+    assert bool(int(found[0], 8) & stat.S_ISGID) == bool(groups)
+
+
 def test_a_default_acl_is_inherited_by_files_and_directories(pair: SideBySide) -> None:
     def work(directory: Path) -> object:
         os.setxattr(directory, DEFAULT, FOR_STRANGER)
