@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "_fnv.h"
+#include "_stats.h"
 
 #define RELEASE_GIL_ABOVE 4096 /* bytes; below it the work is shorter than a hand-over of the GIL */
 
@@ -268,6 +269,74 @@ static PyObject *py_decode_packed_runs(PyObject *module, PyObject *args)
     return PyBool_FromLong(ok);
 }
 
+/* ---- single bytes coded, and statistics ---------------------------------------------------------------------------------------- */
+
+static PyObject *py_code_plane(PyObject *module, PyObject *arg)
+{
+    Py_buffer data;
+    plane_stats stats = {0};
+    PyObject *ends = NULL, *frame = NULL;
+    (void)module;
+    if (PyObject_GetBuffer(arg, &data, PyBUF_SIMPLE) < 0)
+        return NULL;
+    size_t size = (size_t)data.len;
+    if (size == 0 || size > UINT32_MAX) {
+        PyErr_SetString(PyExc_ValueError, "a plane has 1 to 2**32 - 1 bytes");
+        goto done;
+    }
+    stats.frame = PyMem_RawMalloc(stats_frame_room(size));
+    stats.ends = PyMem_RawMalloc((size / STATS_UNIT + 1) * sizeof *stats.ends);
+    if (stats.frame == NULL || stats.ends == NULL) {
+        PyErr_NoMemory();
+        goto done;
+    }
+    Py_BEGIN_ALLOW_THREADS
+    stats_of_plane(data.buf, size, &stats);
+    Py_END_ALLOW_THREADS
+    frame = PyBytes_FromStringAndSize((const char *)stats.frame, (Py_ssize_t)stats.frame_size);
+    ends = frame == NULL ? NULL : PyList_New((Py_ssize_t)stats.block_count);
+    for (size_t i = 0; ends != NULL && i < stats.block_count; i++) {
+        PyObject *end = PyLong_FromUnsignedLong(stats.ends[i]);
+        if (end == NULL)
+            Py_CLEAR(ends);
+        else
+            PyList_SET_ITEM(ends, (Py_ssize_t)i, end);
+    }
+done:
+    PyMem_RawFree(stats.frame);
+    PyMem_RawFree(stats.ends);
+    PyBuffer_Release(&data);
+    if (ends == NULL) {
+        Py_XDECREF(frame);
+        return NULL;
+    }
+    return Py_BuildValue("(NdddN)", frame, stats.equal, stats.chance, stats.repeats, ends);
+}
+
+static PyObject *py_equal_at_lags(PyObject *module, PyObject *args)
+{
+    Py_buffer data;
+    Py_ssize_t lags;
+    (void)module;
+    if (!PyArg_ParseTuple(args, "y*n", &data, &lags))
+        return NULL;
+    PyObject *counts = NULL;
+    if (lags < 0 || lags > data.len) {
+        PyErr_SetString(PyExc_ValueError, "more lags than there are bytes");
+    } else if ((counts = PyBytes_FromStringAndSize(NULL, (lags + 1) * 4)) != NULL) {
+        char *to = PyBytes_AS_STRING(counts);
+        Py_BEGIN_ALLOW_THREADS
+        for (Py_ssize_t lag = 0; lag <= lags; lag++) {
+            const uint8_t *start = (const uint8_t *)data.buf + (lags - lag);
+            uint32_t count = (uint32_t)stats_equal_at(start, (size_t)(data.len - (lags - lag)), (size_t)lag);
+            memcpy(to + 4 * lag, &count, 4);
+        }
+        Py_END_ALLOW_THREADS
+    }
+    PyBuffer_Release(&data);
+    return counts;
+}
+
 static PyMethodDef methods[] = {
     {"fnv1a64", (PyCFunction)(void (*)(void))py_fnv1a64, METH_VARARGS | METH_KEYWORDS,
      "fnv1a64(data, state=offset_basis) -> int"},
@@ -278,6 +347,10 @@ static PyMethodDef methods[] = {
     {"merge_planes", py_merge_planes, METH_VARARGS, "merge_planes(planes, raw, width)"},
     {"decode_runs", py_decode_runs, METH_VARARGS, "decode_runs(data, out, unit, max_token) -> bool"},
     {"decode_packed_runs", py_decode_packed_runs, METH_VARARGS, "decode_packed_runs(data, out) -> bool"},
+    {"code_plane", py_code_plane, METH_O,
+     "code_plane(plane) -> (frame, empty for noise; equal, chance, repeats; ends of blocks)"},
+    {"equal_at_lags", py_equal_at_lags, METH_VARARGS,
+     "equal_at_lags(data, lags) -> for lags 0 to lags, a native u32: how many of data[lags:] equal the byte a lag before"},
     {NULL, NULL, 0, NULL},
 };
 
@@ -297,5 +370,6 @@ static struct PyModuleDef definition = {
 PyMODINIT_FUNC PyInit__native(void)
 {
     fnv_init();
+    huffman_init();
     return PyModuleDef_Init(&definition);
 }

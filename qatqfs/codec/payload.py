@@ -24,7 +24,7 @@ from qatqfs.codec.errors import (
 )
 from qatqfs.codec.level import Level
 from qatqfs.codec.planes import swap_elements
-from qatqfs.codec.search import encode_smallest
+from qatqfs.codec.search import Memory, encode_smallest
 from qatqfs.codec.strategies import STRATEGIES
 
 PAYLOAD_MAGIC = b"QATQ"
@@ -193,6 +193,7 @@ def encode_payload(
     level: Level = Level.BALANCED,
     appendable: bool = False,
     strategy: int | None = None,
+    memory: Memory | None = None,
 ) -> bytes:
     """Encode raw values as one exact payload.
 
@@ -203,6 +204,7 @@ def encode_payload(
         appendable: choose among strategies 7 to 10 only, whose data ends in zstd frames, so that a skippable
             frame may be appended to the payload.
         strategy: force this one.
+        memory: of the stream that the values are a chunk of; it makes the search shorter.
 
     Returns:
         The payload.
@@ -217,7 +219,7 @@ def encode_payload(
     count = len(values) // dtype.width
     if count > MAX_VALUES:
         raise ValueError(f"{count} values are too many for one payload, at most {MAX_VALUES} are allowed")
-    chosen, data = encode_smallest(values, dtype, level, appendable=appendable, strategy=strategy)
+    chosen, data = encode_smallest(values, dtype, level, appendable=appendable, strategy=strategy, memory=memory)
     checksum = values_checksum(values, dtype)
     header = _HEADER.pack(PAYLOAD_MAGIC, _VERSION, EXACT_MODE, 0, count, _UNUSED_SCALE_BITS, checksum)
     return b"".join((header, _BODY_MAGIC, bytes([chosen]), dtype.wire, data))

@@ -1,29 +1,90 @@
 """Which strategy holds some values in the fewest bytes.
 
-Byte planes in zstd frames (7) win on nearly all tensors, so the others are tried where a sample says that they
-might: differences (8) on smooth f32, the adjacent XOR (9) on sorted or slowly changing 16-bit values. What no
-strategy makes smaller stays raw bits (1), unless an index frame has to be appended.
+Byte planes in zstd frames (7) win on nearly all tensors. Others are a filter before the same frames: differences
+(8) on smooth f32, the XOR with the element before (9) or with the one a row before (10) on 16-bit values that
+change slowly. What a filter gives is seen on a sample of the filtered values, so that hardly any value is
+compressed twice; :mod:`planecoder` looks after the planes. Run lengths (2 to 6) may win where next to nothing is
+left, as they have no frame headers, and what no strategy makes smaller stays raw bits (1), unless an index frame
+has to be appended.
+
+``FAST`` takes no filter, ``BALANCED`` the one that wins on the sample, ``SMALL`` tries on all values what the sample
+does not rule out. A :class:`Memory` carries over from chunk to chunk what was found.
 """
+
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from qatqfs.codec.buffers import Bytes
+from qatqfs.codec.buffers import Bytes, scratch
 from qatqfs.codec.dtypes import DType
+from qatqfs.codec.lessons import Lessons
 from qatqfs.codec.level import Level
-from qatqfs.codec.strategies import STRATEGIES
+from qatqfs.codec.planecoder import Way, encode_planes
+from qatqfs.codec.planes import split_planes
+from qatqfs.codec.strategies import STRATEGIES, zstdplanes
+from qatqfs.codec.stride import infer_stride
 
-_RAW_BITS, _BLOCKS, _PLANES, _DIFFERENCES, _ADJACENT = 1, 5, 7, 8, 9
-_FILTERED = {DType.F32: _DIFFERENCES, DType.F16: _ADJACENT, DType.BF16: _ADJACENT}
+_PREDICTOR, _RAW_BITS, _PLANES, _DIFFERENCES, _ADJACENT, _STRIDED = 0, 1, 7, 8, 9, 10
+_RUN_LENGTHS = (2, 3, 4, 5, 6)
 _SAMPLE_PARTS = 4
 _SAMPLE_PART_BYTES = 4096
 _TINY_BYTES = 1024
-"""Up to here the headers of zstd frames weigh, so that simpler strategies may win."""
+"""Up to here the headers of zstd frames weigh, so that every strategy is tried."""
+_NEXT_TO_NOTHING = 1 / 64
+"""Share of the raw bytes below which run lengths may win."""
+_WORTH_A_TRIAL = 0.98
+"""Share of the plain sample that a filtered one has to stay below; nearer to 1 it is chance as likely as not."""
 _HOPELESS = 1.03
 """Relative size in the sample from which ``SMALL`` does not try a filter on all values."""
+_GRID = 0.9
+"""Share of the plain sample that the predictor has to stay below: it wins on values of its own grid, or not at all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """What is done to values before their planes are compressed.
+
+    Attributes:
+        strategy: id, 7 to 10.
+        stride: elements, for id 10 alone.
+    """
+
+    strategy: int
+    stride: int = 0
+
+
+_PLAIN = Filter(_PLANES)
+
+
+@dataclass
+class Memory:
+    """What the chunks of one stream of values taught, kept by whoever encodes the stream.
+
+    It may be shared by the threads that encode the chunks, see :class:`Lessons`. A new one is as good as an old
+    one, but for the speed of the first chunks.
+
+    Attributes:
+        row_width: elements in a row of the tensor, when somebody knows; only a hint.
+        filters: which filter won.
+        ways: which way of compressing a plane won behind each strategy.
+    """
+
+    row_width: int | None = None
+    filters: Lessons[Filter] = field(default_factory=Lessons)
+    ways: dict[int, Lessons[Way]] = field(
+        default_factory=lambda: {i: Lessons() for i in (_PLANES, _DIFFERENCES, _ADJACENT, _STRIDED)}
+    )
 
 
 def encode_smallest(
-    raw: Bytes, dtype: DType, level: Level, *, appendable: bool = False, strategy: int | None = None
+    raw: Bytes,
+    dtype: DType,
+    level: Level,
+    *,
+    appendable: bool = False,
+    strategy: int | None = None,
+    stride: int | None = None,
+    memory: Memory | None = None,
 ) -> tuple[int, bytes]:
     """Encode values with the strategy that suits them.
 
@@ -33,6 +94,8 @@ def encode_smallest(
         level: how hard to look.
         appendable: only strategies whose data ends in zstd frames.
         strategy: force this one.
+        stride: elements in a row: the one to use when strategy 10 is forced, else a hint.
+        memory: of the stream that the values are a chunk of.
 
     Returns:
         The id of the strategy and its data.
@@ -43,35 +106,120 @@ def encode_smallest(
     if strategy is not None:
         if appendable and strategy in STRATEGIES and STRATEGIES[strategy].zstd_offset is None:
             raise ValueError(f"nothing can be appended to strategy {STRATEGIES[strategy].name}")
+        if strategy == _STRIDED and stride is not None:
+            return strategy, _encode_strided(raw, dtype, level, stride)
         return strategy, _encode(strategy, raw, dtype, level)
-    candidates = [(i, _encode(i, raw, dtype, level)) for i in _candidates(raw, dtype, level, appendable)]
-    best, data = min(candidates, key=lambda candidate: len(candidate[1]))
-    if len(data) >= len(raw) and not appendable:
+    best, data = _smallest_frames(raw, dtype, level, stride, memory)
+    if not appendable:
+        best, data = _without_frames(raw, dtype, level, best, data)
+    return best, data
+
+
+# -- zstd frames, behind a filter or none ------------------------------------------------------------------
+
+
+def _smallest_frames(
+    raw: Bytes, dtype: DType, level: Level, stride: int | None, memory: Memory | None
+) -> tuple[int, bytes]:
+    if level is Level.FAST and len(raw) > _TINY_BYTES:
+        return _PLANES, _encode_frames(_PLAIN, raw, dtype, level, memory)
+    known = memory.filters.recall(dtype) if memory is not None else None
+    if known is not None and known.stride < len(raw) // dtype.width:
+        return known.strategy, _encode_frames(known, raw, dtype, level, memory)
+    hint = stride or (memory.row_width if memory is not None else None)
+    forms = [
+        (filter_, _encode_frames(filter_, raw, dtype, level, memory))
+        for filter_ in _candidates(raw, dtype, level, hint)
+    ]
+    best, data = min(forms, key=lambda form: len(form[1]))
+    if memory is not None and level is not Level.SMALL:
+        memory.filters.learn(dtype, best)
+    return best.strategy, data
+
+
+def _candidates(raw: Bytes, dtype: DType, level: Level, hint: int | None) -> list[Filter]:
+    """Return the filters worth trying on all values, none among them always."""
+    filters = [Filter(_DIFFERENCES if dtype is DType.F32 else _ADJACENT)]
+    if len(raw) <= _TINY_BYTES:
+        return [_PLAIN, *filters]
+    if dtype.width == 2:
+        filters += [Filter(_STRIDED, stride) for stride in _strides(raw, hint)]
+    plain = len(encode_planes(_sampled_planes(raw, dtype), dtype.width, Level.FAST))
+    limit = plain * (_HOPELESS if level is Level.SMALL else _WORTH_A_TRIAL)
+    sizes = {
+        filter_: len(encode_planes(_sampled_planes(_apply(filter_, raw), dtype), dtype.width, Level.FAST))
+        for filter_ in filters
+    }
+    promising = sorted((filter_ for filter_ in filters if sizes[filter_] < limit), key=sizes.__getitem__)
+    return [_PLAIN, *promising] if level is Level.SMALL else [_PLAIN, *promising[:1]]
+
+
+def _strides(raw: Bytes, hint: int | None) -> list[int]:
+    top_plane = np.ascontiguousarray(raw[1::2])
+    found = infer_stride(top_plane)
+    return sorted({stride for stride in (found, hint) if stride is not None and 1 < stride < len(top_plane)})
+
+
+def _sampled_planes(values: Bytes, dtype: DType) -> Bytes:
+    """Return the planes of a few runs of values from all over."""
+    if len(values) > _SAMPLE_PARTS * _SAMPLE_PART_BYTES:
+        step = (len(values) - _SAMPLE_PART_BYTES) // (_SAMPLE_PARTS - 1) // 4 * 4
+        values = np.concatenate([values[i * step : i * step + _SAMPLE_PART_BYTES] for i in range(_SAMPLE_PARTS)])
+    planes = scratch("planes", len(values))
+    split_planes(values, dtype.width, planes)
+    return planes
+
+
+def _apply(filter_: Filter, raw: Bytes) -> Bytes:
+    """Return the filtered values, in scratch memory but for the filter that is none."""
+    if filter_.strategy == _DIFFERENCES:
+        return zstdplanes.differences(raw)
+    if filter_.strategy == _ADJACENT:
+        return zstdplanes.xor_with_earlier(raw, 1)
+    if filter_.strategy == _STRIDED:
+        return zstdplanes.xor_with_earlier(raw, filter_.stride)
+    return raw
+
+
+def _encode_frames(filter_: Filter, raw: Bytes, dtype: DType, level: Level, memory: Memory | None) -> bytes:
+    planes = scratch("planes", len(raw))
+    split_planes(_apply(filter_, raw), dtype.width, planes)
+    lessons = memory.ways[filter_.strategy] if memory is not None else None
+    frames = encode_planes(planes, dtype.width, level, lessons)
+    return filter_.stride.to_bytes(4, "big") + frames if filter_.strategy == _STRIDED else frames
+
+
+# -- everything else ---------------------------------------------------------------------------------------
+
+
+def _without_frames(raw: Bytes, dtype: DType, level: Level, best: int, data: bytes) -> tuple[int, bytes]:
+    """Return the best form, or a smaller one of a strategy that has no zstd frames."""
+    tried: list[int] = []
+    if len(raw) <= _TINY_BYTES or (len(data) < _NEXT_TO_NOTHING * len(raw) and level is not Level.FAST):
+        tried += _RUN_LENGTHS
+    if level is Level.SMALL and dtype is DType.F32 and _suits_predictor(raw, dtype):
+        tried.append(_PREDICTOR)
+    for strategy in tried:
+        known = STRATEGIES[strategy]
+        if known.encode is None or dtype not in known.dtypes:
+            continue
+        other = known.encode(raw, dtype, level)
+        if other is not None and len(other) < len(data):
+            best, data = strategy, other
+    if len(data) >= len(raw):
         return _RAW_BITS, _encode(_RAW_BITS, raw, dtype, level)
     return best, data
 
 
-def _candidates(raw: Bytes, dtype: DType, level: Level, appendable: bool) -> list[int]:
-    """Return the ids worth trying on all values."""
-    filtered = _FILTERED[dtype]
-    if len(raw) <= _TINY_BYTES:
-        tiny = [_PLANES, filtered]
-        return tiny if appendable or dtype is not DType.F32 else [*tiny, _BLOCKS]
-    if level is Level.FAST or (level is Level.BALANCED and dtype.width == 2):
-        return [_PLANES]
-    sample = _sample(raw)
-    plain, other = (len(_encode(i, sample, dtype, Level.FAST)) for i in (_PLANES, filtered))
-    if level is Level.SMALL:
-        return [_PLANES, filtered] if other < _HOPELESS * plain else [_PLANES]
-    return [filtered] if other < plain else [_PLANES]
-
-
-def _sample(raw: Bytes) -> Bytes:
-    """Return a few runs of values from all over."""
-    if len(raw) <= _SAMPLE_PARTS * _SAMPLE_PART_BYTES:
-        return raw
-    step = (len(raw) - _SAMPLE_PART_BYTES) // (_SAMPLE_PARTS - 1) // 4 * 4
-    return np.concatenate([raw[i * step : i * step + _SAMPLE_PART_BYTES] for i in range(_SAMPLE_PARTS)])
+def _suits_predictor(raw: Bytes, dtype: DType) -> bool:
+    encode = STRATEGIES[_PREDICTOR].encode
+    if encode is None:
+        return False
+    sample = raw[:_SAMPLE_PART_BYTES]
+    predicted = encode(sample, dtype, Level.FAST)
+    return predicted is not None and len(predicted) < _GRID * len(
+        encode_planes(_sampled_planes(sample, dtype), dtype.width, Level.FAST)
+    )
 
 
 def _encode(strategy: int, raw: Bytes, dtype: DType, level: Level) -> bytes:
@@ -84,3 +232,11 @@ def _encode(strategy: int, raw: Bytes, dtype: DType, level: Level) -> bytes:
     if data is None:
         raise ValueError(f"strategy {known.name} cannot hold these {len(raw)} bytes")
     return data
+
+
+def _encode_strided(raw: Bytes, dtype: DType, level: Level, stride: int) -> bytes:
+    if dtype.width != 2:
+        raise ValueError(f"strategy {STRATEGIES[_STRIDED].name} is not legal for {dtype.label}")
+    if not 0 < stride < len(raw) // 2:
+        raise ValueError(f"stride {stride} does not fit {len(raw) // 2} values")
+    return _encode_frames(Filter(_STRIDED, stride), raw, dtype, level, None)

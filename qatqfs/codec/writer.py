@@ -22,6 +22,7 @@ from qatqfs.codec.payload import (
     encode_payload,
     read_payload_header,
 )
+from qatqfs.codec.search import Memory
 from qatqfs.codec.sinks import BytesSink, Sink
 from qatqfs.codec.strategies import STRATEGIES
 
@@ -209,11 +210,12 @@ def encode_container(raw: Buffer, dtype: DType, *, values_per_chunk: int, level:
         view = memoryview(bytes(view) + b"\x00")
     sink = BytesSink()
     writer = ContainerWriter(sink, dtype, values_per_chunk, level=level)
+    memory = Memory()
     chunk_bytes = values_per_chunk * dtype.width
     for start in range(0, len(view), chunk_bytes):
         part = view[start : start + chunk_bytes]
         needs_index = start + chunk_bytes >= len(view) and (start > 0 or len(view) != true_length)
-        writer.append(encode_payload(part, dtype, level=level, appendable=needs_index))
+        writer.append(encode_payload(part, dtype, level=level, appendable=needs_index, memory=memory))
     writer.finish(true_length)
     return sink.getvalue()
 

@@ -8,6 +8,7 @@ is cut off. So this walk proves that the frames fill the data exactly, and where
 
 from dataclasses import dataclass
 
+from qatqfs.codec.buffers import Bytes
 from qatqfs.codec.errors import InvalidResidualStream
 
 FRAME_MAGIC = b"\x28\xb5\x2f\xfd"
@@ -20,6 +21,7 @@ _MAX_WINDOW_LOG = 31  # what libzstd takes on 64-bit machines
 _DICTIONARY_ID_SIZES = (0, 1, 2, 4)
 _CONTENT_SIZE_SIZES = (0, 2, 4, 8)
 _RAW, _RLE, _COMPRESSED = 0, 1, 2
+_SINGLE_SEGMENT = 0x20
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +137,31 @@ def _end_of_blocks(data: memoryview, position: int, max_block_bytes: int) -> int
             return position
 
 
+def _header(size: int) -> bytes:
+    """Return a frame header for less than 2**32 bytes of content in a single segment."""
+    if size < 256:
+        header = bytes([_SINGLE_SEGMENT, size])
+    elif size < 65536 + 256:
+        header = bytes([_SINGLE_SEGMENT | 0x40]) + (size - 256).to_bytes(2, "little")
+    else:
+        header = bytes([_SINGLE_SEGMENT | 0x80]) + size.to_bytes(4, "little")
+    return FRAME_MAGIC + header
+
+
+def stored_frame(content: Bytes) -> bytes:
+    """Return a zstd frame of bytes as they are: 3 bytes more for each 128 KiB, and at most 9.
+
+    Args:
+        content: at least 1 and less than 2**32 bytes.
+    """
+    parts: list[bytes | memoryview] = [_header(len(content))]
+    for start in range(0, len(content), _MAX_BLOCK_BYTES):
+        block = content[start : start + _MAX_BLOCK_BYTES]
+        is_last = start + len(block) == len(content)
+        parts += ((len(block) << 3 | _RAW << 1 | is_last).to_bytes(3, "little"), block.data)
+    return b"".join(parts)
+
+
 def constant_frame(value: int, size: int) -> bytes:
     """Return a zstd frame of one byte repeated, written by hand: 4 bytes for each 128 KiB, and at most 13.
 
@@ -142,16 +169,9 @@ def constant_frame(value: int, size: int) -> bytes:
         value: the byte, 0 to 255.
         size: bytes of content, at least 1 and less than 2**32.
     """
-    single_segment = 0x20
-    if size < 256:
-        header = bytes([single_segment, size])
-    elif size < 65536 + 256:
-        header = bytes([single_segment | 0x40]) + (size - 256).to_bytes(2, "little")
-    else:
-        header = bytes([single_segment | 0x80]) + size.to_bytes(4, "little")
     blocks = []
     for start in range(0, size, _MAX_BLOCK_BYTES):
         length = min(_MAX_BLOCK_BYTES, size - start)
         is_last = start + length == size
         blocks.append((length << 3 | _RLE << 1 | is_last).to_bytes(3, "little") + bytes([value]))
-    return FRAME_MAGIC + header + b"".join(blocks)
+    return _header(size) + b"".join(blocks)

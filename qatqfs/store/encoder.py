@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
 
-from qatqfs.codec import ContainerInfo, ContainerWriter, DType, FileSink, Level, encode_payload
+from qatqfs.codec import ContainerInfo, ContainerWriter, DType, FileSink, Level, Memory, encode_payload
 
 ReadAt = Callable[[int, int], bytes]
 """``read_at(offset, size)`` returns that part of the logical file, shorter only at its end."""
@@ -18,10 +18,10 @@ class ShortReadError(OSError):
     """The logical file became shorter while it was being encoded."""
 
 
-def _encode_chunk(raw: bytes, dtype: DType, level: Level) -> bytes:
+def _encode_chunk(raw: bytes, dtype: DType, level: Level, memory: Memory) -> bytes:
     if len(raw) % dtype.width:
         raw += b"\0"  # only the last chunk of an odd-length file; the index frame has the true length
-    return encode_payload(raw, dtype, level=level)
+    return encode_payload(raw, dtype, level=level, memory=memory)
 
 
 def _payloads(
@@ -29,12 +29,13 @@ def _payloads(
 ) -> Iterator[tuple[bytes, int]]:
     """Yield each chunk's payload and raw length in order, at most ``window`` chunks being worked on."""
     running: deque[tuple[Future[bytes], int]] = deque()
+    memory = Memory()
     try:
         for offset in range(0, size, chunk_size):
             raw = read_at(offset, min(chunk_size, size - offset))
             if len(raw) != min(chunk_size, size - offset):
                 raise ShortReadError(f"the file ends at {offset + len(raw)} bytes, not at {size}")
-            running.append((executor.submit(_encode_chunk, raw, dtype, level), len(raw)))
+            running.append((executor.submit(_encode_chunk, raw, dtype, level, memory), len(raw)))
             if len(running) >= window:
                 future, length = running.popleft()
                 yield future.result(), length

@@ -1,0 +1,370 @@
+/* Huffman-coded literals of a zstd block (RFC 8878 sections 4.1 and 4.2): code lengths, their description, streams.
+ *
+ * libzstd codes literals too, but offers no way to do only that: it looks for matches first, and in a plane near
+ * noise that takes longer than the coding. Here a histogram that is at hand anyway becomes a table, and four
+ * streams are written side by side.
+ */
+#ifndef QATQFS_HUFFMAN_H
+#define QATQFS_HUFFMAN_H
+
+#include <stdint.h>
+#include <string.h>
+
+#define HUFFMAN_MAX_BITS 11      /* of a code, RFC 8878 section 4.2.1 */
+#define HUFFMAN_WEIGHTS_LOG 6    /* of the FSE table of weights, the largest that is legal */
+#define HUFFMAN_MAX_TREE 128     /* bytes of a description, its length field included */
+#define HUFFMAN_STREAM_ROOM (32 * 1024 * HUFFMAN_MAX_BITS / 8 + 16)
+
+typedef struct {
+    uint64_t codes[256]; /* code in the highest bits, its length in the lowest */
+    uint8_t tree[HUFFMAN_MAX_TREE];
+    int tree_size;
+} huffman_table;
+
+/* ---- code lengths: package-merge, which is optimal under a limit of bits -------------------------------- */
+
+/* Sets lengths[s] for each symbol with a count; there must be at least two. */
+static void huffman_lengths(const uint32_t *counts, uint8_t *lengths)
+{
+    uint8_t symbols[256];
+    uint32_t leaves[256], items[2][512];
+    uint8_t is_leaf[HUFFMAN_MAX_BITS][512];
+    int n = 0;
+    for (int s = 0; s < 256; s++) {
+        lengths[s] = 0;
+        if (counts[s])
+            symbols[n++] = (uint8_t)s;
+    }
+    for (int i = 1; i < n; i++) { /* insertion sort by count: few symbols, or nearly all of them alike */
+        uint8_t symbol = symbols[i];
+        int at = i;
+        for (; at > 0 && counts[symbols[at - 1]] > counts[symbol]; at--)
+            symbols[at] = symbols[at - 1];
+        symbols[at] = symbol;
+    }
+    for (int i = 0; i < n; i++)
+        leaves[i] = counts[symbols[i]];
+    int size = n;
+    memcpy(items[0], leaves, (size_t)n * sizeof *leaves);
+    memset(is_leaf[0], 1, (size_t)n);
+    for (int level = 1; level < HUFFMAN_MAX_BITS; level++) {
+        const uint32_t *from = items[(level - 1) & 1];
+        uint32_t *to = items[level & 1];
+        int leaf = 0, package = 0, packages = size / 2, made = 0;
+        while (leaf < n || package < packages) {
+            uint32_t pair = package < packages ? from[2 * package] + from[2 * package + 1] : 0;
+            int take_leaf = leaf < n && (package == packages || leaves[leaf] <= pair);
+            to[made] = take_leaf ? leaves[leaf++] : pair;
+            package += !take_leaf;
+            is_leaf[level][made++] = (uint8_t)take_leaf;
+        }
+        size = made;
+    }
+    int chosen = 2 * n - 2;
+    for (int level = HUFFMAN_MAX_BITS - 1; level >= 0 && chosen > 0; level--) {
+        int leaf = 0;
+        for (int i = 0; i < chosen; i++)
+            leaf += is_leaf[level][i];
+        for (int i = 0; i < leaf; i++)
+            lengths[symbols[i]]++;
+        chosen = 2 * (chosen - leaf);
+    }
+}
+
+/* ---- the description of a table: weights, coded with FSE (RFC 8878 section 4.2.1) ------------------------ */
+
+typedef struct {
+    uint64_t bits;
+    int used;
+    uint8_t *at;
+} huffman_bits;
+
+static inline void huffman_put(huffman_bits *to, uint64_t value, int count)
+{
+    to->bits |= value << to->used;
+    to->used += count;
+    while (to->used >= 8) {
+        *to->at++ = (uint8_t)to->bits;
+        to->bits >>= 8;
+        to->used -= 8;
+    }
+}
+
+/* Scale counts of `total` to a sum of 64, at least 1 where there is any. */
+static void huffman_normalize(const int *counts, int total, int *scaled)
+{
+    int left = 1 << HUFFMAN_WEIGHTS_LOG, largest = 0;
+    for (int s = 0; s <= HUFFMAN_MAX_BITS; s++) {
+        scaled[s] = counts[s] ? (counts[s] << HUFFMAN_WEIGHTS_LOG) / total : 0;
+        if (counts[s] && scaled[s] == 0)
+            scaled[s] = 1;
+        left -= scaled[s];
+        if (scaled[s] > scaled[largest])
+            largest = s;
+    }
+    scaled[largest] += left; /* a dozen symbols at most, so that the largest stays positive */
+}
+
+static void huffman_put_counts(huffman_bits *to, const int *scaled)
+{
+    int remaining = (1 << HUFFMAN_WEIGHTS_LOG) + 1, threshold = 1 << HUFFMAN_WEIGHTS_LOG;
+    int count_bits = HUFFMAN_WEIGHTS_LOG + 1, after_zero = 0;
+    huffman_put(to, HUFFMAN_WEIGHTS_LOG - 5, 4);
+    for (int s = 0; remaining > 1;) {
+        if (after_zero) {
+            int zeros = 0;
+            while (scaled[s] == 0)
+                s++, zeros++;
+            for (; zeros >= 3; zeros -= 3)
+                huffman_put(to, 3, 2);
+            huffman_put(to, (uint64_t)zeros, 2);
+        }
+        int most = 2 * threshold - 1 - remaining, value = scaled[s] + 1;
+        remaining -= scaled[s++];
+        if (value >= threshold)
+            value += most;
+        huffman_put(to, (uint64_t)value, count_bits - (value < most));
+        after_zero = value == 1;
+        for (; remaining < threshold; threshold >>= 1)
+            count_bits--;
+    }
+    if (to->used)
+        huffman_put(to, 0, 8 - to->used);
+}
+
+typedef struct {
+    uint16_t states[1 << HUFFMAN_WEIGHTS_LOG];
+    int32_t first[HUFFMAN_MAX_BITS + 1];      /* what takes a state to its symbol's part of `states` */
+    uint32_t bits_delta[HUFFMAN_MAX_BITS + 1]; /* added to a state it gives, in bits 16 and up, the bits to write */
+} huffman_fse;
+
+static void huffman_build_fse(huffman_fse *table, const int *scaled)
+{
+    enum { SIZE = 1 << HUFFMAN_WEIGHTS_LOG, STEP = (SIZE >> 1) + (SIZE >> 3) + 3 };
+    uint8_t spread[SIZE];
+    int next[HUFFMAN_MAX_BITS + 1], total = 0, at = 0;
+    for (int s = 0; s <= HUFFMAN_MAX_BITS; s++) {
+        for (int i = 0; i < scaled[s]; i++, at = (at + STEP) & (SIZE - 1))
+            spread[at] = (uint8_t)s;
+        next[s] = total;
+        if (scaled[s]) {
+            int high = 0;
+            while ((scaled[s] - 1) >> (high + 1))
+                high++;
+            int most = HUFFMAN_WEIGHTS_LOG - (scaled[s] > 1 ? high : 0);
+            table->bits_delta[s] = ((uint32_t)most << 16) - ((uint32_t)scaled[s] << most);
+            table->first[s] = total - scaled[s];
+            total += scaled[s];
+        }
+    }
+    for (int i = 0; i < SIZE; i++)
+        table->states[next[spread[i]]++] = (uint16_t)(SIZE + i);
+}
+
+static uint32_t huffman_fse_start(const huffman_fse *table, int symbol)
+{
+    uint32_t bits = (table->bits_delta[symbol] + (1 << 15)) >> 16;
+    uint32_t value = (bits << 16) - table->bits_delta[symbol];
+    return table->states[(int32_t)(value >> bits) + table->first[symbol]];
+}
+
+static uint32_t huffman_fse_put(huffman_bits *to, const huffman_fse *table, uint32_t state, int symbol)
+{
+    uint32_t bits = (state + table->bits_delta[symbol]) >> 16;
+    huffman_put(to, state & ((1u << bits) - 1), (int)bits);
+    return table->states[(int32_t)(state >> bits) + table->first[symbol]];
+}
+
+/* Write the description of `count` weights (the last symbol's is implied); returns its bytes, 0 if it has none. */
+static int huffman_put_tree(const uint8_t *weights, int count, uint8_t *tree)
+{
+    int counts[HUFFMAN_MAX_BITS + 1] = {0}, scaled[HUFFMAN_MAX_BITS + 1], most = 0;
+    for (int i = 0; i < count; i++)
+        counts[weights[i]]++;
+    for (int w = 0; w <= HUFFMAN_MAX_BITS; w++)
+        most = counts[w] > most ? counts[w] : most;
+    int coded = 0;
+    if (count > 2 && most < count) {
+        uint8_t room[512];
+        huffman_bits to = {0, 0, room};
+        huffman_fse table;
+        huffman_normalize(counts, count, scaled);
+        huffman_put_counts(&to, scaled);
+        huffman_build_fse(&table, scaled);
+        int at = count; /* two states in turn, from the last weight to the first; the first belongs to state 0 */
+        uint32_t state[2];
+        at--;
+        state[at & 1] = huffman_fse_start(&table, weights[at]);
+        at--;
+        state[at & 1] = huffman_fse_start(&table, weights[at]);
+        while (at > 0) {
+            at--;
+            state[at & 1] = huffman_fse_put(&to, &table, state[at & 1], weights[at]);
+        }
+        huffman_put(&to, state[1] & ((1 << HUFFMAN_WEIGHTS_LOG) - 1), HUFFMAN_WEIGHTS_LOG);
+        huffman_put(&to, state[0] & ((1 << HUFFMAN_WEIGHTS_LOG) - 1), HUFFMAN_WEIGHTS_LOG);
+        huffman_put(&to, 1, 1);
+        if (to.used)
+            huffman_put(&to, 0, 8 - to.used);
+        coded = (int)(to.at - room);
+        if (coded < HUFFMAN_MAX_TREE && (count > 128 || coded < (count + 1) / 2)) {
+            tree[0] = (uint8_t)coded;
+            memcpy(tree + 1, room, (size_t)coded);
+            return 1 + coded;
+        }
+    }
+    if (count > 128)
+        return 0;
+    tree[0] = (uint8_t)(127 + count);
+    for (int i = 0; i < count; i += 2)
+        tree[1 + i / 2] = (uint8_t)(weights[i] << 4 | (i + 1 < count ? weights[i + 1] : 0));
+    return 1 + (count + 1) / 2;
+}
+
+/* Make the table for a histogram of at least two symbols; 0 if its description is not possible. */
+static int huffman_build(const uint32_t *counts, huffman_table *table)
+{
+    uint8_t lengths[256], weights[256];
+    int bits = 0, last = 0, of_length[HUFFMAN_MAX_BITS + 2] = {0};
+    uint32_t next[HUFFMAN_MAX_BITS + 2] = {0};
+    huffman_lengths(counts, lengths);
+    for (int s = 0; s < 256; s++) {
+        if (lengths[s]) {
+            last = s;
+            of_length[lengths[s]]++;
+            bits = lengths[s] > bits ? lengths[s] : bits;
+        }
+    }
+    for (int length = bits, code = 0; length > 0; length--) { /* the longest codes come first */
+        next[length] = (uint32_t)code;
+        code = (code + of_length[length]) >> 1;
+    }
+    for (int s = 0; s < 256; s++) {
+        weights[s] = lengths[s] ? (uint8_t)(bits + 1 - lengths[s]) : 0;
+        table->codes[s] = lengths[s] ? (uint64_t)next[lengths[s]]++ << (64 - lengths[s]) | lengths[s] : 0;
+    }
+    table->tree_size = huffman_put_tree(weights, last, table->tree);
+    return table->tree_size != 0;
+}
+
+/* ---- streams --------------------------------------------------------------------------------------------- */
+
+/* Write up to four streams, each from its last symbol to its first; sizes[i] is what stream i takes at to[i].
+ *
+ * The bits wait at the top of a word. A code has its length in its low bits, where a shift takes it from without
+ * masking; what that leaves at the bottom of the word stays below the bits, which are 7 + 5 * 11 at most, if
+ * the last of five codes comes without it. */
+static inline __attribute__((always_inline)) void huffman_streams_inline(
+    const uint8_t *const *from, const size_t *counts, int streams, const uint64_t *codes, uint8_t *const *to, size_t *sizes)
+{
+    size_t shortest = counts[streams - 1];
+    for (int pair = 0; pair < streams; pair += 2) {
+        int width = streams - pair < 2 ? 1 : 2;
+        const uint8_t *end[2];
+        uint8_t *out[2];
+        uint64_t bits[2] = {0, 0}, used[2] = {0, 0};
+        for (int i = 0; i < width; i++) {
+            end[i] = from[pair + i] + counts[pair + i];
+            out[i] = to[pair + i];
+        }
+        for (size_t rounds = width == 2 ? shortest / 5 : 0; rounds > 0; rounds--) {
+#pragma GCC unroll 2
+            for (int i = 0; i < 2; i++) {
+#pragma GCC unroll 4
+                for (int k = 1; k <= 4; k++) {
+                    uint64_t code = codes[end[i][-k]];
+                    bits[i] = bits[i] >> (code & 63) | code;
+                    used[i] += code;
+                }
+                uint64_t code = codes[end[i][-5]];
+                bits[i] = bits[i] >> (code & 63) | (code & ~(uint64_t)0xff);
+                used[i] = (used[i] + code) & 0xff;
+                end[i] -= 5;
+                uint64_t word = bits[i] >> (64 - used[i]);
+                memcpy(out[i], &word, 8);
+                out[i] += used[i] >> 3;
+                used[i] &= 7;
+            }
+        }
+        for (int i = 0; i < width; i++) {
+            huffman_bits rest = {used[i] ? bits[i] >> (64 - used[i]) : 0, (int)used[i], out[i]};
+            while (end[i] > from[pair + i]) {
+                uint64_t code = codes[*--end[i]];
+                int length = (int)(code & 63);
+                huffman_put(&rest, code >> (64 - length), length);
+            }
+            huffman_put(&rest, 1, 1);
+            if (rest.used)
+                huffman_put(&rest, 0, 8 - rest.used);
+            sizes[pair + i] = (size_t)(rest.at - to[pair + i]);
+        }
+    }
+}
+
+typedef void (*huffman_streams_kernel)(
+    const uint8_t *const *, const size_t *, int, const uint64_t *, uint8_t *const *, size_t *);
+
+static void huffman_streams_plain(
+    const uint8_t *const *from, const size_t *counts, int streams, const uint64_t *codes, uint8_t *const *to, size_t *sizes)
+{
+    huffman_streams_inline(from, counts, streams, codes, to, sizes);
+}
+
+static huffman_streams_kernel huffman_streams = huffman_streams_plain;
+
+#if defined(__x86_64__)
+/* The same with shifts that leave the flags alone: twice as fast. */
+__attribute__((target("bmi2"))) static void huffman_streams_bmi2(
+    const uint8_t *const *from, const size_t *counts, int streams, const uint64_t *codes, uint8_t *const *to, size_t *sizes)
+{
+    huffman_streams_inline(from, counts, streams, codes, to, sizes);
+}
+#endif
+
+static void huffman_init(void)
+{
+#if defined(__x86_64__)
+    __builtin_cpu_init();
+    if (__builtin_cpu_supports("bmi2"))
+        huffman_streams = huffman_streams_bmi2;
+#endif
+}
+
+/* Write a section of compressed literals (RFC 8878 section 3.1.1.3.1); returns its bytes, 0 if it is no smaller. */
+static size_t huffman_put_literals(const uint8_t *data, size_t size, const uint32_t *counts, uint8_t *out, size_t room)
+{
+    static _Thread_local uint8_t streams_room[4][HUFFMAN_STREAM_ROOM];
+    huffman_table table;
+    if (!huffman_build(counts, &table))
+        return 0;
+    int streams = size < 256 ? 1 : 4;
+    const uint8_t *from[4];
+    uint8_t *to[4];
+    size_t parts[4], sizes[4], part = (size + 3) / 4, body = (size_t)table.tree_size + (streams == 4 ? 6 : 0);
+    for (int i = 0; i < streams; i++) {
+        from[i] = data + (size_t)i * part;
+        parts[i] = streams == 1 ? size : i < 3 ? part : size - 3 * part;
+        to[i] = streams_room[i];
+    }
+    huffman_streams(from, parts, streams, table.codes, to, sizes);
+    for (int i = 0; i < streams; i++)
+        body += sizes[i];
+    size_t header = size < 1024 && body < 1024 ? 3 : size < 16384 && body < 16384 ? 4 : 5;
+    if (header + body >= size || header + body > room)
+        return 0;
+    int size_bits = header == 3 ? 10 : header == 4 ? 14 : 18, format = streams == 1 ? 0 : header == 3 ? 1 : header - 2;
+    huffman_bits fields = {0, 0, out};
+    huffman_put(&fields, (uint64_t)(2 | format << 2) | (uint64_t)size << 4 | (uint64_t)body << (4 + size_bits), 4 + 2 * size_bits);
+    memcpy(fields.at, table.tree, (size_t)table.tree_size);
+    fields.at += table.tree_size;
+    for (int i = 0; streams == 4 && i < 3; i++) {
+        *fields.at++ = (uint8_t)sizes[i];
+        *fields.at++ = (uint8_t)(sizes[i] >> 8);
+    }
+    for (int i = 0; i < streams; i++) {
+        memcpy(fields.at, to[i], sizes[i]);
+        fields.at += sizes[i];
+    }
+    return header + body;
+}
+#endif
