@@ -8,11 +8,10 @@ setup(
             "qatqfs.codec._native",
             sources=["qatqfs/codec/_native.c"],
             depends=[
-                "qatqfs/codec/_fnv.h",
-                "qatqfs/codec/_fnv_x86.h",
-                "qatqfs/codec/_huffman.h",
-                "qatqfs/codec/_stats.h",
+                f"qatqfs/codec/_{name}.h"
+                for name in ("fnv", "fnv_x86", "fse", "histogram", "huffman", "matches", "stats")
             ],
+            libraries=["m"],
             extra_compile_args=["-O3", "-std=c11", "-Wall", "-Wextra", "-fno-strict-aliasing"],
         )
     ]

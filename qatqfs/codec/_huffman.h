@@ -10,6 +10,8 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "_fse.h"
+
 #define HUFFMAN_MAX_BITS 11      /* of a code, RFC 8878 section 4.2.1 */
 #define HUFFMAN_WEIGHTS_LOG 6    /* of the FSE table of weights, the largest that is legal */
 #define HUFFMAN_MAX_TREE 128     /* bytes of a description, its length field included */
@@ -73,140 +75,36 @@ static void huffman_lengths(const uint32_t *counts, uint8_t *lengths)
 
 /* ---- the description of a table: weights, coded with FSE (RFC 8878 section 4.2.1) ------------------------ */
 
-typedef struct {
-    uint64_t bits;
-    int used;
-    uint8_t *at;
-} huffman_bits;
-
-static inline void huffman_put(huffman_bits *to, uint64_t value, int count)
-{
-    to->bits |= value << to->used;
-    to->used += count;
-    while (to->used >= 8) {
-        *to->at++ = (uint8_t)to->bits;
-        to->bits >>= 8;
-        to->used -= 8;
-    }
-}
-
-/* Scale counts of `total` to a sum of 64, at least 1 where there is any. */
-static void huffman_normalize(const int *counts, int total, int *scaled)
-{
-    int left = 1 << HUFFMAN_WEIGHTS_LOG, largest = 0;
-    for (int s = 0; s <= HUFFMAN_MAX_BITS; s++) {
-        scaled[s] = counts[s] ? (counts[s] << HUFFMAN_WEIGHTS_LOG) / total : 0;
-        if (counts[s] && scaled[s] == 0)
-            scaled[s] = 1;
-        left -= scaled[s];
-        if (scaled[s] > scaled[largest])
-            largest = s;
-    }
-    scaled[largest] += left; /* a dozen symbols at most, so that the largest stays positive */
-}
-
-static void huffman_put_counts(huffman_bits *to, const int *scaled)
-{
-    int remaining = (1 << HUFFMAN_WEIGHTS_LOG) + 1, threshold = 1 << HUFFMAN_WEIGHTS_LOG;
-    int count_bits = HUFFMAN_WEIGHTS_LOG + 1, after_zero = 0;
-    huffman_put(to, HUFFMAN_WEIGHTS_LOG - 5, 4);
-    for (int s = 0; remaining > 1;) {
-        if (after_zero) {
-            int zeros = 0;
-            while (scaled[s] == 0)
-                s++, zeros++;
-            for (; zeros >= 3; zeros -= 3)
-                huffman_put(to, 3, 2);
-            huffman_put(to, (uint64_t)zeros, 2);
-        }
-        int most = 2 * threshold - 1 - remaining, value = scaled[s] + 1;
-        remaining -= scaled[s++];
-        if (value >= threshold)
-            value += most;
-        huffman_put(to, (uint64_t)value, count_bits - (value < most));
-        after_zero = value == 1;
-        for (; remaining < threshold; threshold >>= 1)
-            count_bits--;
-    }
-    if (to->used)
-        huffman_put(to, 0, 8 - to->used);
-}
-
-typedef struct {
-    uint16_t states[1 << HUFFMAN_WEIGHTS_LOG];
-    int32_t first[HUFFMAN_MAX_BITS + 1];      /* what takes a state to its symbol's part of `states` */
-    uint32_t bits_delta[HUFFMAN_MAX_BITS + 1]; /* added to a state it gives, in bits 16 and up, the bits to write */
-} huffman_fse;
-
-static void huffman_build_fse(huffman_fse *table, const int *scaled)
-{
-    enum { SIZE = 1 << HUFFMAN_WEIGHTS_LOG, STEP = (SIZE >> 1) + (SIZE >> 3) + 3 };
-    uint8_t spread[SIZE];
-    int next[HUFFMAN_MAX_BITS + 1], total = 0, at = 0;
-    for (int s = 0; s <= HUFFMAN_MAX_BITS; s++) {
-        for (int i = 0; i < scaled[s]; i++, at = (at + STEP) & (SIZE - 1))
-            spread[at] = (uint8_t)s;
-        next[s] = total;
-        if (scaled[s]) {
-            int high = 0;
-            while ((scaled[s] - 1) >> (high + 1))
-                high++;
-            int most = HUFFMAN_WEIGHTS_LOG - (scaled[s] > 1 ? high : 0);
-            table->bits_delta[s] = ((uint32_t)most << 16) - ((uint32_t)scaled[s] << most);
-            table->first[s] = total - scaled[s];
-            total += scaled[s];
-        }
-    }
-    for (int i = 0; i < SIZE; i++)
-        table->states[next[spread[i]]++] = (uint16_t)(SIZE + i);
-}
-
-static uint32_t huffman_fse_start(const huffman_fse *table, int symbol)
-{
-    uint32_t bits = (table->bits_delta[symbol] + (1 << 15)) >> 16;
-    uint32_t value = (bits << 16) - table->bits_delta[symbol];
-    return table->states[(int32_t)(value >> bits) + table->first[symbol]];
-}
-
-static uint32_t huffman_fse_put(huffman_bits *to, const huffman_fse *table, uint32_t state, int symbol)
-{
-    uint32_t bits = (state + table->bits_delta[symbol]) >> 16;
-    huffman_put(to, state & ((1u << bits) - 1), (int)bits);
-    return table->states[(int32_t)(state >> bits) + table->first[symbol]];
-}
-
 /* Write the description of `count` weights (the last symbol's is implied); returns its bytes, 0 if it has none. */
 static int huffman_put_tree(const uint8_t *weights, int count, uint8_t *tree)
 {
-    int counts[HUFFMAN_MAX_BITS + 1] = {0}, scaled[HUFFMAN_MAX_BITS + 1], most = 0;
+    uint32_t counts[HUFFMAN_MAX_BITS + 1] = {0}, most = 0;
+    int scaled[HUFFMAN_MAX_BITS + 1];
     for (int i = 0; i < count; i++)
         counts[weights[i]]++;
     for (int w = 0; w <= HUFFMAN_MAX_BITS; w++)
         most = counts[w] > most ? counts[w] : most;
-    int coded = 0;
-    if (count > 2 && most < count) {
+    if (count > 2 && most < (uint32_t)count) {
         uint8_t room[512];
-        huffman_bits to = {0, 0, room};
-        huffman_fse table;
-        huffman_normalize(counts, count, scaled);
-        huffman_put_counts(&to, scaled);
-        huffman_build_fse(&table, scaled);
-        int at = count; /* two states in turn, from the last weight to the first; the first belongs to state 0 */
+        bit_writer to = {0, 0, room};
+        fse_table table;
+        fse_normalize(counts, HUFFMAN_MAX_BITS + 1, (uint32_t)count, HUFFMAN_WEIGHTS_LOG, scaled);
+        fse_put_counts(&to, scaled, HUFFMAN_WEIGHTS_LOG);
+        fse_build(&table, scaled, HUFFMAN_MAX_BITS + 1, HUFFMAN_WEIGHTS_LOG);
+        int at = count; /* two states in turn; the first weight belongs to state 0 */
         uint32_t state[2];
         at--;
-        state[at & 1] = huffman_fse_start(&table, weights[at]);
+        state[at & 1] = fse_start(&table, weights[at]);
         at--;
-        state[at & 1] = huffman_fse_start(&table, weights[at]);
+        state[at & 1] = fse_start(&table, weights[at]);
         while (at > 0) {
             at--;
-            state[at & 1] = huffman_fse_put(&to, &table, state[at & 1], weights[at]);
+            state[at & 1] = fse_put(&to, &table, state[at & 1], weights[at]);
         }
-        huffman_put(&to, state[1] & ((1 << HUFFMAN_WEIGHTS_LOG) - 1), HUFFMAN_WEIGHTS_LOG);
-        huffman_put(&to, state[0] & ((1 << HUFFMAN_WEIGHTS_LOG) - 1), HUFFMAN_WEIGHTS_LOG);
-        huffman_put(&to, 1, 1);
-        if (to.used)
-            huffman_put(&to, 0, 8 - to.used);
-        coded = (int)(to.at - room);
+        fse_finish(&to, &table, state[1]);
+        fse_finish(&to, &table, state[0]);
+        bits_close(&to);
+        int coded = (int)(to.at - room);
         if (coded < HUFFMAN_MAX_TREE && (count > 128 || coded < (count + 1) / 2)) {
             tree[0] = (uint8_t)coded;
             memcpy(tree + 1, room, (size_t)coded);
@@ -287,15 +185,13 @@ static inline __attribute__((always_inline)) void huffman_streams_inline(
             }
         }
         for (int i = 0; i < width; i++) {
-            huffman_bits rest = {used[i] ? bits[i] >> (64 - used[i]) : 0, (int)used[i], out[i]};
+            bit_writer rest = {used[i] ? bits[i] >> (64 - used[i]) : 0, (int)used[i], out[i]};
             while (end[i] > from[pair + i]) {
                 uint64_t code = codes[*--end[i]];
                 int length = (int)(code & 63);
-                huffman_put(&rest, code >> (64 - length), length);
+                bits_put(&rest, code >> (64 - length), length);
             }
-            huffman_put(&rest, 1, 1);
-            if (rest.used)
-                huffman_put(&rest, 0, 8 - rest.used);
+            bits_close(&rest);
             sizes[pair + i] = (size_t)(rest.at - to[pair + i]);
         }
     }
@@ -353,8 +249,8 @@ static size_t huffman_put_literals(const uint8_t *data, size_t size, const uint3
     if (header + body >= size || header + body > room)
         return 0;
     int size_bits = header == 3 ? 10 : header == 4 ? 14 : 18, format = streams == 1 ? 0 : header == 3 ? 1 : header - 2;
-    huffman_bits fields = {0, 0, out};
-    huffman_put(&fields, (uint64_t)(2 | format << 2) | (uint64_t)size << 4 | (uint64_t)body << (4 + size_bits), 4 + 2 * size_bits);
+    bit_writer fields = {0, 0, out};
+    bits_put(&fields, (uint64_t)(2 | format << 2) | (uint64_t)size << 4 | (uint64_t)body << (4 + size_bits), 4 + 2 * size_bits);
     memcpy(fields.at, table.tree, (size_t)table.tree_size);
     fields.at += table.tree_size;
     for (int i = 0; streams == 4 && i < 3; i++) {

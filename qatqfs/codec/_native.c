@@ -271,46 +271,49 @@ static PyObject *py_decode_packed_runs(PyObject *module, PyObject *args)
 
 /* ---- single bytes coded, and statistics ---------------------------------------------------------------------------------------- */
 
-static PyObject *py_code_plane(PyObject *module, PyObject *arg)
+static PyObject *py_code_plane(PyObject *module, PyObject *args)
 {
     Py_buffer data;
     plane_stats stats = {0};
-    PyObject *ends = NULL, *frame = NULL;
+    PyObject *ends = NULL, *result = NULL;
     (void)module;
-    if (PyObject_GetBuffer(arg, &data, PyBUF_SIMPLE) < 0)
+    if (!PyArg_ParseTuple(args, "y*ddd", &data, &stats.singles_below, &stats.matches_from,
+                          &stats.matches_in_noise_from))
         return NULL;
     size_t size = (size_t)data.len;
     if (size == 0 || size > UINT32_MAX) {
         PyErr_SetString(PyExc_ValueError, "a plane has 1 to 2**32 - 1 bytes");
         goto done;
     }
-    stats.frame = PyMem_RawMalloc(stats_frame_room(size));
-    stats.ends = PyMem_RawMalloc((size / STATS_UNIT + 1) * sizeof *stats.ends);
-    if (stats.frame == NULL || stats.ends == NULL) {
+    stats.blocks = PyMem_RawMalloc((size / STATS_UNIT + 1) * sizeof *stats.blocks);
+    for (int i = 0; i < 2; i++)
+        stats.frames[i] = PyMem_RawMalloc(stats_frame_room(size));
+    if (stats.blocks == NULL || stats.frames[0] == NULL || stats.frames[1] == NULL) {
         PyErr_NoMemory();
         goto done;
     }
     Py_BEGIN_ALLOW_THREADS
-    stats_of_plane(data.buf, size, &stats);
+    stats_code_plane(data.buf, size, &stats);
     Py_END_ALLOW_THREADS
-    frame = PyBytes_FromStringAndSize((const char *)stats.frame, (Py_ssize_t)stats.frame_size);
-    ends = frame == NULL ? NULL : PyList_New((Py_ssize_t)stats.block_count);
-    for (size_t i = 0; ends != NULL && i < stats.block_count; i++) {
-        PyObject *end = PyLong_FromUnsignedLong(stats.ends[i]);
-        if (end == NULL)
+    ends = PyList_New((Py_ssize_t)stats.block_count);
+    for (size_t i = 0, end = 0; ends != NULL && i < stats.block_count; i++) {
+        PyObject *number = PyLong_FromSize_t(end += stats.blocks[i].size);
+        if (number == NULL)
             Py_CLEAR(ends);
         else
-            PyList_SET_ITEM(ends, (Py_ssize_t)i, end);
+            PyList_SET_ITEM(ends, (Py_ssize_t)i, number);
     }
+    if (ends != NULL) /* takes the list, whatever happens */
+        result = Py_BuildValue("(y#y#dddN)", stats.frame_sizes[0] ? (const char *)stats.frames[0] : NULL,
+                               (Py_ssize_t)stats.frame_sizes[0],
+                               stats.frame_sizes[1] ? (const char *)stats.frames[1] : NULL,
+                               (Py_ssize_t)stats.frame_sizes[1], stats.equal, stats.chance, stats.repeats, ends);
 done:
-    PyMem_RawFree(stats.frame);
-    PyMem_RawFree(stats.ends);
+    for (int i = 0; i < 2; i++)
+        PyMem_RawFree(stats.frames[i]);
+    PyMem_RawFree(stats.blocks);
     PyBuffer_Release(&data);
-    if (ends == NULL) {
-        Py_XDECREF(frame);
-        return NULL;
-    }
-    return Py_BuildValue("(NdddN)", frame, stats.equal, stats.chance, stats.repeats, ends);
+    return result;
 }
 
 static PyObject *py_equal_at_lags(PyObject *module, PyObject *args)
@@ -347,8 +350,9 @@ static PyMethodDef methods[] = {
     {"merge_planes", py_merge_planes, METH_VARARGS, "merge_planes(planes, raw, width)"},
     {"decode_runs", py_decode_runs, METH_VARARGS, "decode_runs(data, out, unit, max_token) -> bool"},
     {"decode_packed_runs", py_decode_packed_runs, METH_VARARGS, "decode_packed_runs(data, out) -> bool"},
-    {"code_plane", py_code_plane, METH_O,
-     "code_plane(plane) -> (frame, empty for noise; equal, chance, repeats; ends of blocks)"},
+    {"code_plane", py_code_plane, METH_VARARGS,
+     "code_plane(plane, singles_below, matches_from, matches_in_noise_from)"
+     " -> (frame of single bytes, frame with matches, equal, chance, repeats, ends)"},
     {"equal_at_lags", py_equal_at_lags, METH_VARARGS,
      "equal_at_lags(data, lags) -> for lags 0 to lags, a native u32: how many of data[lags:] equal the byte a lag before"},
     {NULL, NULL, 0, NULL},

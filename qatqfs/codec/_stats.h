@@ -11,7 +11,9 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "_histogram.h"
 #include "_huffman.h"
+#include "_matches.h"
 
 #define STATS_UNIT 4096
 #define STATS_SEGMENT (128 * 1024)       /* RFC 8878 section 3.1.1.2.4 */
@@ -29,14 +31,16 @@ typedef struct {
 } stats_block;
 
 typedef struct {
-    double equal;   /* share of bytes that equal the one before */
-    double chance;  /* what that share would be if the order did not matter */
-    double repeats; /* share of sampled strings of 9 bytes that were there before */
-    int noise;      /* single bytes have nothing to give; then there are no blocks, equal and chance are 0 */
-    size_t block_count;
-    uint32_t *ends; /* of blocks, exclusive: room for one per unit */
-    uint8_t *frame; /* room for stats_frame_room(size) bytes */
-    size_t frame_size;
+    /* Set by the caller; frames are written as the share of repeats has it. */
+    double singles_below, matches_from, matches_in_noise_from;
+    stats_block *blocks; /* room for one per unit */
+    uint8_t *frames[2];  /* of single bytes, of matches too: room for stats_frame_room(size) bytes each */
+
+    double equal;          /* share of bytes that equal the one before */
+    double chance;         /* what that share would be if the order did not matter */
+    double repeats;        /* share of sampled strings of 9 bytes that were there before */
+    size_t block_count;    /* 0 for noise: single bytes have nothing to give, and equal and chance are unknown */
+    size_t frame_sizes[2]; /* 0 where none was written */
 } plane_stats;
 
 /* x * log2 x to about 2e-4, without a branch or a table, so that compilers make vectors of it. */
@@ -72,28 +76,6 @@ static void stats_judge(stats_block *block)
                   STATS_BLOCK_BITS;
     block->coded = symbols <= 1 ? -1 : coded < stored * (1 - STATS_LEAST_GAIN);
     block->bits = block->coded < 0 ? 32 : block->coded ? coded : stored;
-}
-
-/* Count the bytes of less than 128 KiB, in four tables: a byte that repeats would wait for its own count. */
-static void stats_count(const uint8_t *data, size_t size, uint32_t *counts)
-{
-    uint16_t part[4][256];
-    memset(part, 0, sizeof part);
-    size_t i = 0;
-    for (; i + 16 <= size; i += 16) {
-        uint64_t word, next;
-        memcpy(&word, data + i, 8);
-        memcpy(&next, data + i + 8, 8);
-#pragma GCC unroll 8
-        for (int k = 0; k < 8; k++) {
-            part[k & 1][(uint8_t)(word >> 8 * k)]++;
-            part[2 + (k & 1)][(uint8_t)(next >> 8 * k)]++;
-        }
-    }
-    for (; i < size; i++)
-        part[0][data[i]]++;
-    for (int s = 0; s < 256; s++)
-        counts[s] = (uint32_t)part[0][s] + part[1][s] + part[2][s] + part[3][s];
 }
 
 /* Bytes that equal the one `lag` before them, among data[lag..size). */
@@ -227,6 +209,16 @@ static uint8_t *stats_put_header(uint8_t *to, size_t size)
     return to;
 }
 
+/* Kinds: 0 stored, 1 one byte repeated, 2 compressed; the size is that of the content for the first two. */
+static uint8_t *stats_put_block_header(uint8_t *to, int kind, size_t size, int is_last)
+{
+    uint32_t header = (uint32_t)size << 3 | (uint32_t)kind << 1 | (uint32_t)is_last;
+    to[0] = (uint8_t)header;
+    to[1] = (uint8_t)(header >> 8);
+    to[2] = (uint8_t)(header >> 16);
+    return to + 3;
+}
+
 static uint8_t *stats_put_block(uint8_t *to, const uint8_t *data, const stats_block *block, int is_last)
 {
     size_t size = block->size, body = 0;
@@ -245,50 +237,92 @@ static uint8_t *stats_put_block(uint8_t *to, const uint8_t *data, const stats_bl
         memcpy(to + 3, data, size);
         body = size;
     }
-    uint32_t header = (uint32_t)(kind == 1 ? size : body) << 3 | (uint32_t)kind << 1 | (uint32_t)is_last;
-    to[0] = (uint8_t)header;
-    to[1] = (uint8_t)(header >> 8);
-    to[2] = (uint8_t)(header >> 16);
-    return to + 3 + body;
+    return stats_put_block_header(to, kind, kind == 1 ? size : body, is_last) + body;
 }
 
-/* Fill `stats`, whose pointers were set by the caller. */
-static void stats_of_plane(const uint8_t *data, size_t size, plane_stats *stats)
+static size_t stats_put_singles(const uint8_t *data, size_t size, const plane_stats *stats)
 {
-    stats_block blocks[STATS_UNITS];
-    uint32_t counts[256];
-    stats->equal = stats->chance = 0;
-    stats->block_count = stats->frame_size = 0;
-    stats->noise = stats_is_noise(data, size, counts);
-    if (stats->noise) {
-        stats->repeats = stats_repeats(data, size, stats_anchor(counts, size / (STATS_UNIT / STATS_SAMPLE)));
-        return;
-    }
-    memset(counts, 0, sizeof counts);
-    uint8_t *to = stats_put_header(stats->frame, size);
+    uint8_t *to = stats_put_header(stats->frames[0], size);
+    size_t at = 0;
+    for (const stats_block *block = stats->blocks; at < size; at += block++->size)
+        to = stats_put_block(to, data + at, block, at + block->size == size);
+    return (size_t)(to - stats->frames[0]);
+}
+
+/* Write a frame with matches, in the blocks that were found, or in the largest that there may be in noise. */
+static __attribute__((noinline)) size_t
+stats_put_matches(const uint8_t *data, size_t size, const uint32_t *counts, const plane_stats *stats)
+{
+    static _Thread_local match_space space;
+    match_finder *finder = &space.finder;
+    matches_start(finder, data, size, counts, space.table);
+    uint8_t *to = stats_put_header(stats->frames[1], size);
+    const stats_block *found = stats->block_count ? stats->blocks : NULL;
     for (size_t at = 0; at < size;) {
+        stats_block stored;
+        const stats_block *block = found != NULL ? found++ : &stored;
+        if (block == &stored) {
+            stored.size = (uint32_t)(size - at > STATS_SEGMENT ? STATS_SEGMENT : size - at);
+            stored.bits = 8.f * (float)stored.size;
+            stored.coded = 0;
+        }
+        size_t stop = at + block->size;
+        uint32_t last_offset = finder->last_offset;
+        size_t body = matches_put_block(&space, at, stop);
+        if (body != 0 && body < block->size && (float)body * 8 < block->bits) {
+            to = stats_put_block_header(to, 2, body, stop == size);
+            memcpy(to, space.block, body);
+            to += body;
+        } else {
+            finder->last_offset = last_offset;
+            to = stats_put_block(to, data + at, block, stop == size);
+        }
+        at = stop;
+    }
+    return (size_t)(to - stats->frames[1]);
+}
+
+/* Cut the plane into blocks, and count all of it. */
+static void stats_find_blocks(const uint8_t *data, size_t size, plane_stats *stats, uint32_t *counts)
+{
+    memset(counts, 0, 256 * sizeof *counts);
+    for (size_t at = 0; at < size;) {
+        stats_block *blocks = stats->blocks + stats->block_count;
         int count = 0;
         size_t stop = size - at > STATS_SEGMENT ? at + STATS_SEGMENT : size;
-        for (size_t from = at; from < stop; from += STATS_UNIT, count++) {
-            blocks[count].size = (uint32_t)(stop - from < STATS_UNIT ? stop - from : STATS_UNIT);
-            stats_count(data + from, blocks[count].size, blocks[count].counts);
+        for (; at < stop; at += STATS_UNIT, count++) {
+            blocks[count].size = (uint32_t)(stop - at < STATS_UNIT ? stop - at : STATS_UNIT);
+            histogram(data + at, blocks[count].size, blocks[count].counts);
             stats_judge(&blocks[count]);
             for (int s = 0; s < 256; s++)
                 counts[s] += blocks[count].counts[s];
         }
-        count = stats_merge(blocks, count);
-        for (int i = 0; i < count; i++) {
-            to = stats_put_block(to, data + at, &blocks[i], at + blocks[i].size == size);
-            at += blocks[i].size;
-            stats->ends[stats->block_count++] = (uint32_t)at;
-        }
+        stats->block_count += (size_t)stats_merge(blocks, count);
+        at = stop;
     }
-    stats->frame_size = (size_t)(to - stats->frame);
     double chance = 0;
     for (int s = 0; s < 256; s++)
         chance += (double)counts[s] * counts[s];
     stats->chance = chance / ((double)size * (double)size);
     stats->equal = size > 1 ? (double)stats_equal_at(data, size, 1) / (double)(size - 1) : 0;
-    stats->repeats = stats_repeats(data, size, stats_anchor(counts, size));
+}
+
+/* Look at a plane and write the frames that are wanted. */
+static void stats_code_plane(const uint8_t *data, size_t size, plane_stats *stats)
+{
+    uint32_t counts[256];
+    size_t counted = size;
+    double matches_from = stats->matches_from;
+    if (stats_is_noise(data, size, counts)) {
+        counted = size / (STATS_UNIT / STATS_SAMPLE);
+        matches_from = stats->matches_in_noise_from;
+    } else {
+        stats_find_blocks(data, size, stats, counts);
+    }
+    stats->repeats = stats_repeats(data, size, stats_anchor(counts, counted));
+    if (stats->block_count != 0 && stats->repeats < stats->singles_below)
+        stats->frame_sizes[0] = stats_put_singles(data, size, stats);
+    if (stats->repeats >= matches_from)
+        stats->frame_sizes[1] = stats_put_matches(data, size, counts, stats);
 }
 #endif

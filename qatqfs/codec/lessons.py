@@ -11,19 +11,19 @@ from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
-RECHECK_AFTER = 16
-"""Times that a lesson stands: trying again then costs a few percent of the encoding."""
+FIRST_RECHECK, LAST_RECHECK = 16, 256
+"""Times that a lesson stands: at first, and when trying again has confirmed it often."""
 
 
 class Lessons(Generic[T]):
-    """Outcomes of trials by subject.
+    """Outcomes of trials by subject. One that is confirmed stands twice as long as before.
 
     The threads that encode the chunks of one stream share them without a lock: a lesson is replaced in one
     assignment, and a count that two threads change at once only moves the next trial.
     """
 
     def __init__(self) -> None:
-        self._outcomes: dict[Hashable, T] = {}
+        self._outcomes: dict[Hashable, tuple[T, int]] = {}
         self._left: dict[Hashable, int] = {}
 
     def recall(self, subject: Hashable) -> T | None:
@@ -32,9 +32,12 @@ class Lessons(Generic[T]):
         if left <= 0:
             return None
         self._left[subject] = left - 1
-        return self._outcomes.get(subject)
+        return self._outcomes[subject][0]
 
     def learn(self, subject: Hashable, outcome: T) -> None:
         """Keep the outcome of a trial."""
-        self._outcomes[subject] = outcome
-        self._left[subject] = RECHECK_AFTER
+        before = self._outcomes.get(subject)
+        confirmed = before is not None and before[0] == outcome
+        stands = min(2 * before[1], LAST_RECHECK) if before is not None and confirmed else FIRST_RECHECK
+        self._outcomes[subject] = outcome, stands
+        self._left[subject] = stands

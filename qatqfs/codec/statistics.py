@@ -1,6 +1,6 @@
-"""What the encoder looks at before it spends time on compressing: cheap statistics of byte planes."""
+"""Statistics of byte planes, and the two quick ways of coding one, which come with them from one kernel."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -14,22 +14,21 @@ _WINDOW_BYTES = 2048
 """How much of a plane is compared with what lies a lag before it: enough for a share to within some percent."""
 
 
-@dataclass(frozen=True, slots=True)
-class PlaneStatistics:
-    """Statistics of one byte plane.
+class CodedPlane(NamedTuple):
+    """What the kernel found out about a byte plane, and made of it.
 
     Attributes:
-        size: bytes of the plane.
-        frame: a zstd frame that codes its single bytes, with blocks that end where the plane changes; empty for
-            noise, which that would not make smaller.
+        singles: a zstd frame that codes single bytes, in blocks that end where the plane changes; ``None`` for
+            noise, which that would not make smaller, and when it was not asked for.
+        matches: a frame that has long matches too; ``None`` when it was not asked for.
         equal: share of bytes that equal the one before; 0 for noise.
         chance: what that share would be if the order of the bytes did not matter; 0 for noise.
         repeats: share of strings of 9 bytes, sampled by content, that occurred before.
         ends: where the blocks end, the last one with the plane; none for noise.
     """
 
-    size: int
-    frame: bytes
+    singles: bytes | None
+    matches: bytes | None
     equal: float
     chance: float
     repeats: float
@@ -41,9 +40,16 @@ class PlaneStatistics:
         return not self.ends
 
 
-def plane_statistics(plane: Bytes) -> PlaneStatistics:
-    """Return the statistics of a plane of 1 to 2**32 - 1 bytes: a thousand MB/s, five times that on noise."""
-    return PlaneStatistics(len(plane), *_native.code_plane(plane.data))
+def code_plane(plane: Bytes, *, singles_below: float, matches_from: float, matches_in_noise_from: float) -> CodedPlane:
+    """Return the statistics of a plane, and the frames that its share of repeated strings asks for.
+
+    Args:
+        plane: 1 to 2**32 - 1 bytes.
+        singles_below: shares for which single bytes are coded.
+        matches_from: shares for which matches are, on planes that are no noise.
+        matches_in_noise_from: the same on noise.
+    """
+    return CodedPlane(*_native.code_plane(plane.data, singles_below, matches_from, matches_in_noise_from))
 
 
 def equal_at_lags(plane: Bytes) -> npt.NDArray[np.uint32]:
