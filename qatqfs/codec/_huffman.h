@@ -1,8 +1,8 @@
 /* Huffman-coded literals of a zstd block (RFC 8878 sections 4.1 and 4.2): code lengths, their description, streams.
  *
  * libzstd codes literals too, but offers no way to do only that: it looks for matches first, and in a plane near
- * noise that takes longer than the coding. Here a histogram that is at hand anyway becomes a table, and four
- * streams are written side by side.
+ * noise that takes longer than the coding. Here a histogram that is at hand anyway becomes a table, and two
+ * streams at a time are written side by side, for each waits for itself.
  */
 #ifndef QATQFS_HUFFMAN_H
 #define QATQFS_HUFFMAN_H
@@ -152,8 +152,8 @@ static int huffman_build(const uint32_t *counts, huffman_table *table)
  * The bits wait at the top of a word. A code has its length in its low bits, where a shift takes it from without
  * masking; what that leaves at the bottom of the word stays below the bits, which are 7 + 5 * 11 at most, if
  * the last of five codes comes without it. */
-static inline __attribute__((always_inline)) void huffman_streams_inline(
-    const uint8_t *const *from, const size_t *counts, int streams, const uint64_t *codes, uint8_t *const *to, size_t *sizes)
+static void huffman_streams(const uint8_t *const *from, const size_t *counts, int streams, const uint64_t *codes,
+                            uint8_t *const *to, size_t *sizes)
 {
     size_t shortest = counts[streams - 1];
     for (int pair = 0; pair < streams; pair += 2) {
@@ -197,35 +197,6 @@ static inline __attribute__((always_inline)) void huffman_streams_inline(
     }
 }
 
-typedef void (*huffman_streams_kernel)(
-    const uint8_t *const *, const size_t *, int, const uint64_t *, uint8_t *const *, size_t *);
-
-static void huffman_streams_plain(
-    const uint8_t *const *from, const size_t *counts, int streams, const uint64_t *codes, uint8_t *const *to, size_t *sizes)
-{
-    huffman_streams_inline(from, counts, streams, codes, to, sizes);
-}
-
-static huffman_streams_kernel huffman_streams = huffman_streams_plain;
-
-#if defined(__x86_64__)
-/* The same with shifts that leave the flags alone: twice as fast. */
-__attribute__((target("bmi2"))) static void huffman_streams_bmi2(
-    const uint8_t *const *from, const size_t *counts, int streams, const uint64_t *codes, uint8_t *const *to, size_t *sizes)
-{
-    huffman_streams_inline(from, counts, streams, codes, to, sizes);
-}
-#endif
-
-static void huffman_init(void)
-{
-#if defined(__x86_64__)
-    __builtin_cpu_init();
-    if (__builtin_cpu_supports("bmi2"))
-        huffman_streams = huffman_streams_bmi2;
-#endif
-}
-
 /* Write a section of compressed literals (RFC 8878 section 3.1.1.3.1); returns its bytes, 0 if it is no smaller. */
 static size_t huffman_put_literals(const uint8_t *data, size_t size, const uint32_t *counts, uint8_t *out, size_t room)
 {
@@ -248,9 +219,10 @@ static size_t huffman_put_literals(const uint8_t *data, size_t size, const uint3
     size_t header = size < 1024 && body < 1024 ? 3 : size < 16384 && body < 16384 ? 4 : 5;
     if (header + body >= size || header + body > room)
         return 0;
-    int size_bits = header == 3 ? 10 : header == 4 ? 14 : 18, format = streams == 1 ? 0 : header == 3 ? 1 : header - 2;
+    int size_bits = header == 3 ? 10 : header == 4 ? 14 : 18;
+    uint64_t format = streams == 1 ? 0 : header == 3 ? 1 : header - 2;
     bit_writer fields = {0, 0, out};
-    bits_put(&fields, (uint64_t)(2 | format << 2) | (uint64_t)size << 4 | (uint64_t)body << (4 + size_bits), 4 + 2 * size_bits);
+    bits_put(&fields, 2 | format << 2 | (uint64_t)size << 4 | (uint64_t)body << (4 + size_bits), 4 + 2 * size_bits);
     memcpy(fields.at, table.tree, (size_t)table.tree_size);
     fields.at += table.tree_size;
     for (int i = 0; streams == 4 && i < 3; i++) {

@@ -57,8 +57,8 @@ static inline size_t matches_hash(uint64_t key, int shift)
 }
 
 /* Get ready for a plane with that histogram; the table has room for the largest log. */
-static void matches_start(
-    match_finder *finder, const uint8_t *data, size_t size, const uint32_t *counts, uint32_t *table)
+static void
+matches_start(match_finder *finder, const uint8_t *data, size_t size, const uint32_t *counts, uint32_t *table)
 {
     int log = 10;
     uint32_t total = 0;
@@ -72,13 +72,16 @@ static void matches_start(
     finder->last_offset = 1; /* RFC 8878 section 3.1.1.5 */
     for (int s = 0; s < 256; s++)
         total += counts[s];
-    for (int s = 0; s < 256; s++)
-        finder->costs[s] = (uint16_t)(MATCHES_COST_UNIT * log2f((float)total / ((float)counts[s] + 0.5f)));
+    for (int s = 0; s < 256; s++) {
+        float bits = log2f((float)total / ((float)counts[s] + 0.5f));
+        finder->costs[s] = (uint16_t)(MATCHES_COST_UNIT * (bits < 1 ? 1 : bits)); /* Huffman codes have a bit or more */
+    }
 }
 
 static inline int matches_pays(const match_finder *finder, const uint8_t *from, size_t length, uint32_t offset)
 {
-    uint32_t limit = MATCHES_COST_UNIT * (offset == finder->last_offset ? MATCHES_REPEATED_BITS : MATCHES_SEQUENCE_BITS);
+    uint32_t bits = offset == finder->last_offset ? MATCHES_REPEATED_BITS : MATCHES_SEQUENCE_BITS;
+    uint32_t limit = MATCHES_COST_UNIT * bits;
     uint32_t cost = 0;
     for (size_t i = 0; i < length && cost <= limit; i++)
         cost += finder->costs[from[i]];
@@ -172,7 +175,8 @@ typedef struct {
 } match_codes;
 
 /* Put the description of the table for one of the three codes; returns its compression mode. */
-static __attribute__((noinline)) int matches_put_table(bit_writer *to, const match_codes *codes, size_t count, int which, fse_table *table)
+static __attribute__((noinline)) int
+matches_put_table(bit_writer *to, const match_codes *codes, size_t count, int which, fse_table *table)
 {
     enum { ONE_SYMBOL = 1, DESCRIBED = 2 };
     uint32_t counts[FSE_MAX_SYMBOLS] = {0};

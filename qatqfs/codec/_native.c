@@ -269,15 +269,15 @@ static PyObject *py_decode_packed_runs(PyObject *module, PyObject *args)
     return PyBool_FromLong(ok);
 }
 
-/* ---- single bytes coded, and statistics ---------------------------------------------------------------------------------------- */
+/* ---- byte planes coded, and statistics of them ---------------------------------------------------------- */
 
 static PyObject *py_code_plane(PyObject *module, PyObject *args)
 {
-    Py_buffer data;
+    Py_buffer data, room;
     plane_stats stats = {0};
     PyObject *ends = NULL, *result = NULL;
     (void)module;
-    if (!PyArg_ParseTuple(args, "y*ddd", &data, &stats.singles_below, &stats.matches_from,
+    if (!PyArg_ParseTuple(args, "y*w*ddd", &data, &room, &stats.singles_below, &stats.matches_from,
                           &stats.matches_in_noise_from))
         return NULL;
     size_t size = (size_t)data.len;
@@ -285,13 +285,11 @@ static PyObject *py_code_plane(PyObject *module, PyObject *args)
         PyErr_SetString(PyExc_ValueError, "a plane has 1 to 2**32 - 1 bytes");
         goto done;
     }
-    stats.blocks = PyMem_RawMalloc((size / STATS_UNIT + 1) * sizeof *stats.blocks);
-    for (int i = 0; i < 2; i++)
-        stats.frames[i] = PyMem_RawMalloc(stats_frame_room(size));
-    if (stats.blocks == NULL || stats.frames[0] == NULL || stats.frames[1] == NULL) {
-        PyErr_NoMemory();
+    if ((size_t)room.len < stats_room(size)) {
+        PyErr_SetString(PyExc_ValueError, "the room has too few bytes");
         goto done;
     }
+    stats_place(&stats, room.buf, size);
     Py_BEGIN_ALLOW_THREADS
     stats_code_plane(data.buf, size, &stats);
     Py_END_ALLOW_THREADS
@@ -309,10 +307,8 @@ static PyObject *py_code_plane(PyObject *module, PyObject *args)
                                stats.frame_sizes[1] ? (const char *)stats.frames[1] : NULL,
                                (Py_ssize_t)stats.frame_sizes[1], stats.equal, stats.chance, stats.repeats, ends);
 done:
-    for (int i = 0; i < 2; i++)
-        PyMem_RawFree(stats.frames[i]);
-    PyMem_RawFree(stats.blocks);
     PyBuffer_Release(&data);
+    PyBuffer_Release(&room);
     return result;
 }
 
@@ -351,10 +347,10 @@ static PyMethodDef methods[] = {
     {"decode_runs", py_decode_runs, METH_VARARGS, "decode_runs(data, out, unit, max_token) -> bool"},
     {"decode_packed_runs", py_decode_packed_runs, METH_VARARGS, "decode_packed_runs(data, out) -> bool"},
     {"code_plane", py_code_plane, METH_VARARGS,
-     "code_plane(plane, singles_below, matches_from, matches_in_noise_from)"
+     "code_plane(plane, room, singles_below, matches_from, matches_in_noise_from)"
      " -> (frame of single bytes, frame with matches, equal, chance, repeats, ends)"},
     {"equal_at_lags", py_equal_at_lags, METH_VARARGS,
-     "equal_at_lags(data, lags) -> for lags 0 to lags, a native u32: how many of data[lags:] equal the byte a lag before"},
+     "equal_at_lags(data, lags) -> for each lag, 0 to lags, a native u32: bytes of data[lags:] that equal one before"},
     {NULL, NULL, 0, NULL},
 };
 
@@ -374,6 +370,5 @@ static struct PyModuleDef definition = {
 PyMODINIT_FUNC PyInit__native(void)
 {
     fnv_init();
-    huffman_init();
     return PyModuleDef_Init(&definition);
 }

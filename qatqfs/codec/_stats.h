@@ -196,6 +196,20 @@ static size_t stats_frame_room(size_t size)
     return size + 3 * (size / STATS_UNIT + 1) + 64;
 }
 
+/* Bytes of working memory for a plane: its blocks, and a frame of each kind. */
+static size_t stats_room(size_t size)
+{
+    return (size / STATS_UNIT + 2) * sizeof(stats_block) + 2 * stats_frame_room(size);
+}
+
+static void stats_place(plane_stats *stats, uint8_t *room, size_t size)
+{
+    room += -(uintptr_t)room % _Alignof(stats_block); /* the spare block is for that */
+    stats->blocks = (stats_block *)room;
+    stats->frames[0] = room + (size / STATS_UNIT + 1) * sizeof(stats_block);
+    stats->frames[1] = stats->frames[0] + stats_frame_room(size);
+}
+
 static uint8_t *stats_put_header(uint8_t *to, size_t size)
 {
     static const uint8_t magic[] = {0x28, 0xb5, 0x2f, 0xfd};

@@ -21,7 +21,7 @@ import threading
 
 import zstandard
 
-from qatqfs.codec.buffers import Bytes
+from qatqfs.codec.buffers import Buffer, Bytes
 from qatqfs.codec.lessons import Lessons
 from qatqfs.codec.level import Level
 from qatqfs.codec.statistics import CodedPlane, code_plane
@@ -105,7 +105,10 @@ def encode_planes(planes: Bytes, width: int, level: Level, lessons: Lessons[Way]
     n = len(planes) // width
     if n == 0:
         return b""
-    frames = b"".join([_encode_plane(planes[i * n : (i + 1) * n], i, level, lessons) for i in range(width)])
+    parts: list[Buffer] = []
+    for i in range(width):
+        parts += _encode_plane(planes[i * n : (i + 1) * n], i, level, lessons)
+    frames = b"".join(parts)
     if level is not Level.FAST and len(frames) < _VERY_SMALL * len(planes):
         frames = min(frames, _contexts.deep.compress(planes.data), key=len)
     if level is Level.SMALL:
@@ -113,16 +116,17 @@ def encode_planes(planes: Bytes, width: int, level: Level, lessons: Lessons[Way]
     return frames
 
 
-def _encode_plane(plane: Bytes, number: int, level: Level, lessons: Lessons[Way] | None) -> bytes:
+def _encode_plane(plane: Bytes, number: int, level: Level, lessons: Lessons[Way] | None) -> list[Buffer]:
+    """Return the parts of a frame; they refer to the plane if it is stored."""
     if plane[0] == plane[-1] == plane[len(plane) // 2] and not (plane != plane[0]).any():
-        return constant_frame(int(plane[0]), len(plane))
+        return [constant_frame(int(plane[0]), len(plane))]
     if level is Level.FAST:
         encoded = _fast(plane)
     elif level is Level.BALANCED:
         encoded = _balanced(plane, number, lessons)
     else:
         encoded = _smallest(plane)
-    return encoded if encoded is not None and len(encoded) < len(plane) else stored_frame(plane)
+    return [encoded] if encoded is not None and len(encoded) < len(plane) else stored_frame(plane)
 
 
 def _fast(plane: Bytes) -> bytes | None:

@@ -30,6 +30,10 @@ _SAMPLE_PARTS = 4
 _SAMPLE_PART_BYTES = 4096
 _TINY_BYTES = 1024
 """Up to here the headers of zstd frames weigh, so that every strategy is tried."""
+_SHORT_BYTES = 1 << 16
+"""Up to here ``SMALL`` asks no sample."""
+_LITTLE = 1 / 16
+"""Share of the raw bytes below which a sample says too little, and trying everything takes no time."""
 _NEXT_TO_NOTHING = 1 / 64
 """Share of the raw bytes below which run lengths may win."""
 _WORTH_A_TRIAL = 0.98
@@ -64,12 +68,10 @@ class Memory:
     one, but for the speed of the first chunks.
 
     Attributes:
-        row_width: elements in a row of the tensor, when somebody knows; only a hint.
         filters: which filter won.
         ways: which way of compressing a plane won behind each strategy.
     """
 
-    row_width: int | None = None
     filters: Lessons[Filter] = field(default_factory=Lessons)
     ways: dict[int, Lessons[Way]] = field(
         default_factory=lambda: {i: Lessons() for i in (_PLANES, _DIFFERENCES, _ADJACENT, _STRIDED)}
@@ -126,24 +128,24 @@ def _smallest_frames(
     known = memory.filters.recall(dtype) if memory is not None else None
     if known is not None and known.stride < len(raw) // dtype.width:
         return known.strategy, _encode_frames(known, raw, dtype, level, memory)
-    hint = stride or (memory.row_width if memory is not None else None)
-    forms = [
-        (filter_, _encode_frames(filter_, raw, dtype, level, memory))
-        for filter_ in _candidates(raw, dtype, level, hint)
-    ]
+    forms = [(_PLAIN, _encode_frames(_PLAIN, raw, dtype, level, memory))]
+    for filter_ in _candidates(raw, dtype, level, stride, plain_bytes=len(forms[0][1])):
+        forms += [(filter_, _encode_frames(filter_, raw, dtype, level, memory))]
     best, data = min(forms, key=lambda form: len(form[1]))
     if memory is not None and level is not Level.SMALL:
         memory.filters.learn(dtype, best)
     return best.strategy, data
 
 
-def _candidates(raw: Bytes, dtype: DType, level: Level, hint: int | None) -> list[Filter]:
-    """Return the filters worth trying on all values, none among them always."""
+def _candidates(raw: Bytes, dtype: DType, level: Level, hint: int | None, plain_bytes: int) -> list[Filter]:
+    """Return the filters worth trying on all values, when without one they take ``plain_bytes``."""
     filters = [Filter(_DIFFERENCES if dtype is DType.F32 else _ADJACENT)]
     if len(raw) <= _TINY_BYTES:
-        return [_PLAIN, *filters]
+        return filters
     if dtype.width == 2:
         filters += [Filter(_STRIDED, stride) for stride in _strides(raw, hint)]
+    if plain_bytes < _LITTLE * len(raw) or (level is Level.SMALL and len(raw) <= _SHORT_BYTES):
+        return filters
     plain = len(encode_planes(_sampled_planes(raw, dtype), dtype.width, Level.FAST))
     limit = plain * (_HOPELESS if level is Level.SMALL else _WORTH_A_TRIAL)
     sizes = {
@@ -151,7 +153,7 @@ def _candidates(raw: Bytes, dtype: DType, level: Level, hint: int | None) -> lis
         for filter_ in filters
     }
     promising = sorted((filter_ for filter_ in filters if sizes[filter_] < limit), key=sizes.__getitem__)
-    return [_PLAIN, *promising] if level is Level.SMALL else [_PLAIN, *promising[:1]]
+    return promising if level is Level.SMALL else promising[:1]
 
 
 def _strides(raw: Bytes, hint: int | None) -> list[int]:

@@ -6,10 +6,12 @@ import numpy as np
 import numpy.typing as npt
 
 from qatqfs.codec import _native
-from qatqfs.codec.buffers import Bytes
+from qatqfs.codec.buffers import Bytes, scratch
 
 MAX_LAG = 4096
 """Widest row, in elements, that :func:`equal_at_lags` looks for."""
+_ROOM_BYTES = 16 * 1024
+"""Working memory of the kernel, beside three bytes for each of the plane."""
 _WINDOW_BYTES = 2048
 """How much of a plane is compared with what lies a lag before it: enough for a share to within some percent."""
 
@@ -49,7 +51,8 @@ def code_plane(plane: Bytes, *, singles_below: float, matches_from: float, match
         matches_from: shares for which matches are, on planes that are no noise.
         matches_in_noise_from: the same on noise.
     """
-    return CodedPlane(*_native.code_plane(plane.data, singles_below, matches_from, matches_in_noise_from))
+    room = scratch("frames", 3 * len(plane) + _ROOM_BYTES)
+    return CodedPlane(*_native.code_plane(plane.data, room.data, singles_below, matches_from, matches_in_noise_from))
 
 
 def equal_at_lags(plane: Bytes) -> npt.NDArray[np.uint32]:

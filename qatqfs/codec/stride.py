@@ -14,7 +14,7 @@ from qatqfs.codec.statistics import equal_at_lags
 
 _SIGNIFICANT = 6
 """Standard deviations by which a peak stands out: among a few thousand lags chance makes some four."""
-_NEARLY_HIGHEST = 0.8
+_NEARLY_HIGHEST = 0.6
 """Share of the highest peak from which on a smaller lag is the row width, and the highest peak its multiple."""
 
 

@@ -8,7 +8,7 @@ is cut off. So this walk proves that the frames fill the data exactly, and where
 
 from dataclasses import dataclass
 
-from qatqfs.codec.buffers import Bytes
+from qatqfs.codec.buffers import Buffer, Bytes
 from qatqfs.codec.errors import InvalidResidualStream
 
 FRAME_MAGIC = b"\x28\xb5\x2f\xfd"
@@ -148,18 +148,18 @@ def _header(size: int) -> bytes:
     return FRAME_MAGIC + header
 
 
-def stored_frame(content: Bytes) -> bytes:
-    """Return a zstd frame of bytes as they are: 3 bytes more for each 128 KiB, and at most 9.
+def stored_frame(content: Bytes) -> list[Buffer]:
+    """Return the parts of a zstd frame of bytes as they are: 3 bytes more for each 128 KiB, and at most 9.
 
     Args:
-        content: at least 1 and less than 2**32 bytes.
+        content: at least 1 and less than 2**32 bytes; the parts refer to them.
     """
-    parts: list[bytes | memoryview] = [_header(len(content))]
+    parts: list[Buffer] = [_header(len(content))]
     for start in range(0, len(content), _MAX_BLOCK_BYTES):
         block = content[start : start + _MAX_BLOCK_BYTES]
         is_last = start + len(block) == len(content)
         parts += ((len(block) << 3 | _RAW << 1 | is_last).to_bytes(3, "little"), block.data)
-    return b"".join(parts)
+    return parts
 
 
 def constant_frame(value: int, size: int) -> bytes:
