@@ -4,9 +4,9 @@ import argparse
 import json
 import sys
 
-from bench_lib import mount_bench
+from bench_lib import mount_bench, sizes_bench
 
-_BENCHMARKS = {"mount": mount_bench}
+_BENCHMARKS = {"mount": mount_bench, "sizes": sizes_bench}
 
 
 def main() -> int:

@@ -33,15 +33,15 @@ _MANY_REPEATS = 0.1
 """Share of repeated strings from which on a plane may be text rather than numbers."""
 _RUNS = 1.5
 """How much more often than by chance a byte equals the one before where runs are worth a match finder."""
-_ALWAYS, _NEVER = 2.0, 0.0  # as a bound of a share
+_ABOVE_ALL, _BELOW_ALL = 2.0, 0.0  # as bounds of a share
 _MATCHES_GAIN = 0.98
 """``MATCHES`` takes three times as long as ``SINGLES``: it has to save two percent for that."""
 _DEEP_GAIN = 0.97
 """``DEEP`` takes some ten times as long as ``MATCHES``."""
 _VERY_SMALL = 1 / 16
 """Share of the raw bytes below which frame headers and tables weigh, so that one frame for all may do better."""
-_TINY_PLANE = 1024
-"""Bytes up to which every way is as good as free."""
+_SAMPLE_BYTES = 4096
+"""How much of a plane ``DEEP`` is tried on first."""
 
 
 class Way(enum.Enum):
@@ -140,7 +140,7 @@ def _balanced(plane: Bytes, number: int, lessons: Lessons[Way] | None) -> bytes 
         return _fast(plane)
     if way is Way.DEEP:
         return _contexts.deep.compress(plane.data)
-    singles_below = _ALWAYS if way is None else _NEVER
+    singles_below = _ABOVE_ALL if way is None else _BELOW_ALL
     coded = code_plane(plane, singles_below=singles_below, matches_from=0, matches_in_noise_from=_FEW_REPEATS)
     if way is not None or coded.noise:
         return coded.matches
@@ -155,18 +155,27 @@ def _by_trial(plane: Bytes, coded: CodedPlane) -> tuple[Way, bytes]:
     best, encoded = Way.MATCHES, coded.matches
     if len(encoded) > _MATCHES_GAIN * len(coded.singles):
         best, encoded = Way.SINGLES, min(coded.singles, encoded, key=len)
-    if len(plane) <= _TINY_PLANE or _may_be_text(coded):
+    if _may_be_text(plane, coded):
         deep = _contexts.deep.compress(plane.data)
         if len(deep) < _DEEP_GAIN * len(encoded):
             best, encoded = Way.DEEP, deep
     return best, encoded
 
 
-def _may_be_text(coded: CodedPlane) -> bool:
-    return coded.repeats > _MANY_REPEATS or coded.equal > _RUNS * coded.chance + 0.01
+def _may_be_text(plane: Bytes, coded: CodedPlane) -> bool:
+    if len(plane) <= 2 * _SAMPLE_BYTES:
+        return True
+    if coded.repeats < _MANY_REPEATS and coded.equal < _RUNS * coded.chance + 0.01:
+        return False
+    middle = len(plane) // 2
+    sample = plane[middle : middle + _SAMPLE_BYTES]
+    singles = code_plane(
+        sample, singles_below=_ABOVE_ALL, matches_from=_ABOVE_ALL, matches_in_noise_from=_ABOVE_ALL
+    ).singles
+    return len(_contexts.deep.compress(sample.data)) < _DEEP_GAIN * len(singles or sample)
 
 
 def _smallest(plane: Bytes) -> bytes:
-    coded = code_plane(plane, singles_below=_ALWAYS, matches_from=_NEVER, matches_in_noise_from=_NEVER)
+    coded = code_plane(plane, singles_below=_ABOVE_ALL, matches_from=_BELOW_ALL, matches_in_noise_from=_BELOW_ALL)
     forms = [form for form in (coded.singles, coded.matches) if form is not None]
     return min([*forms, *(parser.compress(plane.data) for parser in _thorough.parsers)], key=len)
