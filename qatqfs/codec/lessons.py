@@ -41,3 +41,7 @@ class Lessons(Generic[T]):
         stands = min(2 * before[1], LAST_RECHECK) if before is not None and confirmed else FIRST_RECHECK
         self._outcomes[subject] = outcome, stands
         self._left[subject] = stands
+
+    def forget(self, subject: Hashable) -> None:
+        """Try again next time: the lesson no longer fits."""
+        self._left[subject] = 0

@@ -139,7 +139,7 @@ def _balanced(plane: Bytes, number: int, lessons: Lessons[Way] | None) -> bytes 
     if way is Way.SINGLES:
         return _fast(plane)
     if way is Way.DEEP:
-        return _contexts.deep.compress(plane.data)
+        return _still_deep(plane, number, lessons)
     singles_below = _ABOVE_ALL if way is None else _BELOW_ALL
     coded = code_plane(plane, singles_below=singles_below, matches_from=0, matches_in_noise_from=_FEW_REPEATS)
     if way is not None or coded.noise:
@@ -148,6 +148,16 @@ def _balanced(plane: Bytes, number: int, lessons: Lessons[Way] | None) -> bytes 
     if lessons is not None:
         lessons.learn(number, best)
     return encoded
+
+
+def _still_deep(plane: Bytes, number: int, lessons: Lessons[Way] | None) -> bytes:
+    """Return the plane at the ordinary high level, unless it is no text any more; the check costs a tenth."""
+    deep, fast = _contexts.deep.compress(plane.data), _fast(plane)
+    if fast is None or len(deep) <= len(fast):
+        return deep
+    if lessons is not None:
+        lessons.forget(number)
+    return fast
 
 
 def _by_trial(plane: Bytes, coded: CodedPlane) -> tuple[Way, bytes]:

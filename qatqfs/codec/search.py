@@ -11,7 +11,7 @@ has to be appended.
 does not rule out. A :class:`Memory` carries over from chunk to chunk what was found.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from qatqfs.codec.lessons import Lessons
 from qatqfs.codec.level import Level
 from qatqfs.codec.planecoder import Way, encode_planes
 from qatqfs.codec.planes import split_planes
+from qatqfs.codec.statistics import equal_at_lags
 from qatqfs.codec.strategies import STRATEGIES, zstdplanes
 from qatqfs.codec.stride import infer_stride
 
@@ -38,6 +39,10 @@ _NEXT_TO_NOTHING = 1 / 64
 """Share of the raw bytes below which run lengths may win."""
 _WORTH_A_TRIAL = 0.98
 """Share of the plain sample that a filtered one has to stay below; nearer to 1 it is chance as likely as not."""
+_ALIKE = 0.5
+"""Share of top bytes that must equal the earlier ones, lest the XOR leave more than it takes away."""
+_SURPRISE = 0.1
+"""Relative change of a chunk's share from which on what the chunks before taught is doubted."""
 _HOPELESS = 1.03
 """Relative size in the sample from which ``SMALL`` does not try a filter on all values."""
 _GRID = 0.9
@@ -51,10 +56,12 @@ class Filter:
     Attributes:
         strategy: id, 7 to 10.
         stride: elements, for id 10 alone.
+        share: of the raw bytes, that the chunk took which taught this filter.
     """
 
     strategy: int
     stride: int = 0
+    share: float = field(default=0.0, compare=False)
 
 
 _PLAIN = Filter(_PLANES)
@@ -127,23 +134,28 @@ def _smallest_frames(
         return _PLANES, _encode_frames(_PLAIN, raw, dtype, level, memory)
     known = memory.filters.recall(dtype) if memory is not None else None
     if known is not None and known.stride < len(raw) // dtype.width:
-        return known.strategy, _encode_frames(known, raw, dtype, level, memory)
+        data = _encode_frames(known, raw, dtype, level, memory)
+        if abs(len(data) / len(raw) - known.share) <= _SURPRISE * known.share:
+            return known.strategy, data
     forms = [(_PLAIN, _encode_frames(_PLAIN, raw, dtype, level, memory))]
     for filter_ in _candidates(raw, dtype, level, stride, plain_bytes=len(forms[0][1])):
         forms += [(filter_, _encode_frames(filter_, raw, dtype, level, memory))]
     best, data = min(forms, key=lambda form: len(form[1]))
-    if memory is not None and level is not Level.SMALL:
-        memory.filters.learn(dtype, best)
+    if memory is not None and level is not Level.SMALL and len(raw):
+        memory.filters.learn(dtype, replace(best, share=len(data) / len(raw)))
     return best.strategy, data
 
 
 def _candidates(raw: Bytes, dtype: DType, level: Level, hint: int | None, plain_bytes: int) -> list[Filter]:
     """Return the filters worth trying on all values, when without one they take ``plain_bytes``."""
-    filters = [Filter(_DIFFERENCES if dtype is DType.F32 else _ADJACENT)]
-    if len(raw) <= _TINY_BYTES:
+    if dtype is DType.F32:
+        filters = [Filter(_DIFFERENCES)]
+    elif len(raw) <= _TINY_BYTES:
+        filters = [Filter(_ADJACENT)]
+    else:
+        filters = _xor_filters(raw, level, hint)
+    if len(raw) <= _TINY_BYTES or not filters:
         return filters
-    if dtype.width == 2:
-        filters += [Filter(_STRIDED, stride) for stride in _strides(raw, hint)]
     if plain_bytes < _LITTLE * len(raw) or (level is Level.SMALL and len(raw) <= _SHORT_BYTES):
         return filters
     plain = len(encode_planes(_sampled_planes(raw, dtype), dtype.width, Level.FAST))
@@ -156,10 +168,16 @@ def _candidates(raw: Bytes, dtype: DType, level: Level, hint: int | None, plain_
     return promising if level is Level.SMALL else promising[:1]
 
 
-def _strides(raw: Bytes, hint: int | None) -> list[int]:
+def _xor_filters(raw: Bytes, level: Level, hint: int | None) -> list[Filter]:
+    """Return the XOR filters that the top plane suggests: most of its bytes must equal the earlier ones."""
     top_plane = np.ascontiguousarray(raw[1::2])
-    found = infer_stride(top_plane)
-    return sorted({stride for stride in (found, hint) if stride is not None and 1 < stride < len(top_plane)})
+    counts = equal_at_lags(top_plane)
+    lags = {1, infer_stride(counts), hint} - {None}
+    return [
+        Filter(_STRIDED, lag) if lag > 1 else Filter(_ADJACENT)
+        for lag in sorted(lag for lag in lags if lag is not None and 0 < lag < len(top_plane))
+        if level is Level.SMALL or lag >= len(counts) or counts[lag] > _ALIKE * counts[0]
+    ]
 
 
 def _sampled_planes(values: Bytes, dtype: DType) -> Bytes:

@@ -8,9 +8,7 @@ width and at its multiples.
 import math
 
 import numpy as np
-
-from qatqfs.codec.buffers import Bytes
-from qatqfs.codec.statistics import equal_at_lags
+import numpy.typing as npt
 
 _SIGNIFICANT = 6
 """Standard deviations by which a peak stands out: among a few thousand lags chance makes some four."""
@@ -18,9 +16,12 @@ _NEARLY_HIGHEST = 0.6
 """Share of the highest peak from which on a smaller lag is the row width, and the highest peak its multiple."""
 
 
-def infer_stride(top_plane: Bytes) -> int | None:
-    """Return the row width in elements, 2 or more, that the top plane shows; ``None`` if it shows none."""
-    counts = equal_at_lags(top_plane)
+def infer_stride(counts: npt.NDArray[np.uint32]) -> int | None:
+    """Return the row width in elements, 2 or more; ``None`` if there seem to be no rows.
+
+    Args:
+        counts: what :func:`equal_at_lags` found in the top plane.
+    """
     window, others = int(counts[0]), counts[2:]
     if not len(others):
         return None

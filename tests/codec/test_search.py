@@ -11,6 +11,7 @@ from reference_fixtures import FIXTURES, REFERENCE_BYTES
 from qatqfs.codec import DType, Level, Memory, decode_payload, encode_container, encode_payload
 from qatqfs.codec.lessons import FIRST_RECHECK, LAST_RECHECK, Lessons
 from qatqfs.codec.search import encode_smallest
+from qatqfs.codec.statistics import equal_at_lags
 from qatqfs.codec.stride import infer_stride
 
 HALVES = [DType.F16, DType.BF16]
@@ -26,6 +27,10 @@ def bf16(values: np.ndarray) -> bytes:
 
 def as_array(raw: bytes) -> np.ndarray:
     return np.frombuffer(raw, np.uint8)
+
+
+def top_plane(values: np.ndarray) -> np.ndarray:
+    return as_array(bf16(values))[1::2].copy()
 
 
 def strategy_of(raw: bytes, dtype: DType, level: Level = Level.BALANCED) -> int:
@@ -185,11 +190,29 @@ def test_a_lesson_stands_for_some_time_and_twice_as_long_when_it_is_confirmed() 
     assert [lessons.recall("plane") for _ in range(FIRST_RECHECK + 1)].count("another way") == FIRST_RECHECK
 
 
+def test_a_forgotten_lesson_is_not_recalled() -> None:
+    lessons: Lessons[str] = Lessons()
+    lessons.learn("plane", "way")
+    lessons.forget("plane")
+    assert lessons.recall("plane") is None
+
+
 def test_no_lesson_stands_for_ever() -> None:
     lessons: Lessons[str] = Lessons()
     for _ in range(20):
         lessons.learn("plane", "way")
     assert [lessons.recall("plane") for _ in range(LAST_RECHECK + 1)][-1] is None
+
+
+def test_a_chunk_of_another_kind_is_not_encoded_by_what_the_ones_before_taught() -> None:
+    memory = Memory()
+    rising = np.cumsum(np.random.default_rng(0).integers(0, 2, 60_000)).astype("<u2").tobytes()
+    text = opaque_contents()["text"][:120_000]
+    tensor = bf16(normal(60_000))
+    for before in (rising, text, bytes(120_000)):
+        encode_payload(before, DType.BF16, memory=memory)
+        known, fresh = (len(encode_payload(tensor, DType.BF16, memory=m)) for m in (memory, None))
+        assert known <= 1.01 * fresh
 
 
 # -- row widths ----------------------------------------------------------------------------------------------
@@ -199,9 +222,9 @@ def test_no_lesson_stands_for_ever() -> None:
 def test_the_row_width_of_channels_with_scales_of_their_own_is_found(width: int) -> None:
     rng = np.random.default_rng(width)
     values = rng.normal(size=(1 + 70_000 // width, width)) * np.exp2(rng.normal(scale=3, size=width))
-    assert infer_stride(as_array(bf16(values.ravel()))[1::2].copy()) == width
+    assert infer_stride(equal_at_lags(top_plane(values.ravel()))) == width
 
 
 @pytest.mark.parametrize("size", [0, 1, 2, 3, 5, 1000, 100_000])
 def test_values_without_rows_have_no_row_width(size: int) -> None:
-    assert infer_stride(as_array(bf16(normal(size)))[1::2].copy()) is None
+    assert infer_stride(equal_at_lags(top_plane(normal(size)))) is None
