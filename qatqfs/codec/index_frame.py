@@ -28,7 +28,6 @@ index over a pad that is not zero means that the last chunk is corrupt.
 
 import array
 import struct
-import sys
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -124,8 +123,6 @@ class IndexFrame:
         except ValueError as err:
             raise InvalidContainer(f"the index frame names no dtype: {err}") from None
         lengths = array.array("I", view[_HEAD.size : -_FOOTER.size].tobytes())
-        if sys.byteorder == "big":
-            lengths.byteswap()
         return cls(true_length, per_chunk, lengths, state, dtype)
 
     def check(self, header: ContainerHeader, size: int) -> None:

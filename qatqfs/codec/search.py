@@ -20,12 +20,14 @@ from qatqfs.codec.dtypes import DType
 from qatqfs.codec.lessons import Lessons
 from qatqfs.codec.level import Level
 from qatqfs.codec.planecoder import Way, encode_planes
+from qatqfs.codec.planes import Filter as Kind
 from qatqfs.codec.planes import split_planes
 from qatqfs.codec.statistics import equal_at_lags
-from qatqfs.codec.strategies import STRATEGIES, zstdplanes
+from qatqfs.codec.strategies import STRATEGIES
 from qatqfs.codec.stride import infer_stride
 
 _PREDICTOR, _RAW_BITS, _PLANES, _DIFFERENCES, _ADJACENT, _STRIDED = 0, 1, 7, 8, 9, 10
+_KINDS = {_PLANES: Kind.NONE, _DIFFERENCES: Kind.DIFFERENCE, _ADJACENT: Kind.XOR, _STRIDED: Kind.XOR}
 _RUN_LENGTHS = (2, 3, 4, 5, 6)
 _SAMPLE_PARTS = 4
 _SAMPLE_PART_BYTES = 4096
@@ -115,9 +117,7 @@ def encode_smallest(
     if strategy is not None:
         if appendable and strategy in STRATEGIES and STRATEGIES[strategy].zstd_offset is None:
             raise ValueError(f"nothing can be appended to strategy {STRATEGIES[strategy].name}")
-        if strategy == _STRIDED and stride is not None:
-            return strategy, _encode_strided(raw, dtype, level, stride)
-        return strategy, _encode(strategy, raw, dtype, level)
+        return strategy, _encode(strategy, raw, dtype, level, stride)
     best, data = _smallest_frames(raw, dtype, level, stride, memory)
     if not appendable:
         best, data = _without_frames(raw, dtype, level, best, data)
@@ -158,10 +158,10 @@ def _candidates(raw: Bytes, dtype: DType, level: Level, hint: int | None, plain_
         return filters
     if plain_bytes < _LITTLE * len(raw) or (level is Level.SMALL and len(raw) <= _SHORT_BYTES):
         return filters
-    plain = len(encode_planes(_sampled_planes(raw, dtype), dtype.width, Level.FAST))
+    plain = len(encode_planes(_sampled_planes(_PLAIN, raw, dtype), dtype.width, Level.FAST))
     limit = plain * (_HOPELESS if level is Level.SMALL else _WORTH_A_TRIAL)
     sizes = {
-        filter_: len(encode_planes(_sampled_planes(_apply(filter_, raw), dtype), dtype.width, Level.FAST))
+        filter_: len(encode_planes(_sampled_planes(filter_, raw, dtype), dtype.width, Level.FAST))
         for filter_ in filters
     }
     promising = sorted((filter_ for filter_ in filters if sizes[filter_] < limit), key=sizes.__getitem__)
@@ -180,30 +180,25 @@ def _xor_filters(raw: Bytes, level: Level, hint: int | None) -> list[Filter]:
     ]
 
 
-def _sampled_planes(values: Bytes, dtype: DType) -> Bytes:
-    """Return the planes of a few runs of values from all over."""
-    if len(values) > _SAMPLE_PARTS * _SAMPLE_PART_BYTES:
-        step = (len(values) - _SAMPLE_PART_BYTES) // (_SAMPLE_PARTS - 1) // 4 * 4
-        values = np.concatenate([values[i * step : i * step + _SAMPLE_PART_BYTES] for i in range(_SAMPLE_PARTS)])
-    planes = scratch("planes", len(values))
-    split_planes(values, dtype.width, planes)
+def _sampled_planes(filter_: Filter, raw: Bytes, dtype: DType) -> Bytes:
+    """Return the planes of a few runs of filtered values from all over."""
+    planes = _split(filter_, raw, dtype).reshape(dtype.width, -1)
+    n, part = planes.shape[1], _SAMPLE_PART_BYTES // dtype.width
+    if n <= _SAMPLE_PARTS * part:
+        return planes.reshape(-1)
+    starts = [i * (n - part) // (_SAMPLE_PARTS - 1) for i in range(_SAMPLE_PARTS)]
+    return np.concatenate([planes[:, start : start + part] for start in starts], axis=1).reshape(-1)
+
+
+def _split(filter_: Filter, raw: Bytes, dtype: DType) -> Bytes:
+    """Return the planes of the filtered values, in scratch memory."""
+    planes = scratch("planes", len(raw))
+    split_planes(raw, dtype.width, planes, _KINDS[filter_.strategy], max(filter_.stride, 1))
     return planes
 
 
-def _apply(filter_: Filter, raw: Bytes) -> Bytes:
-    """Return the filtered values, in scratch memory but for the filter that is none."""
-    if filter_.strategy == _DIFFERENCES:
-        return zstdplanes.differences(raw)
-    if filter_.strategy == _ADJACENT:
-        return zstdplanes.xor_with_earlier(raw, 1)
-    if filter_.strategy == _STRIDED:
-        return zstdplanes.xor_with_earlier(raw, filter_.stride)
-    return raw
-
-
 def _encode_frames(filter_: Filter, raw: Bytes, dtype: DType, level: Level, memory: Memory | None) -> bytes:
-    planes = scratch("planes", len(raw))
-    split_planes(_apply(filter_, raw), dtype.width, planes)
+    planes = _split(filter_, raw, dtype)
     lessons = memory.ways[filter_.strategy] if memory is not None else None
     frames = encode_planes(planes, dtype.width, level, lessons)
     return filter_.stride.to_bytes(4, "big") + frames if filter_.strategy == _STRIDED else frames
@@ -238,25 +233,22 @@ def _suits_predictor(raw: Bytes, dtype: DType) -> bool:
     sample = raw[:_SAMPLE_PART_BYTES]
     predicted = encode(sample, dtype, Level.FAST)
     return predicted is not None and len(predicted) < _GRID * len(
-        encode_planes(_sampled_planes(sample, dtype), dtype.width, Level.FAST)
+        encode_planes(_sampled_planes(_PLAIN, sample, dtype), dtype.width, Level.FAST)
     )
 
 
-def _encode(strategy: int, raw: Bytes, dtype: DType, level: Level) -> bytes:
+def _encode(strategy: int, raw: Bytes, dtype: DType, level: Level, stride: int | None = None) -> bytes:
     known = STRATEGIES.get(strategy)
-    if known is None or known.encode is None:
-        raise ValueError(f"strategy {strategy} cannot be written")
+    if known is None:
+        raise ValueError(f"there is no strategy {strategy}")
     if dtype not in known.dtypes:
         raise ValueError(f"strategy {known.name} is not legal for {dtype.label}")
-    data = known.encode(raw, dtype, level)
+    if known.encode is not None:
+        data = known.encode(raw, dtype, level)
+    elif known.encode_with_stride is not None and stride is not None:
+        data = known.encode_with_stride(raw, dtype, level, stride)
+    else:
+        raise ValueError(f"strategy {known.name} needs a stride")
     if data is None:
         raise ValueError(f"strategy {known.name} cannot hold these {len(raw)} bytes")
     return data
-
-
-def _encode_strided(raw: Bytes, dtype: DType, level: Level, stride: int) -> bytes:
-    if dtype.width != 2:
-        raise ValueError(f"strategy {STRATEGIES[_STRIDED].name} is not legal for {dtype.label}")
-    if not 0 < stride < len(raw) // 2:
-        raise ValueError(f"stride {stride} does not fit {len(raw) // 2} values")
-    return _encode_frames(Filter(_STRIDED, stride), raw, dtype, level, None)

@@ -4,7 +4,7 @@ import array
 from dataclasses import dataclass
 
 from qatqfs.codec.buffers import Buffer, as_bytes
-from qatqfs.codec.checksum import FNV_OFFSET, fnv1a64
+from qatqfs.codec.checksum import FNV_OFFSET, HASHED_TOGETHER, fnv1a64
 from qatqfs.codec.container import (
     CONTAINER_HEADER_SIZE,
     LENGTH_FIELD_SIZE,
@@ -20,6 +20,7 @@ from qatqfs.codec.payload import (
     MAX_VALUES,
     decode_payload,
     encode_payload,
+    encode_payloads,
     read_payload_header,
 )
 from qatqfs.codec.search import Memory
@@ -105,6 +106,11 @@ class ContainerWriter:
         writer._size += sum(writer._lengths) + LENGTH_FIELD_SIZE * len(writer._lengths)
         writer._state = index.state_before_last
         return writer
+
+    @property
+    def state(self) -> int:
+        """State of the container's checksum before the length field of the payload that is held back."""
+        return self._state
 
     def append(self, payload: bytes) -> None:
         """Add a chunk of exactly ``values_per_chunk`` values; the last one may have fewer, but not none.
@@ -210,12 +216,17 @@ def encode_container(raw: Buffer, dtype: DType, *, values_per_chunk: int, level:
         view = memoryview(bytes(view) + b"\x00")
     sink = BytesSink()
     writer = ContainerWriter(sink, dtype, values_per_chunk, level=level)
-    memory = Memory()
     chunk_bytes = values_per_chunk * dtype.width
-    for start in range(0, len(view), chunk_bytes):
-        part = view[start : start + chunk_bytes]
-        needs_index = start + chunk_bytes >= len(view) and (start > 0 or len(view) != true_length)
-        writer.append(encode_payload(part, dtype, level=level, appendable=needs_index, memory=memory))
+    parts = [view[start : start + chunk_bytes] for start in range(0, len(view), chunk_bytes)]
+    memory = Memory()
+    needs_index = len(parts) > 1 or len(view) != true_length
+    for first in range(0, len(parts) - 1, HASHED_TOGETHER):
+        for payload in encode_payloads(
+            parts[first : min(first + HASHED_TOGETHER, len(parts) - 1)], dtype, level=level, memory=memory
+        ):
+            writer.append(payload)
+    if parts:
+        writer.append(encode_payload(parts[-1], dtype, level=level, appendable=needs_index, memory=memory))
     writer.finish(true_length)
     return sink.getvalue()
 

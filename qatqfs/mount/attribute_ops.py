@@ -33,6 +33,9 @@ class AttributeOperations(Adapter):
 
     def _getattr(self, number: int) -> pyfuse3.EntryAttributes:
         with self.lock:
+            inode = self.inodes.get(number)
+            if inode.removed is not None and not inode.names:
+                return self.reply(inode, inode.removed)
             inode, target = self.target(number)
             return self.reply(inode, self.store.stat(target))
 
