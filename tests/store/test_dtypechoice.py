@@ -2,6 +2,7 @@
 
 import json
 import struct
+import time
 from collections.abc import Callable
 
 import numpy as np
@@ -114,3 +115,17 @@ def test_a_file_of_a_store_gets_the_dtype_of_its_values(open_store, backing) -> 
         handle.write(raw, 0)
     store.sync()
     assert decode_container((backing / "dump.bin.qatc").read_bytes()).dtype == "f32"
+
+
+def test_a_beginning_that_misleads_is_corrected_before_the_commit(open_store, backing) -> None:
+    store = open_store(chunk_size=65536)
+    halves = bf16(np.concatenate([values(seed) for seed in range(20)]))
+    content = halves + b"".join(f32(values(seed)) for seed in range(60))
+    with store.create(b"dump.bin") as handle:
+        for offset in range(0, len(content), 65536):
+            handle.write(content[offset : offset + 65536], offset)
+            if offset == 20 * 65536:
+                time.sleep(0.3)  # chunks are encoded ahead meanwhile
+    store.sync()
+    decoded = decode_container((backing / "dump.bin.qatc").read_bytes())
+    assert (decoded.dtype, decoded.raw) == ("f32", content)
