@@ -12,7 +12,7 @@ from typing import Any
 
 import zstandard
 
-from bench_lib.tensors import bf16_tensor
+from bench_lib.tensors import kv_tensor
 from qatqfs.codec import ContainerWriter, DType, Level, Memory, decode_container, encode_payload
 from qatqfs.store.dtypechoice import choose_dtype
 
@@ -215,7 +215,7 @@ def _tiled(content: bytes, chunk_bytes: int, rounds: int) -> Figures:
     """
     contents = {
         "the file repeated": (content * (1 + _TILED_BYTES // len(content)))[:_TILED_BYTES],
-        "synthetic, nothing repeated": bf16_tensor(_TILED_BYTES),
+        "synthetic, nothing repeated": kv_tensor(DType.BF16, _TILED_BYTES),
     }
     codecs = [
         _zstd(3),
