@@ -43,7 +43,10 @@ def is_running(pid: int) -> bool:
 class Mounted:
     """A mount that is running, or was killed."""
 
-    def __init__(self, backing: Path, mountpoint: Path, options: Sequence[str] = ()) -> None:
+    def __init__(
+        self, backing: Path, mountpoint: Path, options: Sequence[str] = (), program: Sequence[str] = QATQFS
+    ) -> None:
+        self.program = list(program)
         self.backing = backing
         self.path = mountpoint
         self.options = list(options)
@@ -51,7 +54,7 @@ class Mounted:
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        command = [*QATQFS, "mount", "-f", "--log-file", str(self.log), *self.options]
+        command = [*self.program, "mount", "-f", "--log-file", str(self.log), *self.options]
         with self.log.open("ab") as output:
             self.process = subprocess.Popen([*command, str(self.backing), str(self.path)], stdout=output, stderr=output)
         deadline = time.monotonic() + START_TIMEOUT_S
@@ -113,15 +116,20 @@ class Mounted:
 
 
 @contextlib.contextmanager
-def mounted(base: Path, *options: str, backing: Path | None = None) -> Iterator[Mounted]:
-    """Mount a (new) backing directory below ``base``; nothing is left mounted whatever happens."""
+def mounted(
+    base: Path, *options: str, backing: Path | None = None, program: Sequence[str] = QATQFS
+) -> Iterator[Mounted]:
+    """Mount a (new) backing directory below ``base``; nothing is left mounted whatever happens.
+
+    ``program`` is what to run instead of the qatqfs command, for tests that change something in it first.
+    """
     backing = backing if backing is not None else base / "backing"
     backing.mkdir(exist_ok=True)
     index = 0
     while (mountpoint := base / f"mnt{index}").exists():
         index += 1
     mountpoint.mkdir()
-    mount = Mounted(backing, mountpoint, options)
+    mount = Mounted(backing, mountpoint, options, program)
     mount.start()
     try:
         yield mount

@@ -46,6 +46,21 @@ def handler(
     return cast(Callable[Concatenate[S, P], Coroutine[Any, Any, R]], wrapped)
 
 
+def notification(
+    method: Callable[Concatenate[S, P], Awaitable[None]],
+) -> Callable[Concatenate[S, P], Coroutine[Any, Any, None]]:
+    """Wrap a handler whose answer nobody waits for: not even FUSEError may leave it, for that would end the mount."""
+
+    @wraps(method)
+    async def wrapped(self: S, *args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            await method(self, *args, **kwargs)
+        except Exception:
+            log.exception("%s failed", method.__name__)
+
+    return cast(Callable[Concatenate[S, P], Coroutine[Any, Any, None]], wrapped)
+
+
 class OpenFile:
     """A file handle that the kernel holds."""
 
@@ -112,7 +127,7 @@ class Adapter(pyfuse3.Operations):
         entry.st_blocks = attributes.blocks
         entry.st_atime_ns = attributes.atime_ns
         entry.st_mtime_ns = attributes.mtime_ns
-        entry.st_ctime_ns = attributes.ctime_ns
+        entry.st_ctime_ns = self.store.tree.commit_times.ctime_ns(attributes)
         return entry
 
     def attached(self, inode: Inode, handle: Handle) -> None:

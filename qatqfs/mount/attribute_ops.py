@@ -3,6 +3,7 @@
 import errno
 import os
 import stat
+from pathlib import Path
 from typing import Any
 
 import pyfuse3
@@ -13,6 +14,16 @@ from qatqfs.mount.inodes import Inode
 from qatqfs.store import Handle, Node
 
 _CAPABILITY = b"security.capability"
+_ACCESS_ACL = b"system.posix_acl_access"
+
+
+def _supplementary_groups(pid: int) -> list[int]:
+    """Return the further groups of a process, none if it cannot be asked."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        return [int(group) for line in lines if line.startswith("Groups:") for group in line.split()[1:]]
+    except (OSError, ValueError):
+        return []
 
 
 def _fuse_error(number: int) -> pyfuse3.FUSEError:
@@ -33,6 +44,9 @@ class AttributeOperations(Adapter):
 
     def _getattr(self, number: int) -> pyfuse3.EntryAttributes:
         with self.lock:
+            inode = self.inodes.get(number)
+            if inode.removed is not None and not inode.names:
+                return self.reply(inode, inode.removed)
             inode, target = self.target(number)
             return self.reply(inode, self.store.stat(target))
 
@@ -130,6 +144,20 @@ class AttributeOperations(Adapter):
         if name == _CAPABILITY:
             self.inodes.get(inode).no_capability = False
         await self.run(self._with_target, inode, self.store.setxattr, name, value)
+        if name == _ACCESS_ACL and ctx.uid != 0:
+            await self.run(self._clear_set_group_id, inode, ctx.pid, ctx.gid)
+
+    def _clear_set_group_id(self, number: int, pid: int, gid: int) -> None:
+        """Take the set-group-id bit away when somebody who is not in a file's group sets its ACL.
+
+        The kernel leaves this to us without telling, in the version of the protocol that pyfuse3 speaks.
+        """
+        with self.lock:
+            _, target = self.target(number)
+            attributes = self.store.stat(target)
+            outsider = attributes.gid not in {gid, *_supplementary_groups(pid)}
+            if outsider and attributes.mode & stat.S_ISGID:
+                self.store.chmod(target, stat.S_IMODE(attributes.mode) & ~stat.S_ISGID)
 
     def _sync(self, number: int) -> None:
         with self.lock:

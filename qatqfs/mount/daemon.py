@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from qatqfs.mount import checks, control, mountinfo
+from qatqfs.mount import checks, control, mountinfo, readahead
 from qatqfs.mount.errors import MountError
 from qatqfs.mount.logs import set_up_logging
 from qatqfs.store import Store, StoreError, StoreOptions
@@ -235,7 +235,8 @@ async def _answer(mountpoint: str, ready: Callable[[], None]) -> None:
 
     async def announce() -> None:
         # abandon_on_cancel: if the loop ends first, nobody will ever answer this stat.
-        await trio.to_thread.run_sync(os.stat, mountpoint, abandon_on_cancel=True)
+        st = await trio.to_thread.run_sync(os.stat, mountpoint, abandon_on_cancel=True)
+        readahead.widen(st.st_dev)
         ready()
 
     async with trio.open_nursery() as nursery:

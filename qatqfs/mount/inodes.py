@@ -37,6 +37,7 @@ class Inode:
         node: the store's node while it is open.
         opens: open handles.
         tag: what the kernel's cached pages are pages of, ``None`` if unknown.
+        removed: what to show of a directory that was removed while somebody is in it; counts without a name only.
         no_capability: the file is known to have no security.capability, which the kernel asks before each write.
     """
 
@@ -49,6 +50,7 @@ class Inode:
     node: Node | None = None
     opens: int = 0
     tag: object = None
+    removed: Attributes | None = None
     no_capability: bool = False
 
 

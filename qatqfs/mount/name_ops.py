@@ -1,16 +1,22 @@
 """Request handlers for names: lookup, mkdir, mknod, symlink, link, unlink, rmdir, rename, forget."""
 
+import contextlib
+import dataclasses
+import errno
 import os
 import stat
 from collections.abc import Callable, Sequence
 
 import pyfuse3
 
-from qatqfs.mount.adapter import ATTRIBUTE_TIMEOUT_S, Adapter, handler, owner_of
+from qatqfs.mount.adapter import ATTRIBUTE_TIMEOUT_S, Adapter, handler, notification, owner_of
+from qatqfs.mount.inodes import Inode
 from qatqfs.store import Attributes
 from qatqfs.store.sysfile import RENAME_EXCHANGE
 
 _ABSENT = 0
+_LONGEST_NAME = 255
+"""Bytes in a name on every filesystem that may be below (NAME_MAX); the kernel lets longer ones pass to us."""
 
 
 class NameOperations(Adapter):
@@ -21,6 +27,8 @@ class NameOperations(Adapter):
         self, parent_inode: pyfuse3.InodeT, name: pyfuse3.FileNameT, ctx: pyfuse3.RequestContext
     ) -> pyfuse3.EntryAttributes:
         """Find a name; an absent one is answered so that the kernel remembers it for a second."""
+        if len(name) > _LONGEST_NAME:
+            raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
         try:
             return await self.run(self._lookup, parent_inode, name)
         except FileNotFoundError:
@@ -35,7 +43,7 @@ class NameOperations(Adapter):
             attributes = self.store.stat(self.inodes.child_path(directory, name))
             return self.reply(self.inodes.remember(attributes, directory, name), attributes)
 
-    @handler
+    @notification
     async def forget(self, inode_list: Sequence[tuple[pyfuse3.InodeT, int]]) -> None:
         """Take back references; the kernel waits for no answer."""
         await self.run(self._forget, inode_list)
@@ -126,8 +134,16 @@ class NameOperations(Adapter):
     def _remove(self, parent: int, name: bytes, remove: Callable[[bytes], None]) -> None:
         with self.lock:
             directory = self.inodes.get(parent)
+            self._note_removal(directory, name)
             remove(self.inodes.child_path(directory, name))
             self.inodes.unname(directory, name)
+
+    def _note_removal(self, directory: Inode, name: bytes) -> None:
+        """Keep the attributes of a directory that is about to be removed, for those who are in it; lock held."""
+        inode = directory.children.get(name)
+        if inode is not None and stat.S_ISDIR(inode.file_type):
+            with contextlib.suppress(OSError):  # gone from BACKING itself
+                inode.removed = dataclasses.replace(self.store.stat(self.inodes.path(inode)), nlink=0)
 
     @handler
     async def rename(
@@ -146,6 +162,8 @@ class NameOperations(Adapter):
         with self.lock:
             old = self.inodes.get(old_parent)
             new = self.inodes.get(new_parent)
+            if not flags & RENAME_EXCHANGE:
+                self._note_removal(new, new_name)
             self.store.rename(self.inodes.child_path(old, old_name), self.inodes.child_path(new, new_name), flags)
             if flags & RENAME_EXCHANGE:
                 self.inodes.swap(old, old_name, new, new_name)

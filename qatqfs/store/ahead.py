@@ -11,7 +11,7 @@ import logging
 import queue
 import threading
 
-from qatqfs.codec import MAX_CHUNKS, QatcError
+from qatqfs.codec import MAX_CHUNKS, Memory, QatcError
 from qatqfs.store.building import Payloads, fill, note_encoded
 from qatqfs.store.commit import CommitEngine
 from qatqfs.store.draft import Draft
@@ -129,7 +129,7 @@ class AheadEncoder:
             return stop
 
     def _payloads_of(self, node: Node, entry: StagingEntry, draft: Draft) -> Payloads:
-        unit, dtype, level = draft.unit, draft.dtype, self._options.level
+        unit, dtype, level, memory = draft.unit, draft.dtype, self._options.level, Memory()
 
         def payloads(first: int, stop: int) -> list[bytes]:
             if node.path is None or self._stopping:
@@ -137,7 +137,7 @@ class AheadEncoder:
             raw = memoryview(pread_exact(entry.data.number, (stop - first) * unit, first * unit))
             if len(raw) != (stop - first) * unit:
                 raise SnapshotLost("the file was cut")
-            result = [encode_chunk(raw[i : i + unit], dtype, level) for i in range(0, len(raw), unit)]
+            result = [encode_chunk(raw[i : i + unit], dtype, level, memory=memory) for i in range(0, len(raw), unit)]
             for payload in result:
                 note_encoded(self._engine.statistics, unit, payload)
             return result

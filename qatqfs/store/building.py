@@ -9,7 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 
-from qatqfs.codec import MAX_CHUNKS, DType, Level, QatcError
+from qatqfs.codec import MAX_CHUNKS, DType, Level, Memory, QatcError
 from qatqfs.store.chunkmap import chunks_of
 from qatqfs.store.containerfile import ContainerFile, io_error
 from qatqfs.store.draft import Draft
@@ -68,13 +68,15 @@ def make_plan(
         aligned = base.chunk_unit(options.chunk_size) == (unit, True) and unit % dtype.width == 0
         if aligned and _fits(dtype, size) and wanted in (None, dtype) and _any_unmodified(snapshot):
             return Plan(dtype, unit, base)
-    if draft is not None and _fits(draft.dtype, size) and wanted in (None, draft.dtype):
-        return Plan(draft.dtype, draft.unit)
 
     def sample(offset: int, length: int) -> bytes:
         return bytes(snapshot.read(offset, min(offset + length, size), final=False))
 
-    return Plan(choose_dtype(path, size, sample, explicit=explicit), options.chunk_size)
+    dtype = choose_dtype(path, size, sample, explicit=explicit)
+    kept = draft is not None and _fits(draft.dtype, size) and wanted in (None, draft.dtype)
+    if draft is not None and kept and draft.dtype.width == dtype.width:
+        return Plan(draft.dtype, draft.unit)  # else what the file begins with, a header or zeros, misled it
+    return Plan(dtype, options.chunk_size)
 
 
 def _any_unmodified(snapshot: Snapshot) -> bool:
@@ -95,6 +97,8 @@ def payloads_of(
         statistics: told what is encoded.
     """
     total = chunks_of(snapshot.size, plan.unit)
+    memory = Memory()
+    alike = old if old is not None and (old.dtype, old.unit) == (plan.dtype, plan.unit) else None
     indexed = total > 1 or snapshot.size % plan.dtype.width != 0
 
     def known(chunk: int) -> bytes | None:
@@ -103,8 +107,8 @@ def payloads_of(
                 return plan.base.container.raw_chunk(chunk)
             except QatcError as err:
                 raise io_error(f"chunk {chunk} cannot be taken over: {err}") from err
-        if old is not None and chunk < old.count and chunk not in stale:
-            return old.payload(chunk)
+        if alike is not None and chunk < alike.count and chunk not in stale:
+            return alike.payload(chunk)
         return None
 
     zeros: list[bytes] = []
@@ -131,7 +135,7 @@ def payloads_of(
                         end += 1
                     raw = snapshot.read(chunk * plan.unit, min(end * plan.unit, snapshot.size))
                 last = indexed and chunk == total - 1
-                payload = encode_chunk(raw[: plan.unit], plan.dtype, level, appendable=last)
+                payload = encode_chunk(raw[: plan.unit], plan.dtype, level, appendable=last, memory=memory)
                 note_encoded(statistics, min(plan.unit, len(raw)), payload)
                 raw = raw[plan.unit :]
             result.append(payload)

@@ -260,6 +260,8 @@ class CommitEngine:
         container = ContainerFile(draft.fd, node.path, self._tree.context.reading)
         identity = Identity.of(draft.fd.number)
         old, path = node.key, node.path
+        times = self._tree.commit_times
+        ctime_ns = times.ctime_ns(node.attributes())
         with contextlib.ExitStack() as stack:
             target = self._find_target(node, stack)
             if target is None and not whole:
@@ -274,12 +276,14 @@ class CommitEngine:
                     self._to_lost_and_found(node, entry, draft)
                     node.path = None
                 else:
-                    self._io.rename(entry.area.directory.number, draft.name, target[0], target[1])
+                    with times.unchanged(target[0]):
+                        self._io.rename(entry.area.directory.number, draft.name, target[0], target[1])
             except OSError:
                 with contextlib.suppress(OSError):
                     entry.log.held(entry.view.chunks)
                 raise
         entry.draft = None
+        times.committed(os.fstat(draft.fd.number), ctime_ns)
         node.replaced(draft.fd, key_of(os.fstat(draft.fd.number)), container, durable=False)
         if whole:
             node.staging = None

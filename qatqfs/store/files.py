@@ -247,7 +247,7 @@ def set_owner(io: BackingIO, opened: Fd, directory: int, mode: int, owner: tuple
         except PermissionError:
             if os.geteuid() == 0:
                 raise
-    if mode & _SET_ID_BITS and stat.S_ISREG(st.st_mode):  # chown(2) takes them away
+    if mode & _SET_ID_BITS and not stat.S_ISDIR(st.st_mode):  # chown(2) takes them away
         io.chmod(opened, stat.S_IMODE(st.st_mode))
 
 

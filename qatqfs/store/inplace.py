@@ -34,6 +34,7 @@ def commit_in_place(tree: Tree, node: Node, entry: StagingEntry, draft: Draft) -
     io, reading = tree.context.io, tree.context.reading
     where = entry.area.directory.number
     mtime_ns, atime_ns = entry.mtime_ns, os.fstat(node.fd.number).st_atime_ns
+    ctime_ns = tree.commit_times.ctime_ns(node.attributes())
     io.fsync(draft.fd)
     entry.sync()
     redo = ContainerFile(draft.fd, node.path or b"(unlinked)", reading)
@@ -55,6 +56,7 @@ def commit_in_place(tree: Tree, node: Node, entry: StagingEntry, draft: Draft) -
     with tree.lock:
         node.replaced(node.fd, node.key, ContainerFile(node.fd, node.path or b"(unlinked)", reading), durable=True)
         node.staging = None
+        tree.commit_times.committed(os.fstat(target.number), ctime_ns)
         tree.rekey(node, node.key)
     entry.drop()
     io.fsync_directory(where)

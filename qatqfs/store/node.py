@@ -156,6 +156,10 @@ class Node:
         """Return what stat(2) shows; raises OSError."""
         staging, fd = self.staging, self.fd  # a commit may exchange both; what is held here stays open
         st = os.fstat(fd.number)
+        if st.st_nlink == 0 and self.path is not None:
+            with self.context.namespace_lock:  # a commit has taken the old container's name, and not finished
+                staging, fd = self.staging, self.fd
+                st = os.fstat(fd.number)
         if staging is not None:
             return from_stat(st, staged=os.fstat(staging.data.number), base_blocks=st.st_blocks)
         if self.kind is Kind.RAW:
@@ -352,6 +356,7 @@ class Handle:
         self.writable = writable
         self._release = release
         self._sequential_offset = 0
+        self._ahead_until = 0
         self._closed = False
 
     def read(self, size: int, offset: int) -> Chunk:
@@ -371,7 +376,7 @@ class Handle:
         sequential = offset == self._sequential_offset
         self._sequential_offset = offset + size
         if sequential and size and self.node.kind is Kind.CONTAINER and self.node.staging is None:
-            self.node.container().read_ahead(offset + size)
+            self._ahead_until = self.node.container().read_ahead(offset + size, self._ahead_until)
 
     def write(self, data: bytes | bytearray | memoryview, offset: int) -> int:
         """Write bytes and return how many; raises OSError (EBADF on a handle opened for reading)."""

@@ -20,7 +20,7 @@ from qatqfs.store.attributes import Attributes
 from qatqfs.store.backingio import BackingIO
 from qatqfs.store.chunkcache import ChunkCache
 from qatqfs.store.commit import CommitEngine
-from qatqfs.store.containerfile import ReadContext
+from qatqfs.store.containerfile import RUN_CHUNKS, ReadContext
 from qatqfs.store.damage import DamageRegister
 from qatqfs.store.errors import StoreError
 from qatqfs.store.files import Opener
@@ -36,7 +36,7 @@ from qatqfs.store.sysfile import yield_to_others
 from qatqfs.store.tree import Tree
 
 _BLOCK = 4096
-_READ_AHEAD_PER_WORKER = 2
+_READ_AHEAD_RUNS_PER_WORKER = 2
 
 Owner = tuple[int, int] | None
 
@@ -88,7 +88,7 @@ class Store:
             damage=DamageRegister(self.statistics),
             statistics=self.statistics,
             executor=self._decoders,
-            read_ahead=_READ_AHEAD_PER_WORKER * workers,
+            read_ahead=_READ_AHEAD_RUNS_PER_WORKER * RUN_CHUNKS * workers,
         )
         context = NodeContext(
             options=self.options,

@@ -20,6 +20,7 @@ from cachetools import LRUCache
 
 from qatqfs.store import names
 from qatqfs.store.attributes import Attributes, Key, from_stat, key_of
+from qatqfs.store.committimes import CommitTimes
 from qatqfs.store.containerfile import ContainerFile, signature_of
 from qatqfs.store.node import Kind, Node, NodeContext
 from qatqfs.store.options import OnCorrupt
@@ -73,6 +74,7 @@ class Tree:
         on_rekey: called with the old and the new key, under ``lock``, when a logical file gets another
             backing inode.
         on_gone: called with the key, under ``lock``, when the last name of a backing inode is gone.
+        commit_times: what to show as ctime of what a commit has changed.
     """
 
     def __init__(self, root: Fd, context: NodeContext) -> None:
@@ -83,6 +85,7 @@ class Tree:
         self.device = os.fstat(root.number).st_dev
         self.on_rekey: Callable[[Key, Key, Node], None] = lambda old, new, node: None
         self.on_gone: Callable[[Key], None] = lambda key: None
+        self.commit_times = CommitTimes(context.io)
         self._sizes: LRUCache[tuple[int, int, int, int], int] = LRUCache(_SIZES_REMEMBERED)
         self._sizes_lock = threading.Lock()
 

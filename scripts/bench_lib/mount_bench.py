@@ -5,19 +5,19 @@ import contextlib
 import os
 import shutil
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bench_lib.tensors import bf16_tensor
+from bench_lib.places import qatqfs, qatqfs_mount
+from bench_lib.report import ratio_table
+from bench_lib.tensors import kv_tensor
+from qatqfs.codec import DType
 
 _PIECE = 1 << 20
 _MIB = 1 << 20
-_QATQFS = Path(sys.executable).with_name("qatqfs")
 
 Figures = dict[str, Any]
 
@@ -64,19 +64,6 @@ def _drop_caches() -> None:
         Path("/proc/sys/vm/drop_caches").write_text("3\n")
 
 
-def _qatqfs(*arguments: object) -> None:
-    subprocess.run([_QATQFS, *map(str, arguments)], check=True)
-
-
-@contextlib.contextmanager
-def _mounted(backing: Path, mountpoint: Path, level: str) -> Iterator[None]:
-    _qatqfs("mount", "--level", level, backing, mountpoint)
-    try:
-        yield
-    finally:
-        _qatqfs("umount", mountpoint)
-
-
 def _timed(work: Callable[[], object]) -> float:
     start = time.perf_counter()
     work()
@@ -85,7 +72,7 @@ def _timed(work: Callable[[], object]) -> float:
 
 def run(options: argparse.Namespace) -> Figures:
     """Measure; returns MB (10^6 bytes) a second and the stored share of the raw bytes."""
-    data = bf16_tensor(options.size * _MIB)
+    data = kv_tensor(DType.BF16, options.size * _MIB)
     seconds: dict[str, list[float]] = {}
 
     def note(name: str, value: float) -> None:
@@ -100,20 +87,20 @@ def run(options: argparse.Namespace) -> Figures:
         for _ in range(options.rounds):
             note("plain write", _write(plain / name, data))
             note("plain write, sync", seconds["plain write"][-1] + _timed(os.sync))
-            with _mounted(backing, mountpoint, options.level):
+            with qatqfs_mount(backing, mountpoint, "--level", options.level):
                 note("write", _write(mountpoint / name, data))
-                note("write, sync", seconds["write"][-1] + _timed(lambda: _qatqfs("sync", mountpoint)))
+                note("write, sync", seconds["write"][-1] + _timed(lambda: qatqfs("sync", mountpoint)))
             stored = (backing / f"{name}.qatc").stat().st_size
             _drop_caches()
             note("plain read", _read(plain / name)[0])
             _drop_caches()
-            with _mounted(backing, mountpoint, options.level):
+            with qatqfs_mount(backing, mountpoint, "--level", options.level):
                 taken, found = _read(mountpoint / name)
                 if found != data:
                     raise SystemExit("what was read is not what was written")
                 note("read", taken)
             _drop_caches()
-            with _mounted(backing, mountpoint, options.level):
+            with qatqfs_mount(backing, mountpoint, "--level", options.level):
                 note("random read", _random_reads(mountpoint / name, len(data)))
     finally:
         shutil.rmtree(base)
@@ -138,13 +125,10 @@ _ROWS = [
 
 def report(figures: Figures) -> str:
     """Return the figures as text."""
-    speeds = figures["megabytes_per_second"]
     lines = [
         f"{figures['tensor']}; level {figures['level']}; medians of {figures['rounds']} rounds",
         f"stored share of the raw bytes: {figures['stored_share']:.4f}",
-        f"{'MB/s':48} {'mount':>8} {'plain':>8} {'ratio':>7}",
+        *ratio_table(("mount", "plain"), _ROWS, figures["megabytes_per_second"]),
     ]
-    for label, ours, plain in _ROWS:
-        lines.append(f"{label:48} {speeds[ours]:8.0f} {speeds[plain]:8.0f} {speeds[ours] / speeds[plain]:7.2f}")
     lines.append(f"random 4 KiB read: {figures['random_4k_read_microseconds']:.0f} microseconds")
     return "\n".join(lines)

@@ -103,6 +103,16 @@ def test_a_format_of_the_future_is_refused(places) -> None:
     refused(run("mount", backing, mountpoint), "format 99")
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to set the read-ahead of a mount")
+def test_the_kernel_reads_two_chunks_ahead(places) -> None:
+    backing, mountpoint = places
+    run("mount", backing, mountpoint)
+    device = mountpoint.stat().st_dev
+    path = Path(f"/sys/class/bdi/{os.major(device)}:{os.minor(device)}/read_ahead_kb")
+    if os.access(path, os.W_OK):
+        assert int(path.read_text()) == 512
+
+
 def test_a_mount_in_a_mount_is_refused(places, tmp_path: Path) -> None:
     backing, mountpoint = places
     other = tmp_path / "other"

@@ -259,3 +259,9 @@ def test_any_bytes_make_a_name(store: Store) -> None:
     name = bytes(set(range(1, 256)) - {ord("/")})[:200]
     write(store, name, b"data")
     assert store.list_names() == [name]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to give a fifo away")
+def test_a_fifo_made_for_another_owner_keeps_its_set_id_bits(store: Store, backing: Path) -> None:
+    store.mknod(b"fifo", stat.S_IFIFO | 0o6755, 0, (54321, 54322))
+    assert stat.S_IMODE((backing / "fifo").stat().st_mode) == 0o6755

@@ -1,0 +1,23 @@
+"""How far the kernel reads ahead of a sequential reader of a mount.
+
+128 KiB if nobody says otherwise, which is half a chunk: each request then costs a trip to the daemon for little. A
+FUSE filesystem cannot ask for more, but root can, through sysfs, once the mount is there.
+"""
+
+import logging
+import os
+from pathlib import Path
+
+log = logging.getLogger(__name__)
+
+READ_AHEAD_KIB = 512
+
+
+def widen(device: int) -> None:
+    """Let the kernel read further ahead on a mount, given its st_dev; where that is not allowed nothing happens."""
+    path = Path(f"/sys/class/bdi/{os.major(device)}:{os.minor(device)}/read_ahead_kb")
+    try:
+        if int(path.read_text()) < READ_AHEAD_KIB:
+            path.write_text(f"{READ_AHEAD_KIB}\n")
+    except (OSError, ValueError) as err:
+        log.debug("read-ahead stays as it is: %s", err)

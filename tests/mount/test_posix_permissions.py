@@ -1,0 +1,349 @@
+"""Modes, owners, set-id bits, sticky directories and ACLs: as in a plain directory of the same filesystem."""
+
+import os
+import socket
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from sidebyside import STRANGER, SideBySide
+
+pytestmark = pytest.mark.fuse
+root_only = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become other users")
+
+OTHER = STRANGER + 1
+GROUP = STRANGER + 2
+ACCESS, DEFAULT = "system.posix_acl_access", "system.posix_acl_default"
+_USER_OBJ, _USER, _GROUP_OBJ, _GROUP, _MASK, _OTHER = 0x01, 0x02, 0x04, 0x08, 0x10, 0x20
+_NO_ID = 0xFFFFFFFF
+
+
+def acl(*entries: tuple[int, int, int]) -> bytes:
+    """The xattr form of an ACL of (tag, permissions, id)."""
+    head = (2).to_bytes(4, "little")
+    return head + b"".join(
+        tag.to_bytes(2, "little") + permissions.to_bytes(2, "little") + who.to_bytes(4, "little")
+        for tag, permissions, who in entries
+    )
+
+
+FOR_STRANGER = acl(
+    (_USER_OBJ, 7, _NO_ID), (_USER, 6, STRANGER), (_GROUP_OBJ, 5, _NO_ID), (_MASK, 7, _NO_ID), (_OTHER, 0, _NO_ID)
+)
+
+
+def mode_of(path: Path) -> str:
+    return oct(path.lstat().st_mode)
+
+
+def under_umask(umask: int, work: Callable[[], object]) -> None:
+    old = os.umask(umask)
+    try:
+        work()
+    finally:
+        os.umask(old)
+
+
+def make_one_of_each(directory: Path, mode: int) -> None:
+    os.close(os.open(directory / "file", os.O_CREAT | os.O_WRONLY, mode))
+    os.mkdir(directory / "directory", mode)
+    os.mkfifo(directory / "fifo", mode)
+    os.mknod(directory / "node", stat.S_IFREG | mode)
+    os.symlink("target", directory / "symlink")
+    with socket.socket(socket.AF_UNIX) as listener:
+        inside = os.open(directory, os.O_PATH)
+        listener.bind(f"/proc/self/fd/{inside}/socket")
+        os.close(inside)
+
+
+def describe(directory: Path) -> dict[str, tuple[str, int, int]]:
+    return {
+        name: (mode_of(directory / name), (directory / name).lstat().st_uid, (directory / name).lstat().st_gid)
+        for name in os.listdir(directory)
+    }
+
+
+@pytest.mark.parametrize("umask", [0, 0o022, 0o077, 0o777])
+@pytest.mark.parametrize("mode", [0o666, 0o777, 0o400, 0, 0o4711, 0o2755, 0o1777])
+def test_the_umask_reduces_the_mode_of_everything_new(pair: SideBySide, mode: int, umask: int) -> None:
+    def work(directory: Path) -> object:
+        under_umask(umask, lambda: make_one_of_each(directory, mode))
+        return describe(directory)
+
+    assert len(pair.both(work)) == 6
+
+
+def test_chmod_sets_every_bit_and_a_commit_keeps_them(pair: SideBySide) -> None:
+    def work(directory: Path) -> object:
+        found = []
+        (directory / "f").write_bytes(b"content")
+        (directory / "d").mkdir()
+        for mode in (0, 0o777, 0o600, 0o4755, 0o2755, 0o2644, 0o1777, 0o7777):
+            for name in ("f", "d"):
+                os.chmod(directory / name, mode)
+                found.append(mode_of(directory / name))
+        pair.mount.sync()
+        return [*found, mode_of(directory / "f")]
+
+    pair.both(work)
+
+
+@root_only
+def test_new_files_belong_to_who_makes_them(pair: SideBySide) -> None:
+    pair.both(lambda directory: os.chmod(directory, 0o777))
+    pair.both_as(STRANGER, lambda directory: make_one_of_each(directory, 0o644), group=GROUP)
+    found = pair.both(describe)
+    assert {(uid, gid) for _, uid, gid in found.values()} == {(STRANGER, GROUP)}
+    pair.mount.sync()
+    assert pair.both(describe) == found
+
+
+@root_only
+@pytest.mark.parametrize("groups", [(), (GROUP,)], ids=["stranger", "member"])
+@pytest.mark.parametrize("mode", [0o644, 0o2755, 0o6775])
+def test_a_set_group_id_directory_hands_on_its_group(pair: SideBySide, mode: int, groups: tuple[int, ...]) -> None:
+    def prepare(directory: Path) -> None:
+        os.chown(directory, STRANGER, GROUP)
+        os.chmod(directory, 0o2777)
+
+    pair.both(prepare)
+    pair.both_as(OTHER, lambda directory: make_one_of_each(directory, mode), groups=groups)
+    found = pair.both(describe)
+    assert {gid for _, _, gid in found.values()} == {GROUP}
+    assert int(found["directory"][0], 8) & stat.S_ISGID
+    pair.mount.sync()
+    assert pair.both(describe) == found
+
+
+@root_only
+def test_writing_by_another_than_root_clears_the_set_id_bits(pair: SideBySide) -> None:
+    def prepare(directory: Path) -> None:
+        for name in ("write", "truncate", "path", "grow", "none"):
+            (directory / name).write_bytes(b"content")
+            os.chown(directory / name, 0, 0)
+            os.chmod(directory / name, 0o6777)
+
+    def work(directory: Path) -> object:
+        with (directory / "write").open("r+b") as file:
+            file.write(b"x")
+        with (directory / "truncate").open("r+b") as file:
+            file.truncate(3)
+        os.truncate(directory / "path", 3)
+        with (directory / "grow").open("r+b") as file:
+            file.truncate(30)
+        (directory / "none").read_bytes()
+        return {path.name: mode_of(path) for path in directory.iterdir()}
+
+    pair.both(prepare)
+    found = pair.both_as(STRANGER, work)
+    assert found["write"] == "0o100777"
+    assert found["none"] == "0o106777"
+
+
+@root_only
+@pytest.mark.parametrize("mode", [0o6777, 0o6767, 0o4644, 0o2755, 0o2644])
+def test_chown_clears_the_set_id_bits_of_files_and_not_of_directories(pair: SideBySide, mode: int) -> None:
+    def work(directory: Path) -> object:
+        (directory / "f").write_bytes(b"content")
+        (directory / "d").mkdir()
+        found = []
+        for uid, gid in ((STRANGER, -1), (-1, GROUP), (-1, -1), (0, 0)):
+            for name in ("f", "d"):
+                os.chmod(directory / name, mode)
+                os.chown(directory / name, uid, gid)
+                st = (directory / name).stat()
+                found.append((mode_of(directory / name), st.st_uid, st.st_gid))
+        return found
+
+    pair.both(work)
+
+
+@root_only
+def test_only_owner_and_root_may_chmod_chown_and_set_times(pair: SideBySide) -> None:
+    def prepare(directory: Path) -> None:
+        os.chmod(directory, 0o777)
+        (directory / "mine").write_bytes(b"content")
+        os.chown(directory / "mine", STRANGER, STRANGER)
+        (directory / "roots").write_bytes(b"content")
+        os.chmod(directory / "roots", 0o666)
+
+    def work(directory: Path) -> object:
+        found = []
+        for name in ("mine", "roots"):
+            for call in (
+                lambda path: os.chmod(path, 0o640),
+                lambda path: os.chown(path, OTHER, -1),
+                lambda path: os.chown(path, -1, GROUP),
+                lambda path: os.chown(path, -1, OTHER),
+                lambda path: os.utime(path, ns=(1, 2)),
+                lambda path: os.utime(path),
+                lambda path: os.setxattr(path, "user.x", b"1"),
+            ):
+                try:
+                    found.append(call(directory / name))
+                except OSError as err:
+                    found.append(err.errno)
+        return found
+
+    pair.both(prepare)
+    pair.both_as(STRANGER, work, groups=(GROUP,))
+    pair.both(describe)
+
+
+@root_only
+@pytest.mark.parametrize("mode", [0o700, 0o750, 0o755, 0o711, 0o722, 0o777])
+def test_permissions_keep_others_out(pair: SideBySide, mode: int) -> None:
+    def prepare(directory: Path) -> None:
+        (directory / "d").mkdir()
+        (directory / "d" / "x").write_bytes(b"content")
+        os.chmod(directory / "d" / "x", mode)
+        os.chmod(directory / "d", mode)
+
+    def attempts(directory: Path) -> object:
+        found = []
+        for attempt in (
+            lambda d: sorted(os.listdir(d)),
+            lambda d: (d / "x").read_bytes(),
+            lambda d: os.close(os.open(d / "x", os.O_WRONLY)),
+            lambda d: (d / "new").write_bytes(b""),
+            lambda d: (d / "x").rename(d / "y"),
+            lambda d: (d / "y").unlink(),
+            lambda d: [os.access(d / "x", how) for how in (os.R_OK, os.W_OK, os.X_OK)],
+        ):
+            try:
+                found.append(attempt(directory / "d"))
+            except OSError as err:
+                found.append(err.errno)
+        return found
+
+    pair.both(prepare)
+    pair.both_as(STRANGER, attempts)
+
+
+@root_only
+def test_in_a_sticky_directory_only_the_owner_removes_and_renames(pair: SideBySide) -> None:
+    def prepare(directory: Path) -> None:
+        os.chmod(directory, 0o1777)
+        for name, owner in (("a", STRANGER), ("b", OTHER), ("c", STRANGER), ("d", OTHER)):
+            (directory / name).write_bytes(b"content")
+            os.chmod(directory / name, 0o666)
+            os.chown(directory / name, owner, owner)
+
+    def work(directory: Path) -> object:
+        found = []
+        for attempt in (
+            lambda: (directory / "b").unlink(),
+            lambda: (directory / "b").rename(directory / "e"),
+            lambda: (directory / "c").rename(directory / "d"),
+            lambda: (directory / "c").rename(directory / "e"),
+            lambda: (directory / "a").unlink(),
+            lambda: (directory / "b").write_bytes(b"changed"),
+        ):
+            try:
+                found.append(attempt())
+            except OSError as err:
+                found.append(err.errno)
+        return found, sorted(os.listdir(directory))
+
+    pair.both(prepare)
+    pair.both_as(STRANGER, work)
+
+
+def test_an_access_acl_is_kept_and_changes_the_mode_as_chmod_changes_it(pair: SideBySide) -> None:
+    def work(directory: Path) -> object:
+        path = directory / "x"
+        path.write_bytes(b"content")
+        os.setxattr(path, ACCESS, FOR_STRANGER)
+        found = [mode_of(path), os.getxattr(path, ACCESS)]
+        os.chmod(path, 0o604)
+        found += [mode_of(path), os.getxattr(path, ACCESS), sorted(os.listxattr(path))]
+        pair.mount.sync()
+        return [*found, mode_of(path), os.getxattr(path, ACCESS)]
+
+    pair.both(work)
+
+
+@root_only
+def test_an_access_acl_is_enforced(pair: SideBySide) -> None:
+    def prepare(directory: Path) -> None:
+        for name in ("with", "without"):
+            (directory / name).write_bytes(b"content")
+            os.chmod(directory / name, 0o600)
+        os.setxattr(directory / "with", ACCESS, FOR_STRANGER)
+
+    def work(directory: Path) -> object:
+        found = []
+        for name in ("with", "without"):
+            for flags in (os.O_RDONLY, os.O_RDWR):
+                try:
+                    os.close(os.open(directory / name, flags))
+                    found.append(0)
+                except OSError as err:
+                    found.append(err.errno)
+        return found
+
+    pair.both(prepare)
+    assert pair.both_as(STRANGER, work)[:2] == [0, 0]
+    assert pair.both_as(OTHER, work)[0] != 0
+
+
+@root_only
+@pytest.mark.parametrize("groups", [(), (GROUP,)], ids=["stranger", "member"])
+def test_setting_an_acl_of_a_file_of_another_group_clears_its_set_group_id_bit(
+    pair: SideBySide, groups: tuple[int, ...]
+) -> None:
+    def prepare(directory: Path) -> None:
+        for name in ("file", "directory"):
+            (directory / name).touch() if name == "file" else (directory / name).mkdir()
+            os.chown(directory / name, STRANGER, GROUP)
+            os.chmod(directory / name, 0o6775)
+
+    def work(directory: Path) -> object:
+        for name in ("file", "directory"):
+            os.setxattr(directory / name, ACCESS, FOR_STRANGER)
+        return [mode_of(directory / name) for name in ("file", "directory")]
+
+    pair.both(prepare)
+    found = pair.both_as(STRANGER, work, groups=groups)
+    assert bool(int(found[0], 8) & stat.S_ISGID) == bool(groups)
+
+
+def test_a_default_acl_is_inherited_by_files_and_directories(pair: SideBySide) -> None:
+    def work(directory: Path) -> object:
+        os.setxattr(directory, DEFAULT, FOR_STRANGER)
+        under_umask(0, lambda: make_one_of_each(directory, 0o666))
+        under_umask(0, lambda: (directory / "directory" / "below").write_bytes(b"content"))
+        pair.mount.sync()
+        found = {}
+        for path in (*directory.iterdir(), directory / "directory" / "below"):
+            if not path.is_symlink():
+                names = [name for name in os.listxattr(path) if "posix_acl" in name]
+                found[path.name] = (mode_of(path), {name: os.getxattr(path, name) for name in names})
+        return found
+
+    found = pair.both(work)
+    assert ACCESS in found["file"][1]
+    assert {ACCESS, DEFAULT} == set(found["directory"][1])
+
+
+def test_the_umask_applies_also_below_a_default_acl(pair: SideBySide) -> None:
+    # On other filesystems a default ACL takes the place of the umask. The kernel applies the umask before FUSE
+    # sees the mode unless the filesystem asks it not to, which pyfuse3 cannot: the result is never too open.
+    def work(directory: Path) -> int:
+        os.setxattr(directory, DEFAULT, FOR_STRANGER)
+        under_umask(0o077, lambda: (directory / "x").touch(0o666))
+        return stat.S_IMODE((directory / "x").stat().st_mode)
+
+    assert (work(pair.here), work(pair.plain)) == (0o600, 0o660)
+
+
+def test_removing_an_acl_leaves_the_mode(pair: SideBySide) -> None:
+    def work(directory: Path) -> object:
+        path = directory / "x"
+        path.write_bytes(b"content")
+        os.setxattr(path, ACCESS, FOR_STRANGER)
+        os.removexattr(path, ACCESS)
+        return mode_of(path), os.listxattr(path)
+
+    pair.both(work)
