@@ -177,8 +177,7 @@ class CommitEngine:
             explicit = self.explicit_dtype(node, path)
             plan = make_plan(snapshot, old, path, explicit, self._options)
             draft = entry.draft = self._begin(entry, snapshot, plan, old, stale)
-            usable = old if old is not None and (old.dtype, old.unit) == (plan.dtype, plan.unit) else None
-            payloads = payloads_of(snapshot, plan, self._options.level, usable, stale, self.statistics)
+            payloads = payloads_of(snapshot, plan, self._options.level, old, stale, self.statistics)
             fill(draft, chunks_of(snapshot.size, plan.unit), payloads, self.executor, self._options.workers)
             draft.finish(snapshot.size)
         except QatcError as err:

@@ -125,7 +125,9 @@ def unlink(tree: Tree, path: bytes) -> None:
 def _announce_loss(tree: Tree, entry: Entry) -> None:
     """Log that the last name of an entry is about to go; namespace lock held."""
     node = tree.nodes.get(entry.key)
-    if node is not None and node.staging is not None and entry.st.st_nlink == 1:
+    if node is not None and entry.st.st_nlink > 1:
+        node.several_names = True  # its path may be the one that goes
+    elif node is not None and node.staging is not None:
         try:
             node.staging.announce_unlink()
         except OSError as err:

@@ -302,9 +302,9 @@ class Node:
         entry = create_entry(area)
         try:
             st = os.fstat(self.fd.number)
-            path, identity, linked = self.path, Identity.of(self.fd.number), st.st_nlink > 1
-            entry.begin(identity, unit, base, path or b"", st.st_mtime_ns, several_names=linked)
-            self.several_names |= linked
+            path, identity = self.path, Identity.of(self.fd.number)
+            self.several_names |= st.st_nlink > 1
+            entry.begin(identity, unit, base, path or b"", st.st_mtime_ns, several_names=self.several_names)
             self._publish(entry, path)
         except BaseException:
             entry.drop()

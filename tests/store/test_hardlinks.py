@@ -4,9 +4,10 @@ import os
 from pathlib import Path
 
 import pytest
+from faults import FaultyIO, abandon
 from strict_decoder import decode_container
 
-from qatqfs.store import Store
+from qatqfs.store import Store, StoreOptions
 
 CHUNK = 4096
 DATA = os.urandom(3 * CHUNK + 10)
@@ -73,6 +74,29 @@ def test_the_name_that_is_left_gets_what_was_written_through_the_one_that_went(s
         assert bytes(handle.read(4, 5)) == b"late"
     assert stored(backing, "y") == DATA[:5] + b"late" + DATA[9:]
     assert store.list_names() == [b"y"]
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_handle_whose_name_went_before_anything_was_written_writes_to_the_other(
+    open_store, backing: Path, killed: bool
+) -> None:
+    io = FaultyIO()
+    store = Store(backing, StoreOptions(chunk_size=CHUNK, idle_seconds=3600.0), io=io)
+    write(store, b"x", DATA)
+    store.link(b"x", b"y")
+    store.sync()
+    handle = store.open(b"x", os.O_RDWR)
+    store.unlink(b"x")
+    handle.write(b"late", 5)
+    handle.truncate(CHUNK)
+    if killed:
+        abandon(store, io)
+        store = open_store()
+    store.sync()
+    assert read(store, b"y") == DATA[:5] + b"late" + DATA[9:CHUNK]
+    assert stored(backing, "y") == DATA[:5] + b"late" + DATA[9:CHUNK]
+    assert list((backing / ".qatqfs/lost+found").iterdir()) == []
+    store.close()
 
 
 def test_a_reader_goes_on_while_the_shared_inode_is_overwritten(store: Store) -> None:
