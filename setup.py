@@ -1,5 +1,7 @@
 """Build of the one C extension; everything else is in pyproject.toml."""
 
+from glob import glob
+
 from setuptools import Extension, setup
 
 setup(
@@ -7,7 +9,7 @@ setup(
         Extension(
             "qatqfs.codec._native",
             sources=["qatqfs/codec/_native.c"],
-            depends=["qatqfs/codec/_fnv.h", "qatqfs/codec/_fnv_x86.h"],
+            depends=sorted(glob("qatqfs/codec/*.h")),
             extra_compile_args=["-O3", "-std=c11", "-Wall", "-Wextra", "-fno-strict-aliasing"],
         )
     ]

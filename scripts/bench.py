@@ -4,16 +4,16 @@ import argparse
 import json
 import sys
 
-from bench_lib import mount_bench, writes_bench
+from bench_lib import codec_bench, mount_bench, writes_bench
 
-_BENCHMARKS = {"mount": mount_bench, "writes": writes_bench}
+_BENCHMARKS = {"codec": codec_bench, "mount": mount_bench, "writes": writes_bench}
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
     benchmarks = parser.add_subparsers(dest="benchmark", required=True)
     for name, module in _BENCHMARKS.items():
-        sub = benchmarks.add_parser(name, help=module.__doc__, description=module.__doc__)
+        sub = benchmarks.add_parser(name, help=module.__doc__.splitlines()[0], description=module.__doc__)
         sub.add_argument("--json", action="store_true", help="print the figures as JSON and nothing else")
         module.add_arguments(sub)
     options = parser.parse_args()

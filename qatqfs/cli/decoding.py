@@ -11,6 +11,7 @@ from concurrent.futures import Executor, Future
 from qatqfs.codec import (
     FNV_OFFSET,
     LENGTH_FIELD_SIZE,
+    UNLIMITED,
     ChecksumMismatch,
     Container,
     InvalidContainer,
@@ -37,7 +38,7 @@ def decoded_chunks(
         QatcError: the first thing that is wrong.
         OSError: what ``read_at`` raised.
     """
-    container = Container.open(read_at, size)
+    container = Container.open(read_at, size, limits=UNLIMITED)
     running: deque[Future[memoryview]] = deque()
     started = 0
     state = before_last = FNV_OFFSET

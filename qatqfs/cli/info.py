@@ -12,7 +12,7 @@ from qatqfs.cli.exits import say, shown
 from qatqfs.cli.outcome import Outcome
 from qatqfs.cli.progress import Progress
 from qatqfs.cli.tables import bytes_text, count_text, table
-from qatqfs.codec import STRATEGIES, Container, read_payload_header
+from qatqfs.codec import STRATEGIES, UNLIMITED, Container, read_payload_header
 from qatqfs.codec.payload import EXACT_HEADER_SIZE, EXACT_MODE, MODE_NAMES, read_bare_header
 from qatqfs.store.area import lost_files, open_backing, waiting_files
 
@@ -112,7 +112,7 @@ def _description(
 
 
 def _describe_container(source: Source) -> Description:
-    container = Container.open(source.read_at, source.size)
+    container = Container.open(source.read_at, source.size, limits=UNLIMITED)
     strategies: Counter[str] = Counter()
     largest = 0
     for number in range(container.chunk_count):

@@ -46,6 +46,11 @@ _NOT_FOR_FSTAB = frozenset({"foreground", "fstab_texts"})
 @click.option("--read-only", is_flag=True, help="Write nothing at all. Any number of these may share a BACKING.")
 @click.option("--allow-other", is_flag=True, help="Let other users in, with the usual permissions. For root only.")
 @click.option(
+    "--commit-on-close",
+    is_flag=True,
+    help="Let close(2) of a written file wait until it is in a container, for those who read BACKING directly.",
+)
+@click.option(
     "--on-corrupt",
     type=click.Choice([choice.value for choice in OnCorrupt]),
     default=DEFAULTS.on_corrupt.value,

@@ -14,7 +14,7 @@ from qatqfs.cli.outcome import Outcome
 from qatqfs.cli.progress import Progress
 from qatqfs.cli.tables import bytes_text, count_text
 from qatqfs.cli.values import DEFAULTS
-from qatqfs.codec import QatcError, decode_any_payload, verify_container
+from qatqfs.codec import UNLIMITED, QatcError, decode_any_payload, verify_container
 
 _ATTEMPTS = 2
 
@@ -140,7 +140,7 @@ def _check(found: Found, progress: Callable[[int], None]) -> list[Damage]:
 
 def _damages(source: Source, progress: Callable[[int], None]) -> list[Damage]:
     if source.kind() is Kind.CONTAINER:
-        problems = verify_container(source.read_at, source.size, progress=progress)
+        problems = verify_container(source.read_at, source.size, limits=UNLIMITED, progress=progress)
         return [Damage(source.path, p.chunk, p.offset, str(p.error)) for p in problems]
     try:
         decode_any_payload(source.read_payload())

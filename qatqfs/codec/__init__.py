@@ -4,18 +4,29 @@ Pure functions over buffers, and objects that read and write through callables t
 no threads of its own, no FUSE. Everything may be called from many threads at once, except that a
 :class:`ContainerWriter` belongs to one at a time. The ways in:
 
-* :func:`encode_payload` and :func:`decode_payload` for one chunk,
-* :class:`ContainerWriter` and :class:`Container` for a container, chunk by chunk,
-* :func:`verify_container` to check all of one.
+* :func:`encode_array` and :func:`decode_array` for numpy arrays, :func:`encode_container` and
+  :func:`decode_container` for bytes: a container in memory, at once;
+* :class:`Container` to open one, look into it without decoding, and read any range or chunk;
+* :class:`ContainerWriter` to write one chunk by chunk in constant memory;
+* :func:`encode_payload` and :func:`decode_payload` for one chunk, :func:`decode_any_payload` for a .qatq file;
+* :func:`verify_container` to check all of a container.
 
-All that decoding raises for the bytes it was given is a :class:`QatcError`.
+All that decoding raises for the bytes it was given is a :class:`QatcError`. Importing this raises ImportError on a
+big-endian machine, for which there are no kernels.
 """
 
+import sys
+
+if sys.byteorder != "little":
+    raise ImportError("qatqfs works on little-endian machines only")
+
+from qatqfs.codec.arrays import decode_array, encode_array
 from qatqfs.codec.bare import decode_any_payload
 from qatqfs.codec.checksum import FNV_OFFSET, fnv1a64, fnv1a64_many
 from qatqfs.codec.container import (
     CONTAINER_HEADER_SIZE,
     CONTAINER_MAGIC,
+    DEFAULT_CHUNK_BYTES,
     LENGTH_FIELD_SIZE,
     MAX_CHUNKS,
     MAX_PAYLOAD_BYTES,
@@ -43,6 +54,7 @@ from qatqfs.codec.errors import (
 from qatqfs.codec.fileaccess import ReadAt
 from qatqfs.codec.index_frame import IndexFrame
 from qatqfs.codec.level import Level
+from qatqfs.codec.limits import UNLIMITED, Limits
 from qatqfs.codec.payload import (
     EXACT_HEADER_SIZE,
     MAX_VALUES,
@@ -50,10 +62,12 @@ from qatqfs.codec.payload import (
     PAYLOAD_MAGIC,
     PayloadHeader,
     decode_payload,
+    decode_payloads,
     encode_payload,
+    encode_payloads,
     read_payload_header,
 )
-from qatqfs.codec.reader import ChunkHeader, Container, Limits
+from qatqfs.codec.reader import ChunkHeader, Container
 from qatqfs.codec.sinks import BytesSink, FileSink, Sink
 from qatqfs.codec.strategies import STRATEGIES, Strategy
 from qatqfs.codec.verify import Problem, decode_container, verify_container
@@ -62,6 +76,7 @@ from qatqfs.codec.writer import ContainerInfo, ContainerWriter, empty_container,
 __all__ = [
     "CONTAINER_HEADER_SIZE",
     "CONTAINER_MAGIC",
+    "DEFAULT_CHUNK_BYTES",
     "EXACT_HEADER_SIZE",
     "FNV_OFFSET",
     "LENGTH_FIELD_SIZE",
@@ -71,6 +86,7 @@ __all__ = [
     "PAYLOAD_HEADER_SIZE",
     "PAYLOAD_MAGIC",
     "STRATEGIES",
+    "UNLIMITED",
     "BytesSink",
     "ChecksumMismatch",
     "ChunkHeader",
@@ -104,11 +120,15 @@ __all__ = [
     "UnsupportedVersion",
     "ValueCountTooLarge",
     "decode_any_payload",
+    "decode_array",
     "decode_container",
     "decode_payload",
+    "decode_payloads",
     "empty_container",
+    "encode_array",
     "encode_container",
     "encode_payload",
+    "encode_payloads",
     "fnv1a64",
     "fnv1a64_many",
     "read_payload_header",

@@ -9,6 +9,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "_cpu.h"
+
 #define FNV_OFFSET 0xcbf29ce484222325ULL
 #define FNV_PRIME 0x00000100000001b3ULL
 
@@ -19,57 +21,47 @@ static uint64_t fnv1a64_plain(const uint8_t *data, size_t size, uint64_t hash)
     return hash;
 }
 
-typedef uint64_t (*fnv_kernel)(const uint8_t *data, size_t blocks, uint64_t hash);
-
-struct fnv_choice {
-    const char *name;
-    fnv_kernel blocks; /* hashes whole blocks; NULL: there is only the plain loop */
-};
-
-/* The kernels that this processor can run, slowest first. Written once, when the module is loaded. */
-static struct fnv_choice fnv_choices[3] = {{"plain", NULL}};
-static int fnv_choice_count = 1;
-
 #if defined(__x86_64__) && defined(__GNUC__)
 #include "_fnv_x86.h"
 
-static void fnv_init(void)
-{
-    if (fnv_choice_count > 1)
-        return;
-    __builtin_cpu_init();
-    fnv_x86_init();
-    if (!__builtin_cpu_supports("pclmul") || !__builtin_cpu_supports("avx2"))
-        return;
-    fnv_choices[fnv_choice_count++] = (struct fnv_choice){"avx2", fnv1a64_avx2};
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw"))
-        fnv_choices[fnv_choice_count++] = (struct fnv_choice){"avx512", fnv1a64_avx512};
-}
+#include "_fnv_gfni.h"
 #else
 #define FNV_BLOCK 512
+#endif
+
+typedef uint64_t (*fnv_kernel)(const uint8_t *data, size_t blocks, uint64_t hash);
+
+/* Hashes whole blocks, for each instruction set; NULL: there is only the plain loop. */
+static const fnv_kernel fnv_kernels[INSTRUCTION_SETS] = {
+    NULL,
+#if defined(__x86_64__) && defined(__GNUC__)
+    fnv1a64_avx2,
+    fnv1a64_avx512,
+    fnv1a64_avx512_gfni,
+#endif
+};
 
 static void fnv_init(void)
 {
-}
+#if defined(__x86_64__) && defined(__GNUC__)
+    fnv_x86_init();
+    fnv_gfni_init();
 #endif
+}
 
-static uint64_t fnv1a64_using(fnv_kernel kernel, const uint8_t *data, size_t size, uint64_t hash)
+static uint64_t fnv1a64(const uint8_t *data, size_t size, uint64_t hash)
 {
+    fnv_kernel kernel = fnv_kernels[instruction_set];
     size_t blocks = kernel == NULL ? 0 : size / FNV_BLOCK;
     if (blocks > 0)
         hash = kernel(data, blocks, hash);
     return fnv1a64_plain(data + blocks * FNV_BLOCK, size - blocks * FNV_BLOCK, hash);
 }
 
-static uint64_t fnv1a64(const uint8_t *data, size_t size, uint64_t hash)
-{
-    return fnv1a64_using(fnv_choices[fnv_choice_count - 1].blocks, data, size, hash);
-}
-
 /* Hash four buffers of any sizes (absent ones: size 0) from and into `states`. */
 static void fnv1a64_four(const uint8_t *const data[4], const size_t sizes[4], uint64_t states[4])
 {
-    size_t common = fnv_choice_count > 2 ? 0 : sizes[0]; /* AVX-512 is faster still, one after another */
+    size_t common = instruction_set >= SET_AVX512_GFNI ? 0 : sizes[0]; /* that is faster one after another */
     for (int k = 1; k < 4; k++)
         if (sizes[k] < common)
             common = sizes[k];

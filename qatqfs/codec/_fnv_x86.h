@@ -19,14 +19,15 @@
 #define FNV_BLOCK 512
 #define FNV_WORDS (FNV_BLOCK / 64)
 
-/* Digit s of P^(FNV_BLOCK - i) at [s][i]; and P^FNV_BLOCK. Written once, when the module is loaded. */
-static int16_t fnv_powers[4][FNV_BLOCK] __attribute__((aligned(64)));
+/* Digit s of P^(2 * FNV_BLOCK - i) at [s][i], so that of P^(FNV_BLOCK - i) is at [s][FNV_BLOCK + i]; and P^FNV_BLOCK.
+ * Written once, when the module is loaded. */
+static int16_t fnv_powers[4][2 * FNV_BLOCK] __attribute__((aligned(64)));
 static uint64_t fnv_block_power;
 
 static void fnv_x86_init(void)
 {
     uint64_t power = 1;
-    for (int i = FNV_BLOCK - 1; i >= 0; i--) {
+    for (int i = 2 * FNV_BLOCK - 1; i >= 0; i--) {
         power *= FNV_PRIME;
         uint64_t left = power;
         for (int s = 0; s < 4; s++) {
@@ -34,8 +35,9 @@ static void fnv_x86_init(void)
             fnv_powers[s][i] = digit;
             left = (left - (uint64_t)(int64_t)digit) >> 16;
         }
+        if (i == FNV_BLOCK)
+            fnv_block_power = power;
     }
-    fnv_block_power = power;
 }
 
 /* Turn the changes of the bits of one stage into the bits: prefix-xor over all words of a block. */
@@ -115,7 +117,7 @@ __attribute__((target("avx2,pclmul"))) static uint64_t fnv1a64_avx2(const uint8_
             __m128i l8 = _mm_xor_si128(x8, _mm_loadu_si128((const __m128i *)(data + i)));
             __m256i d = _mm256_sub_epi16(_mm256_cvtepu8_epi16(x8), _mm256_cvtepu8_epi16(l8));
             for (int s = 0; s < 4; s++) {
-                __m256i power = _mm256_load_si256((const __m256i *)(fnv_powers[s] + i));
+                __m256i power = _mm256_load_si256((const __m256i *)(fnv_powers[s] + FNV_BLOCK + i));
                 sums[s] = _mm256_add_epi32(sums[s], _mm256_madd_epi16(d, power));
             }
         }
@@ -168,7 +170,7 @@ __attribute__((target("avx512f,avx512bw,pclmul"))) static uint64_t fnv1a64_avx51
                 __m256i l8 = half ? _mm512_extracti64x4_epi64(l, 1) : _mm512_castsi512_si256(l);
                 __m512i d = _mm512_sub_epi16(_mm512_cvtepu8_epi16(x8), _mm512_cvtepu8_epi16(l8));
                 for (int s = 0; s < 4; s++) {
-                    __m512i power = _mm512_load_si512(fnv_powers[s] + 64 * j + 32 * half);
+                    __m512i power = _mm512_load_si512(fnv_powers[s] + FNV_BLOCK + 64 * j + 32 * half);
                     sums[s] = _mm512_add_epi32(sums[s], _mm512_madd_epi16(d, power));
                 }
             }

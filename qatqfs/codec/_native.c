@@ -1,4 +1,5 @@
-/* Kernels of the codec that numpy cannot do fast: FNV-1a, byte-plane split and merge, run-length streams.
+/* The module of the codec's kernels: what numpy cannot do fast, which is FNV-1a (_fnv.h), byte planes with their
+ * filters (_planes.h), run-length streams (_runs.h) and the headers of zstd frames (_zstd.h).
  *
  * Policy (what to try, what is an error, which limits hold) stays in Python; a kernel takes buffers whose
  * sizes were checked and says whether its input made sense. Each has a plain Python twin in tests/codec that
@@ -10,7 +11,11 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "_cpu.h"
 #include "_fnv.h"
+#include "_planes.h"
+#include "_runs.h"
+#include "_zstd.h"
 
 #define RELEASE_GIL_ABOVE 4096 /* bytes; below it the work is shorter than a hand-over of the GIL */
 
@@ -34,25 +39,6 @@ static PyObject *py_fnv1a64(PyObject *module, PyObject *args, PyObject *kwargs)
     }
     PyBuffer_Release(&data);
     return PyLong_FromUnsignedLongLong(hash);
-}
-
-static PyObject *py_fnv1a64_kernels(PyObject *module, PyObject *args)
-{
-    Py_buffer data;
-    unsigned long long state;
-    (void)module;
-    if (!PyArg_ParseTuple(args, "y*K", &data, &state))
-        return NULL;
-    PyObject *result = PyDict_New();
-    for (int i = 0; result != NULL && i < fnv_choice_count; i++) {
-        uint64_t hash = fnv1a64_using(fnv_choices[i].blocks, data.buf, (size_t)data.len, state);
-        PyObject *value = PyLong_FromUnsignedLongLong(hash);
-        if (value == NULL || PyDict_SetItemString(result, fnv_choices[i].name, value) < 0)
-            Py_CLEAR(result);
-        Py_XDECREF(value);
-    }
-    PyBuffer_Release(&data);
-    return result;
 }
 
 static PyObject *py_fnv1a64_many(PyObject *module, PyObject *arg)
@@ -97,70 +83,44 @@ static PyObject *py_fnv1a64_many(PyObject *module, PyObject *arg)
     return result;
 }
 
-/* ---- byte planes (format section 1.2): plane p holds byte p of every element, most significant first ----- */
+/* ---- byte planes --------------------------------------------------------------------------------------- */
 
-static void split16(const uint8_t *restrict raw, uint8_t *restrict planes, size_t n)
+/* Take two buffers of equally many whole elements; 0 with an error set when they are something else. */
+static int elements_fit(const Py_buffer *from, const Py_buffer *to, int width)
 {
-    uint8_t *restrict high = planes, *restrict low = planes + n;
-    for (size_t i = 0; i < n; i++) {
-        low[i] = raw[2 * i];
-        high[i] = raw[2 * i + 1];
-    }
+    if (from->len == to->len && (width == 2 || width == 4) && from->len % width == 0)
+        return 1;
+    PyErr_SetString(PyExc_ValueError, "buffers must be equally long, and a multiple of the width 2 or 4");
+    return 0;
 }
 
-static void merge16(const uint8_t *restrict planes, uint8_t *restrict raw, size_t n)
+static int filter_fits(int width, int filter, Py_ssize_t stride)
 {
-    const uint8_t *restrict high = planes, *restrict low = planes + n;
-    for (size_t i = 0; i < n; i++) {
-        raw[2 * i] = low[i];
-        raw[2 * i + 1] = high[i];
-    }
-}
-
-static void split32(const uint8_t *restrict raw, uint8_t *restrict planes, size_t n)
-{
-    uint8_t *restrict a = planes, *restrict b = planes + n, *restrict c = planes + 2 * n, *restrict d = planes + 3 * n;
-    for (size_t i = 0; i < n; i++) {
-        d[i] = raw[4 * i];
-        c[i] = raw[4 * i + 1];
-        b[i] = raw[4 * i + 2];
-        a[i] = raw[4 * i + 3];
-    }
-}
-
-static void merge32(const uint8_t *restrict planes, uint8_t *restrict raw, size_t n)
-{
-    const uint8_t *restrict a = planes, *restrict b = planes + n, *restrict c = planes + 2 * n,
-                           *restrict d = planes + 3 * n;
-    for (size_t i = 0; i < n; i++) {
-        raw[4 * i] = d[i];
-        raw[4 * i + 1] = c[i];
-        raw[4 * i + 2] = b[i];
-        raw[4 * i + 3] = a[i];
-    }
+    if (filter == FILTER_NONE || (filter == FILTER_XOR && stride >= 1 && (width == 2 || stride == 1)) ||
+        (filter == FILTER_DIFFERENCE && width == 4 && stride == 1))
+        return 1;
+    PyErr_SetString(PyExc_ValueError, "there is no such filter for elements of this width");
+    return 0;
 }
 
 static PyObject *transform_planes(PyObject *args, int splitting)
 {
     Py_buffer from, to;
-    int width;
-    if (!PyArg_ParseTuple(args, "y*w*i", &from, &to, &width))
+    int width, filter = FILTER_NONE;
+    Py_ssize_t stride = 1;
+    if (!PyArg_ParseTuple(args, "y*w*i|in", &from, &to, &width, &filter, &stride))
         return NULL;
-    int bad = from.len != to.len || (width != 2 && width != 4) || from.len % width != 0;
-    if (bad) {
-        PyErr_SetString(PyExc_ValueError, "buffers must be equally long, and a multiple of the width 2 or 4");
-    } else {
+    int fits = elements_fit(&from, &to, width) && filter_fits(width, filter, stride);
+    if (fits) {
         size_t n = (size_t)from.len / (size_t)width;
+        const struct plane_kernels *kernels = &plane_kernels[instruction_set];
         Py_BEGIN_ALLOW_THREADS
-        if (width == 2)
-            (splitting ? split16 : merge16)(from.buf, to.buf, n);
-        else
-            (splitting ? split32 : merge32)(from.buf, to.buf, n);
+        (splitting ? kernels->split : kernels->merge)(from.buf, to.buf, n, width, (enum filter)filter, (size_t)stride);
         Py_END_ALLOW_THREADS
     }
     PyBuffer_Release(&from);
     PyBuffer_Release(&to);
-    if (bad)
+    if (!fits)
         return NULL;
     Py_RETURN_NONE;
 }
@@ -177,64 +137,27 @@ static PyObject *py_merge_planes(PyObject *module, PyObject *args)
     return transform_planes(args, 0);
 }
 
-/* ---- run-length streams (format sections 4.2, 4.4 and 4.8) ------------------------------------------------ */
-
-/* Decode `token u8 | len u16 | operand` runs of `unit`-byte words; 1 when data gives exactly `want` bytes. */
-static int decode_runs(const uint8_t *data, size_t size, uint8_t *out, size_t want, size_t unit, int max_token)
+static PyObject *py_swap_elements(PyObject *module, PyObject *args)
 {
-    size_t at = 0, made = 0;
-    while (made < want) {
-        if (size - at < 3)
-            return 0;
-        int token = data[at];
-        size_t run = ((size_t)data[at + 1] << 8 | data[at + 2]) * unit;
-        at += 3;
-        if (run == 0 || run > want - made || token > max_token)
-            return 0;
-        if (token == 0) {
-            memset(out + made, 0, run);
-        } else if (token == 1) {
-            if (run > size - at)
-                return 0;
-            memcpy(out + made, data + at, run);
-            at += run;
-        } else {
-            if (at == size)
-                return 0;
-            memset(out + made, data[at++], run);
-        }
-        made += run;
+    Py_buffer from, to;
+    int width;
+    (void)module;
+    if (!PyArg_ParseTuple(args, "y*w*i", &from, &to, &width))
+        return NULL;
+    int fits = elements_fit(&from, &to, width);
+    if (fits) {
+        Py_BEGIN_ALLOW_THREADS
+        plane_kernels[instruction_set].swap(from.buf, to.buf, (size_t)from.len / (size_t)width, width);
+        Py_END_ALLOW_THREADS
     }
-    return at == size;
+    PyBuffer_Release(&from);
+    PyBuffer_Release(&to);
+    if (!fits)
+        return NULL;
+    Py_RETURN_NONE;
 }
 
-/* Decode runs whose token byte holds a 2-bit tag and a length of 1..64; 1 when data gives exactly `want` bytes. */
-static int decode_packed_runs(const uint8_t *data, size_t size, uint8_t *out, size_t want)
-{
-    size_t at = 0, made = 0;
-    while (made < want) {
-        if (at == size)
-            return 0;
-        int tag = data[at] >> 6;
-        size_t run = (size_t)(data[at++] & 0x3f) + 1;
-        if (run > want - made || tag == 3)
-            return 0;
-        if (tag == 0) {
-            memset(out + made, 0, run);
-        } else if (tag == 1) {
-            if (run > size - at)
-                return 0;
-            memcpy(out + made, data + at, run);
-            at += run;
-        } else {
-            if (at == size)
-                return 0;
-            memset(out + made, data[at++], run);
-        }
-        made += run;
-    }
-    return at == size;
-}
+/* ---- run-length streams ---------------------------------------------------------------------------------- */
 
 static PyObject *py_decode_runs(PyObject *module, PyObject *args)
 {
@@ -243,7 +166,7 @@ static PyObject *py_decode_runs(PyObject *module, PyObject *args)
     (void)module;
     if (!PyArg_ParseTuple(args, "y*w*ii", &data, &out, &unit, &max_token))
         return NULL;
-    if (unit >= 1 && unit <= 8 && out.len % unit == 0 && (max_token < 2 || unit == 1)) {
+    if (unit >= 1 && unit <= 8 && out.len % unit == 0 && (max_token < RUN_REPEAT || unit == 1)) {
         Py_BEGIN_ALLOW_THREADS
         ok = decode_runs(data.buf, (size_t)data.len, out.buf, (size_t)out.len, (size_t)unit, max_token);
         Py_END_ALLOW_THREADS
@@ -268,16 +191,172 @@ static PyObject *py_decode_packed_runs(PyObject *module, PyObject *args)
     return PyBool_FromLong(ok);
 }
 
+/* Return the stream as bytes, or None when it is longer than the limit. */
+static PyObject *runs_object(PyObject *args, const struct run_form *form)
+{
+    Py_buffer data;
+    Py_ssize_t limit = PY_SSIZE_T_MAX;
+    if (!PyArg_ParseTuple(args, "y*|n", &data, &limit))
+        return NULL;
+    PyObject *result = NULL;
+    if (limit < 0 || (size_t)data.len % form->unit != 0) {
+        PyErr_SetString(PyExc_ValueError, "the limit must not be negative, and the data must be whole units");
+    } else {
+        size_t size, made;
+        Py_BEGIN_ALLOW_THREADS
+        size = encode_runs(data.buf, (size_t)data.len, form, NULL, (size_t)limit);
+        Py_END_ALLOW_THREADS
+        if (size > (size_t)limit) {
+            result = Py_NewRef(Py_None);
+        } else if ((result = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)size)) != NULL) {
+            uint8_t *out = (uint8_t *)PyBytes_AS_STRING(result);
+            Py_BEGIN_ALLOW_THREADS
+            made = encode_runs(data.buf, (size_t)data.len, form, out, size);
+            Py_END_ALLOW_THREADS
+            if (made != size) {
+                PyErr_SetString(PyExc_RuntimeError, "the data was changed while it was encoded");
+                Py_CLEAR(result);
+            }
+        }
+    }
+    PyBuffer_Release(&data);
+    return result;
+}
+
+static PyObject *py_encode_runs(PyObject *module, PyObject *args)
+{
+    (void)module;
+    return runs_object(args, &BYTE_RUN_FORM);
+}
+
+static PyObject *py_encode_packed_runs(PyObject *module, PyObject *args)
+{
+    (void)module;
+    return runs_object(args, &PACKED_RUN_FORM);
+}
+
+static PyObject *py_encode_word_runs(PyObject *module, PyObject *args)
+{
+    (void)module;
+    return runs_object(args, &WORD_RUN_FORM);
+}
+
+/* ---- the frames of zstd data ------------------------------------------------------------------------------ */
+
+static PyObject *py_walk_zstd(PyObject *module, PyObject *args)
+{
+    Py_buffer data;
+    unsigned long long window_limit;
+    struct zstd_walk walk;
+    const char *problem;
+    (void)module;
+    if (!PyArg_ParseTuple(args, "y*K", &data, &window_limit))
+        return NULL;
+    Py_BEGIN_ALLOW_THREADS
+    problem = zstd_walk(data.buf, (size_t)data.len, window_limit, &walk, NULL);
+    Py_END_ALLOW_THREADS
+    PyBuffer_Release(&data);
+    if (problem != NULL) {
+        PyErr_SetString(PyExc_ValueError, problem);
+        return NULL;
+    }
+    return Py_BuildValue("nnOnKn", (Py_ssize_t)walk.count, (Py_ssize_t)walk.last_start,
+                         walk.last_skippable ? Py_True : Py_False, (Py_ssize_t)walk.unsized,
+                         (unsigned long long)walk.sized_bytes, (Py_ssize_t)walk.wide);
+}
+
+static PyObject *py_zstd_frame(PyObject *module, PyObject *args)
+{
+    Py_buffer data;
+    Py_ssize_t start;
+    struct zstd_walk walk;
+    (void)module;
+    if (!PyArg_ParseTuple(args, "y*n", &data, &start))
+        return NULL;
+    const char *problem = "there is no frame";
+    size_t at = (size_t)start;
+    memset(&walk, 0, sizeof walk);
+    if (start >= 0 && start < data.len)
+        problem = zstd_walk_frame(data.buf, (size_t)data.len, &at, UINT64_MAX, &walk, NULL);
+    PyBuffer_Release(&data);
+    if (problem != NULL) {
+        PyErr_SetString(PyExc_ValueError, problem);
+        return NULL;
+    }
+    if (walk.unsized)
+        return Py_BuildValue("nO", (Py_ssize_t)at, Py_None);
+    return Py_BuildValue("nK", (Py_ssize_t)at, (unsigned long long)walk.sized_bytes);
+}
+
+static PyObject *py_narrow_zstd(PyObject *module, PyObject *args)
+{
+    Py_buffer data;
+    unsigned long long window_limit;
+    struct zstd_walk walk;
+    (void)module;
+    if (!PyArg_ParseTuple(args, "w*K", &data, &window_limit))
+        return NULL;
+    const char *problem = zstd_walk(data.buf, (size_t)data.len, window_limit, &walk, data.buf);
+    PyBuffer_Release(&data);
+    if (problem != NULL) {
+        PyErr_SetString(PyExc_ValueError, problem);
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+/* ---- which instruction set is used --------------------------------------------------------------------- */
+
+static PyObject *py_instruction_sets(PyObject *module, PyObject *unused)
+{
+    (void)module, (void)unused;
+    PyObject *result = PyTuple_New(best_instruction_set + 1);
+    for (int i = 0; result != NULL && i <= best_instruction_set; i++) {
+        PyObject *name = PyUnicode_FromString(instruction_set_names[i]);
+        if (name == NULL)
+            Py_CLEAR(result);
+        else
+            PyTuple_SET_ITEM(result, i, name);
+    }
+    return result;
+}
+
+static PyObject *py_use_instruction_set(PyObject *module, PyObject *args)
+{
+    const char *name;
+    (void)module;
+    if (!PyArg_ParseTuple(args, "s", &name))
+        return NULL;
+    for (int i = 0; i <= best_instruction_set; i++)
+        if (strcmp(name, instruction_set_names[i]) == 0) {
+            instruction_set = i;
+            Py_RETURN_NONE;
+        }
+    PyErr_Format(PyExc_ValueError, "this processor has no instruction set \"%s\"", name);
+    return NULL;
+}
+
 static PyMethodDef methods[] = {
     {"fnv1a64", (PyCFunction)(void (*)(void))py_fnv1a64, METH_VARARGS | METH_KEYWORDS,
      "fnv1a64(data, state=offset_basis) -> int"},
-    {"fnv1a64_kernels", py_fnv1a64_kernels, METH_VARARGS,
-     "fnv1a64_kernels(data, state) -> dict[str, int]: the result of each kernel that this processor can run"},
     {"fnv1a64_many", py_fnv1a64_many, METH_O, "fnv1a64_many(buffers) -> list[int]"},
-    {"split_planes", py_split_planes, METH_VARARGS, "split_planes(raw, planes, width)"},
-    {"merge_planes", py_merge_planes, METH_VARARGS, "merge_planes(planes, raw, width)"},
+    {"split_planes", py_split_planes, METH_VARARGS, "split_planes(raw, planes, width, filter=0, stride=1)"},
+    {"merge_planes", py_merge_planes, METH_VARARGS, "merge_planes(planes, raw, width, filter=0, stride=1)"},
+    {"swap_elements", py_swap_elements, METH_VARARGS, "swap_elements(source, target, width)"},
     {"decode_runs", py_decode_runs, METH_VARARGS, "decode_runs(data, out, unit, max_token) -> bool"},
     {"decode_packed_runs", py_decode_packed_runs, METH_VARARGS, "decode_packed_runs(data, out) -> bool"},
+    {"encode_runs", py_encode_runs, METH_VARARGS, "encode_runs(data, limit=no limit) -> bytes | None"},
+    {"encode_packed_runs", py_encode_packed_runs, METH_VARARGS, "encode_packed_runs(data, limit=no limit)"},
+    {"encode_word_runs", py_encode_word_runs, METH_VARARGS, "encode_word_runs(data, limit=no limit)"},
+    {"walk_zstd", py_walk_zstd, METH_VARARGS,
+     "walk_zstd(data, window_limit) -> (frames, last_start, last_is_skippable, unsized, sized_bytes, wide)"},
+    {"zstd_frame", py_zstd_frame, METH_VARARGS, "zstd_frame(data, start) -> (stop, content size or None)"},
+    {"narrow_zstd", py_narrow_zstd, METH_VARARGS,
+     "narrow_zstd(data, window_limit): cut down the windows that walk_zstd calls wide"},
+    {"instruction_sets", py_instruction_sets, METH_NOARGS,
+     "instruction_sets() -> tuple[str, ...]: those that this processor has, the best one last"},
+    {"use_instruction_set", py_use_instruction_set, METH_VARARGS,
+     "use_instruction_set(name): run the kernels of this one from now on, in all threads"},
     {NULL, NULL, 0, NULL},
 };
 
@@ -296,6 +375,7 @@ static struct PyModuleDef definition = {
 
 PyMODINIT_FUNC PyInit__native(void)
 {
+    cpu_init();
     fnv_init();
     return PyModuleDef_Init(&definition);
 }

@@ -90,11 +90,11 @@ def _decode_phase1_q4(body: memoryview, header: PayloadHeader) -> Bytes:
     if len(body) < _PHASE1.size:
         raise PayloadTooShort(len(body), _PHASE1.size)
     magic, seed, residual_bits, reserved = _PHASE1.unpack_from(body)
-    if magic != b"P1Q4" or reserved:
-        raise InvalidBody("it is no phase1-q4 body")
     coordinates = coordinate_count(header.count)
     signs_at = _PHASE1.size + coordinates // 2
     _check_length(body, signs_at + -(-coordinates // 8))
+    if magic != b"P1Q4" or reserved:
+        raise InvalidBody("it is no phase1-q4 body")
     values = np.empty(header.count, np.float32)
     residual_scale = read_residual_scale(residual_bits)
     predict(seed, header.scale, residual_scale, body[_PHASE1.size : signs_at], body[signs_at:], values)

@@ -1,7 +1,7 @@
 """Types of the buffers that go through the codec, and scratch memory that each thread keeps.
 
 Fresh memory costs more than decoding does (every page of a new block faults), so temporary planes live in one
-block per thread, which is kept up to a few MiB and made for the occasion above that.
+blocks that each thread keeps, of up to 4 MiB each, and are made for the occasion above that.
 """
 
 import threading
@@ -42,7 +42,13 @@ def as_bytes(data: Buffer) -> memoryview:
     """Return a flat view of bytes over any contiguous buffer, without copying.
 
     Raises:
-        TypeError: when the buffer is not contiguous.
+        TypeError: when the buffer is not contiguous, or its items say that they are big-endian.
     """
     view = memoryview(data)
-    return view if view.format == "B" and view.ndim == 1 else view.cast("B")
+    if not view.c_contiguous:
+        raise TypeError("a contiguous buffer is needed")
+    if view.format == "B" and view.ndim == 1:
+        return view
+    if view.format is not None and view.format[:1] in (">", "!") and view.itemsize > 1:
+        raise TypeError("the values are big-endian; little-endian ones are needed")
+    return view.cast("B") if view.nbytes else memoryview(b"")

@@ -9,6 +9,10 @@ FNV_OFFSET = 0xCBF29CE484222325
 """The state before the first byte, and so the checksum of nothing."""
 
 
+HASHED_TOGETHER = 4
+"""Buffers that :func:`fnv1a64_many` takes into one loop."""
+
+
 def fnv1a64(data: Buffer, state: int = FNV_OFFSET) -> int:
     """Return the 64-bit state after ``data``, going on from ``state``; releases the GIL for long buffers."""
     return _native.fnv1a64(data, state)

@@ -20,8 +20,12 @@ LENGTH_FIELD_SIZE = 4
 MIN_CHUNK_SIZE = LENGTH_FIELD_SIZE + EXACT_HEADER_SIZE
 MAX_PAYLOAD_BYTES = EXACT_HEADER_SIZE + 4 * MAX_VALUES
 """Bytes of the longest payload that a reference decoder takes: 268,435,492."""
+DEFAULT_CHUNK_BYTES = 256 * 1024
+"""Raw bytes of a chunk where nobody asks for another size."""
 MAX_CHUNKS = 1 << 20
 """Chunks that a reference decoder takes by default."""
+MAX_TOTAL_VALUES = 1 << 32
+"""Values in all chunks together that a reference decoder takes by default."""
 
 _HEADER = struct.Struct(">4sBBHQIIQ")
 _VERSION = 2

@@ -10,7 +10,7 @@ class QatcError(ValueError):
     """
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _restore, (type(self), str(self))
+        return _restore, (type(self), str(self)), self.__dict__
 
 
 def _restore(kind: type[QatcError], text: str) -> QatcError:
@@ -97,9 +97,15 @@ class LengthMismatch(QatcError):
 
 
 class ChecksumMismatch(QatcError):
-    """Decoded values, or the chunks of a container, do not hash to the stored checksum."""
+    """Decoded values, or the chunks of a container, do not hash to the stored checksum.
+
+    Attributes:
+        expected: the stored checksum.
+        actual: the other.
+    """
 
     def __init__(self, expected: int, actual: int) -> None:
+        self.expected, self.actual = expected, actual
         super().__init__(f"checksum mismatch: expected {expected:016x}, got {actual:016x}")
 
 
@@ -111,9 +117,15 @@ class InvalidContainer(QatcError):
 
 
 class LimitExceeded(QatcError):
-    """Something is legal but larger than the caller allows."""
+    """Something is legal but larger than the caller allows.
+
+    Attributes:
+        value: how much it is.
+        limit: how much is allowed.
+    """
 
     def __init__(self, what: str, value: int, limit: int) -> None:
+        self.value, self.limit = value, limit
         super().__init__(f"decode limit exceeded: {value} {what}, at most {limit} are allowed")
 
 

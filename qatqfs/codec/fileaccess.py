@@ -1,5 +1,6 @@
 """Reading parts of a container, wherever it is."""
 
+import os
 from collections.abc import Callable
 
 from qatqfs.codec.buffers import Buffer, as_bytes
@@ -24,3 +25,21 @@ def reader_of(buf: Buffer) -> ReadAt:
     """Return a ``read_at`` over a container in memory."""
     view = as_bytes(buf)
     return lambda offset, size: view[offset : offset + size]
+
+
+def reader_of_fd(fd: int) -> ReadAt:
+    """Return a ``read_at`` over an open file that calls pread(2), so that its position is nobody's concern.
+
+    The descriptor stays the caller's to close, after the last read. Raises what pread reports.
+    """
+
+    def read_at(offset: int, size: int) -> Buffer:
+        data = os.pread(fd, size, offset)
+        while data and len(data) < size:  # one call reads 2 GiB at most, and may be interrupted
+            more = os.pread(fd, size - len(data), offset + len(data))
+            if not more:
+                break
+            data += more
+        return data
+
+    return read_at

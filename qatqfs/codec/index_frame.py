@@ -28,7 +28,6 @@ index over a pad that is not zero means that the last chunk is corrupt.
 
 import array
 import struct
-import sys
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -124,8 +123,6 @@ class IndexFrame:
         except ValueError as err:
             raise InvalidContainer(f"the index frame names no dtype: {err}") from None
         lengths = array.array("I", view[_HEAD.size : -_FOOTER.size].tobytes())
-        if sys.byteorder == "big":
-            lengths.byteswap()
         return cls(true_length, per_chunk, lengths, state, dtype)
 
     def check(self, header: ContainerHeader, size: int) -> None:
@@ -200,8 +197,8 @@ def trailing_frame(payload: memoryview, header: PayloadHeader) -> int | None:
         frames = walk_frames(payload[start:])
     except InvalidResidualStream:
         return None
-    if not frames or not frames[-1].skippable:
+    if not frames.last_is_skippable:
         return None
-    start += frames[-1].start
+    start += frames.last_start
     is_ours = payload[start + 8 : start + 16] == SIGNATURE or payload[-len(FOOTER_MAGIC) :] == FOOTER_MAGIC
     return start if is_ours else None

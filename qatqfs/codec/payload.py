@@ -2,12 +2,13 @@
 
 import math
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from qatqfs.codec.buffers import Buffer, Bytes, as_bytes, scratch
-from qatqfs.codec.checksum import fnv1a64
+from qatqfs.codec.buffers import KEPT_BYTES, Buffer, Bytes, as_bytes, scratch
+from qatqfs.codec.checksum import FNV_OFFSET, HASHED_TOGETHER, fnv1a64, fnv1a64_many
 from qatqfs.codec.dtypes import DType
 from qatqfs.codec.errors import (
     ChecksumMismatch,
@@ -18,6 +19,7 @@ from qatqfs.codec.errors import (
     LimitExceeded,
     MixedDtypes,
     PayloadTooShort,
+    QatcError,
     UnsupportedMode,
     UnsupportedVersion,
     ValueCountTooLarge,
@@ -40,7 +42,7 @@ _HEADER = struct.Struct(">4sBBHQIQ")
 _PREFIX_SIZE = EXACT_HEADER_SIZE - PAYLOAD_HEADER_SIZE
 _VERSION = 1
 _BODY_MAGIC = b"QEX1"
-_UNUSED_SCALE_BITS = 0x3F800000  # 1.0; only the predictor reads it
+_UNUSED_SCALE = 1.0  # only the predictor reads it
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,9 +132,30 @@ def values_checksum(raw: Bytes, dtype: DType) -> int:
     """Return the checksum of raw values: over big-endian f32, over little-endian f16 and bf16."""
     if dtype.width == 2:
         return fnv1a64(raw.data)
-    canonical = scratch("canonical", len(raw))
+    state = FNV_OFFSET
+    for start in range(0, len(raw), KEPT_BYTES):
+        state = fnv1a64(_canonical(raw[start : start + KEPT_BYTES], dtype, 0).data, state)
+    return state
+
+
+def values_checksums(raws: Sequence[Bytes], dtype: DType) -> list[int]:
+    """Return the checksum of each of several raw values, hashed together (see :func:`fnv1a64_many`)."""
+    found: list[int] = []
+    for first in range(0, len(raws), HASHED_TOGETHER):
+        group = raws[first : first + HASHED_TOGETHER]
+        if dtype.width != 2 and max(map(len, group)) > KEPT_BYTES:
+            found += [values_checksum(raw, dtype) for raw in group]
+            continue
+        if dtype.width != 2:
+            group = [_canonical(raw, dtype, k) for k, raw in enumerate(group)]
+        found += fnv1a64_many([raw.data for raw in group])
+    return found
+
+
+def _canonical(raw: Bytes, dtype: DType, place: int) -> Bytes:
+    canonical = scratch(f"canonical{place}", len(raw))
     swap_elements(raw, dtype.width, canonical)
-    return fnv1a64(canonical.data)
+    return canonical
 
 
 def result_buffer(size: int, out: Buffer | None) -> Bytes:
@@ -169,6 +192,15 @@ def decode_payload(
             for another dtype.
         ValueError: when ``out`` is read-only or too small.
     """
+    header, raw = _decode(buf, out, max_values, dtype)
+    actual = values_checksum(raw, header.dtype)
+    if actual != header.checksum:
+        raise ChecksumMismatch(header.checksum, actual)
+    return raw.data
+
+
+def _decode(buf: Buffer, out: Buffer | None, max_values: int, dtype: DType | None) -> tuple[PayloadHeader, Bytes]:
+    """Decode a payload, its checksum not verified yet; errors as :func:`decode_payload`."""
     view = as_bytes(buf)
     header = read_payload_header(view)
     if header.count > max_values:
@@ -177,13 +209,51 @@ def decode_payload(
         raise MixedDtypes(dtype.label, header.dtype.label)
     data = view[EXACT_HEADER_SIZE:]
     strategy = STRATEGIES[header.strategy]
-    strategy.check(data, header.raw_size)
+    if out is None:
+        strategy.check(data, header.raw_size)  # before memory is taken
     raw = result_buffer(header.raw_size, out)
     strategy.decode(data, raw, header.dtype, header.scale)
-    actual = values_checksum(raw, header.dtype)
-    if actual != header.checksum:
-        raise ChecksumMismatch(header.checksum, actual)
-    return raw.data
+    return header, raw
+
+
+def decode_payloads(
+    bufs: Sequence[Buffer],
+    outs: Sequence[Buffer] | None = None,
+    *,
+    max_values: int = MAX_VALUES,
+    dtype: DType | None = None,
+) -> list[memoryview | QatcError]:
+    """Decode and verify several exact payloads, with their checksums worked out together.
+
+    Args:
+        bufs: whole payloads.
+        outs: for each a buffer as :func:`decode_payload` takes it; ``None`` for fresh memory.
+        max_values: values that the caller is ready for in each of them.
+        dtype: the dtype that each must have, ``None`` for any.
+
+    Returns:
+        For each payload its raw values, or the error that decoding it alone would raise.
+
+    Raises:
+        ValueError: when a buffer is read-only or too small, or there are not as many as payloads.
+    """
+    results: list[memoryview | QatcError] = []
+    decoded: dict[DType, list[tuple[int, PayloadHeader, Bytes]]] = {}
+    places: Sequence[Buffer | None] = [None] * len(bufs) if outs is None else outs
+    for i, (buf, out) in enumerate(zip(bufs, places, strict=True)):
+        try:
+            header, raw = _decode(buf, out, max_values, dtype)
+        except QatcError as err:
+            results.append(err)
+            continue
+        results.append(raw.data)
+        decoded.setdefault(header.dtype, []).append((i, header, raw))
+    for found, group in decoded.items():
+        sums = values_checksums([raw for _, _, raw in group], found)
+        for (i, header, _), actual in zip(group, sums, strict=True):
+            if actual != header.checksum:
+                results[i] = ChecksumMismatch(header.checksum, actual)
+    return results
 
 
 def encode_payload(
@@ -193,6 +263,7 @@ def encode_payload(
     level: Level = Level.BALANCED,
     appendable: bool = False,
     strategy: int | None = None,
+    stride: int | None = None,
 ) -> bytes:
     """Encode raw values as one exact payload.
 
@@ -202,22 +273,60 @@ def encode_payload(
         level: how hard to look for a small form.
         appendable: choose among strategies 7 to 10 only, whose data ends in zstd frames, so that a skippable
             frame may be appended to the payload.
-        strategy: force this one.
+        strategy: force this one, an id from :data:`~qatqfs.codec.STRATEGIES`.
+        stride: of strategy 10, in elements; needed when that is forced, without meaning otherwise.
 
     Returns:
         The payload.
 
     Raises:
         ValueError: when the length is no multiple of the width, there are too many values, or the forced
-            strategy is unknown, not writable, not legal for the dtype, or cannot hold the values.
+            strategy is unknown, not legal for the dtype, or cannot hold the values.
     """
-    values = np.frombuffer(as_bytes(raw), np.uint8) if len(raw) else np.empty(0, np.uint8)
-    if len(values) % dtype.width:
-        raise ValueError(f"{len(values)} bytes are no whole {dtype.label} values")
-    count = len(values) // dtype.width
-    if count > MAX_VALUES:
+    values = _values(raw, dtype)
+    body = _encode(values, dtype, level, appendable, strategy, stride)
+    return _with_header(body, values, dtype, values_checksum(values, dtype))
+
+
+def encode_payloads(raws: Sequence[Buffer], dtype: DType, *, level: Level = Level.BALANCED) -> list[bytes]:
+    """Encode several raw values as one exact payload each, with their checksums worked out together.
+
+    Args:
+        raws: little-endian elements, at most 2**26 of them in each.
+        dtype: their type.
+        level: how hard to look for a small form.
+
+    Raises:
+        ValueError: as :func:`encode_payload`.
+    """
+    values = [_values(raw, dtype) for raw in raws]
+    bodies = [_encode(each, dtype, level, False, None, None) for each in values]
+    sums = values_checksums(values, dtype)
+    return [_with_header(body, each, dtype, found) for body, each, found in zip(bodies, values, sums, strict=True)]
+
+
+def _values(raw: Buffer, dtype: DType) -> Bytes:
+    view = as_bytes(raw)
+    if len(view) % dtype.width:
+        raise ValueError(f"{len(view)} bytes are no whole {dtype.label} values")
+    if len(view) // dtype.width > MAX_VALUES:
+        count = len(view) // dtype.width
         raise ValueError(f"{count} values are too many for one payload, at most {MAX_VALUES} are allowed")
-    chosen, data = encode_smallest(values, dtype, level, appendable=appendable, strategy=strategy)
-    checksum = values_checksum(values, dtype)
-    header = _HEADER.pack(PAYLOAD_MAGIC, _VERSION, EXACT_MODE, 0, count, _UNUSED_SCALE_BITS, checksum)
-    return b"".join((header, _BODY_MAGIC, bytes([chosen]), dtype.wire, data))
+    return np.frombuffer(view, np.uint8) if len(view) else np.empty(0, np.uint8)
+
+
+def _encode(
+    values: Bytes, dtype: DType, level: Level, appendable: bool, strategy: int | None, stride: int | None
+) -> tuple[int, float, bytes]:
+    """Return strategy, scale and data."""
+    chosen, data = encode_smallest(values, dtype, level, appendable=appendable, strategy=strategy, stride=stride)
+    scale_of = STRATEGIES[chosen].scale
+    return chosen, _UNUSED_SCALE if scale_of is None else scale_of(values), data
+
+
+def _with_header(body: tuple[int, float, bytes], values: Bytes, dtype: DType, checksum: int) -> bytes:
+    strategy, scale, data = body
+    (scale_bits,) = struct.unpack(">I", struct.pack(">f", scale))
+    count = len(values) // dtype.width
+    header = _HEADER.pack(PAYLOAD_MAGIC, _VERSION, EXACT_MODE, 0, count, scale_bits, checksum)
+    return b"".join((header, _BODY_MAGIC, bytes([strategy]), dtype.wire, data))

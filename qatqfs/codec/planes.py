@@ -1,23 +1,45 @@
-"""Byte planes (format section 1.2): all most significant bytes first, then the next ones, and so on."""
+"""Byte planes (format section 1.2): all most significant bytes first, then the next ones, and so on.
+
+Several strategies put a filter before the planes. The kernels split and merge together with it, so that neither
+direction goes over memory twice.
+"""
+
+import enum
 
 from qatqfs.codec import _native
 from qatqfs.codec.buffers import Bytes
 
 
-def split_planes(raw: Bytes, width: int, planes: Bytes) -> None:
+class Filter(enum.IntEnum):
+    """What stands in the planes for each element, as the kernels number it."""
+
+    NONE = 0
+    """The element itself."""
+    XOR = 1
+    """Its XOR with the element ``stride`` before; those without one stay as they are."""
+    DIFFERENCE = 2
+    """The u32 pattern minus the one before, modulo 2**32."""
+
+
+def split_planes(raw: Bytes, width: int, planes: Bytes, kind: Filter = Filter.NONE, stride: int = 1) -> None:
     """Write the planes of little-endian elements.
 
     Args:
         raw: n * width bytes, elements of 2 or 4 bytes.
         width: bytes of an element.
         planes: where to write, n * width bytes.
+        kind: the filter before the planes; ``DIFFERENCE`` needs elements of 4 bytes.
+        stride: of ``XOR``, in elements, at least 1; for elements of 4 bytes it has to be 1.
+
+    Raises:
+        ValueError: when these do not go together.
     """
-    _native.split_planes(raw.data, planes.data, width)
+    _native.split_planes(raw.data, planes.data, width, kind, stride)
 
 
-def merge_planes(planes: Bytes, width: int, raw: Bytes) -> None:
+def merge_planes(planes: Bytes, width: int, raw: Bytes, kind: Filter = Filter.NONE, stride: int = 1) -> None:
     """Write little-endian elements from their planes; the inverse of :func:`split_planes`."""
-    _native.merge_planes(planes.data, raw.data, width)
+    _native.merge_planes(planes.data, raw.data, width, kind, stride)
 
 
 def swap_elements(source: Bytes, width: int, target: Bytes) -> None:
@@ -28,4 +50,4 @@ def swap_elements(source: Bytes, width: int, target: Bytes) -> None:
         width: bytes of an element, 2 or 4.
         target: n * width bytes, not the source.
     """
-    target.view(f"<u{width}")[:] = source.view(f">u{width}")
+    _native.swap_elements(source.data, target.data, width)

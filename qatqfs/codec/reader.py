@@ -1,45 +1,36 @@
 """Open a container and decode the chunks that somebody asks for."""
 
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from qatqfs.codec.buffers import Buffer, as_bytes
+from qatqfs.codec.checksum import HASHED_TOGETHER
 from qatqfs.codec.container import (
     CONTAINER_HEADER_SIZE,
     LENGTH_FIELD_SIZE,
-    MAX_PAYLOAD_BYTES,
     MIN_CHUNK_SIZE,
     ContainerHeader,
 )
 from qatqfs.codec.dtypes import DType
-from qatqfs.codec.errors import InvalidContainer, LimitExceeded, MixedDtypes
-from qatqfs.codec.fileaccess import TAIL_SIZE, ReadAt, read_exactly
+from qatqfs.codec.errors import InvalidContainer, MixedDtypes, QatcError
+from qatqfs.codec.fileaccess import TAIL_SIZE, ReadAt, read_exactly, reader_of, reader_of_fd
 from qatqfs.codec.index_frame import IndexFrame, read_index, trailing_frame
 from qatqfs.codec.layout import IndexedLayout, Layout, WalkedLayout, check_payload_length
+from qatqfs.codec.limits import Limits
 from qatqfs.codec.payload import (
     EXACT_HEADER_SIZE,
-    MAX_VALUES,
     PayloadHeader,
     decode_payload,
+    decode_payloads,
     read_payload_header,
+    result_buffer,
 )
 
 HEAD_SIZE = CONTAINER_HEADER_SIZE + MIN_CHUNK_SIZE
 """Bytes read from its start: the header, and length and header of the first chunk."""
 
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What a reader is ready for.
-
-    Attributes:
-        max_chunk_values: values in one chunk; their raw bytes may have to be allocated.
-        max_payload_bytes: encoded bytes of one chunk.
-        max_chunks: chunks; none by default, a file cannot claim more than it has room for.
-    """
-
-    max_chunk_values: int = MAX_VALUES
-    max_payload_bytes: int = MAX_PAYLOAD_BYTES
-    max_chunks: int | None = None
+_NOTHING: Mapping[int, memoryview] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +51,7 @@ class ChunkHeader:
 class Container:
     """A container whose chunks can be decoded in any order, by any number of threads at once.
 
-    Made by :meth:`open`. Nothing of the file is kept but where its chunks lie.
+    Made by :meth:`open`, :meth:`from_buffer` or :meth:`from_fd`. Nothing of the file is kept but where its chunks lie.
 
     Attributes:
         dtype: of its values.
@@ -119,14 +110,28 @@ class Container:
         limits = limits or Limits()
         head = read_exactly(read_at, 0, size if size <= TAIL_SIZE else HEAD_SIZE)
         header = ContainerHeader.parse(head)
-        limit = (size - CONTAINER_HEADER_SIZE) // MIN_CHUNK_SIZE
-        if header.chunk_count > limit:
-            raise InvalidContainer(f"{size} bytes have no room for {header.chunk_count} chunks")
-        if limits.max_chunks is not None and header.chunk_count > limits.max_chunks:
-            raise LimitExceeded("chunks in a container", header.chunk_count, limits.max_chunks)
+        limits.check(header, size)
         index = read_index(read_at, size, head, header)
         dtype = index.dtype if index else read_payload_header(head[HEAD_SIZE - EXACT_HEADER_SIZE :]).dtype
         return cls(read_at, size, limits, bytes(head[:CONTAINER_HEADER_SIZE]), index, dtype)
+
+    @classmethod
+    def from_buffer(cls, buf: Buffer, *, limits: Limits | None = None) -> "Container":
+        """Open a container that is in memory, which is not copied; raises QatcError as :meth:`open`."""
+        view = as_bytes(buf)
+        return cls.open(reader_of(view), len(view), limits=limits)
+
+    @classmethod
+    def from_fd(cls, fd: int, *, limits: Limits | None = None) -> "Container":
+        """Open the container in a regular file by its descriptor, which has to stay open as long as it is read.
+
+        Raises:
+            QatcError, OSError: as :meth:`open`.
+        """
+        return cls.open(reader_of_fd(fd), os.fstat(fd).st_size, limits=limits)
+
+    def __repr__(self) -> str:
+        return f"<Container of {self.length} bytes of {self.dtype.label} in {self.chunk_count} chunks>"
 
     @property
     def indexed(self) -> bool:
@@ -196,15 +201,113 @@ class Container:
         """
         payload, header = self._payload(chunk)
         start, stop = self.span(chunk)
-        size = stop - start
-        if size == header.raw_size:
-            return decode_payload(payload, out, max_values=self._limits.max_chunk_values, dtype=self.dtype)
+        if stop - start != header.raw_size:
+            return self._read_padded(payload, stop - start, out)
+        return decode_payload(payload, out, max_values=self._limits.max_chunk_values, dtype=self.dtype)
+
+    def read_chunks(
+        self, first: int, count: int, outs: Sequence[Buffer] | None = None
+    ) -> list[memoryview | QatcError | OSError]:
+        """Decode and verify chunks that follow each other: one read of the file, checksums worked out together.
+
+        Args:
+            first: number of the first.
+            count: how many; all of them are in memory at once.
+            outs: for each a buffer as :meth:`read_chunk` takes it; ``None`` for fresh memory.
+
+        Returns:
+            For each chunk what :meth:`read_chunk` would return, or the QatcError or OSError that it would raise.
+
+        Raises:
+            IndexError: when there are no such chunks.
+            ValueError: when an ``out`` is read-only or too small, or there are not as many as chunks.
+        """
+        if not 0 <= first <= first + count <= self.chunk_count:
+            raise IndexError(f"chunks {first} to {first + count - 1} are not among {self.chunk_count}")
+        if outs is not None and len(outs) != count:
+            raise ValueError(f"{len(outs)} buffers for {count} chunks")
+        results: list[memoryview | QatcError | OSError] = []
+        whole: list[tuple[int, memoryview, Buffer | None]] = []
+        numbers = range(first, first + count)
+        stored = self._read_run(numbers)
+        places: Sequence[Buffer | None] = [None] * count if outs is None else outs
+        for chunk, out in zip(numbers, places, strict=True):
+            try:
+                payload, header = self._payload(chunk, stored)
+                start, stop = self.span(chunk)
+                if stop - start != header.raw_size:
+                    results.append(self._read_padded(payload, stop - start, out))
+                else:
+                    whole.append((len(results), payload, out))
+                    results.append(payload)  # replaced below
+            except (QatcError, OSError) as err:
+                results.append(err)
+        given = [out for _, _, out in whole if out is not None]
+        decoded = decode_payloads(
+            [payload for _, payload, _ in whole],
+            given if outs is not None else None,
+            max_values=self._limits.max_chunk_values,
+            dtype=self.dtype,
+        )
+        for (i, _, _), found in zip(whole, decoded, strict=True):
+            results[i] = found
+        return results
+
+    def read(self, offset: int, size: int, out: Buffer | None = None) -> memoryview:
+        """Return exactly the bytes of a range of the content, cut only at its end.
+
+        Args:
+            offset: of the first byte, at least 0.
+            size: bytes, at least 0.
+            out: writable, at least as long as the result; ``None`` for fresh memory. After an error its content
+                is undefined.
+
+        Raises:
+            QatcError: when any chunk of the range is damaged or not there; never a good prefix.
+            OSError: what reading the file raised.
+            ValueError: when offset or size is negative, or ``out`` is read-only or too small.
+        """
+        if offset < 0 or size < 0:
+            raise ValueError(f"offset and size must not be negative, but are {offset} and {size}")
+        stop = min(offset + size, self.length)
+        if offset < stop:
+            self.locate(stop - 1)  # or a length that nothing backs would decide how much memory is taken
+        result = result_buffer(max(stop - offset, 0), out).data
+        position = offset
+        while position < stop:
+            chunk = self.locate(position)
+            start, end = self.span(chunk)
+            if position > start or end > stop:
+                part = self.read_chunk(chunk)[position - start : stop - start]
+                result[position - offset : position - offset + len(part)] = part
+                position += len(part)
+            else:
+                position = self._read_whole(chunk, result[position - offset :], stop)
+        return result
+
+    def _read_whole(self, first: int, result: memoryview, stop: int) -> int:
+        """Decode chunks from ``first`` on that end by offset ``stop`` into ``result``; returns where they end."""
+        start = end = self.span(first)[0]
+        outs: list[Buffer] = []
+        while len(outs) < HASHED_TOGETHER and first + len(outs) < self.chunk_count:
+            a, b = self.span(first + len(outs))
+            if b > stop:
+                break
+            outs.append(result[a - start : b - start])
+            end = b
+        for found in self.read_chunks(first, len(outs), outs):
+            if isinstance(found, Exception):
+                raise found
+        return end
+
+    def _read_padded(self, payload: memoryview, size: int, out: Buffer | None) -> memoryview:
+        """Decode the last chunk of a content of odd length."""
         raw = decode_payload(payload, max_values=self._limits.max_chunk_values, dtype=self.dtype)
         if any(raw[size:]):
             raise InvalidContainer("the pad byte behind the content is not zero")
         if out is None:
             return raw[:size]
-        view = as_bytes(out)[:size]
+        view = result_buffer(size, out).data
         view[:] = raw[:size]
         return view
 
@@ -229,12 +332,29 @@ class Container:
             raise InvalidContainer(f"chunk {chunk} has {header.count} values where {stop - first} are due")
         return header
 
-    def _payload(self, chunk: int) -> tuple[memoryview, PayloadHeader]:
+    def _read_run(self, numbers: range) -> dict[int, memoryview]:
+        """Read neighbouring chunks at once, as length field and payload by number; none where that fails."""
+        try:
+            places = {chunk: self._place(chunk) for chunk in numbers}
+            start = places[numbers[0]][0] if places else 0
+            stop = max((offset + LENGTH_FIELD_SIZE + length for offset, length in places.values()), default=0)
+            stored = read_exactly(self._read_at, start, stop - start) if places else memoryview(b"")
+        except (QatcError, OSError):
+            return {}  # whoever reads the chunks one by one finds which of them are bad
+        return {
+            chunk: stored[offset - start : offset - start + LENGTH_FIELD_SIZE + length]
+            for chunk, (offset, length) in places.items()
+        }
+
+    def _payload(self, chunk: int, stored: Mapping[int, memoryview] = _NOTHING) -> tuple[memoryview, PayloadHeader]:
+        """Return a payload, without the index frame, and its header; read from the file unless ``stored`` has it."""
         self._check_number(chunk)
         offset, length = self._place(chunk)
-        stored = read_exactly(self._read_at, offset, LENGTH_FIELD_SIZE + length)
-        header = self._check_header(chunk, stored, length)
-        payload = stored[LENGTH_FIELD_SIZE:]
+        found = stored.get(chunk)
+        if found is None:
+            found = read_exactly(self._read_at, offset, LENGTH_FIELD_SIZE + length)
+        header = self._check_header(chunk, found, length)
+        payload = found[LENGTH_FIELD_SIZE:]
         if chunk != self.chunk_count - 1:
             return payload, header
         frame = trailing_frame(payload, header)

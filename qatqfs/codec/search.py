@@ -23,7 +23,13 @@ _HOPELESS = 1.03
 
 
 def encode_smallest(
-    raw: Bytes, dtype: DType, level: Level, *, appendable: bool = False, strategy: int | None = None
+    raw: Bytes,
+    dtype: DType,
+    level: Level,
+    *,
+    appendable: bool = False,
+    strategy: int | None = None,
+    stride: int | None = None,
 ) -> tuple[int, bytes]:
     """Encode values with the strategy that suits them.
 
@@ -33,6 +39,7 @@ def encode_smallest(
         level: how hard to look.
         appendable: only strategies whose data ends in zstd frames.
         strategy: force this one.
+        stride: for strategy 10 when it is forced, in elements.
 
     Returns:
         The id of the strategy and its data.
@@ -43,7 +50,7 @@ def encode_smallest(
     if strategy is not None:
         if appendable and strategy in STRATEGIES and STRATEGIES[strategy].zstd_offset is None:
             raise ValueError(f"nothing can be appended to strategy {STRATEGIES[strategy].name}")
-        return strategy, _encode(strategy, raw, dtype, level)
+        return strategy, _encode(strategy, raw, dtype, level, stride)
     candidates = [(i, _encode(i, raw, dtype, level)) for i in _candidates(raw, dtype, level, appendable)]
     best, data = min(candidates, key=lambda candidate: len(candidate[1]))
     if len(data) >= len(raw) and not appendable:
@@ -74,13 +81,18 @@ def _sample(raw: Bytes) -> Bytes:
     return np.concatenate([raw[i * step : i * step + _SAMPLE_PART_BYTES] for i in range(_SAMPLE_PARTS)])
 
 
-def _encode(strategy: int, raw: Bytes, dtype: DType, level: Level) -> bytes:
+def _encode(strategy: int, raw: Bytes, dtype: DType, level: Level, stride: int | None = None) -> bytes:
     known = STRATEGIES.get(strategy)
-    if known is None or known.encode is None:
-        raise ValueError(f"strategy {strategy} cannot be written")
+    if known is None:
+        raise ValueError(f"there is no strategy {strategy}")
     if dtype not in known.dtypes:
         raise ValueError(f"strategy {known.name} is not legal for {dtype.label}")
-    data = known.encode(raw, dtype, level)
+    if known.encode is not None:
+        data = known.encode(raw, dtype, level)
+    elif known.encode_with_stride is not None and stride is not None:
+        data = known.encode_with_stride(raw, dtype, level, stride)
+    else:
+        raise ValueError(f"strategy {known.name} needs a stride")
     if data is None:
         raise ValueError(f"strategy {known.name} cannot hold these {len(raw)} bytes")
     return data

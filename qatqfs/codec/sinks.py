@@ -1,10 +1,11 @@
 """Where a container is written to: bytes in order, and one patch of the header at the end."""
 
+import fcntl
 import io
 import os
 from typing import BinaryIO, Protocol
 
-from qatqfs.codec.buffers import Buffer
+from qatqfs.codec.buffers import Buffer, as_bytes
 
 
 class Sink(Protocol):
@@ -21,20 +22,27 @@ class FileSink:
     """A sink over a file descriptor or a seekable binary file.
 
     A descriptor is written from its current position with write(2) and patched with pwrite(2), each repeated
-    until all is written. The container starts at the position that the file has now.
+    until all is written. The container starts at the position that the file has now; what the file has behind it is not
+    cut off, and what a buffered file over the same descriptor holds back has to be flushed before.
 
     Args:
         file: a descriptor or a binary file, which stays the caller's to close.
+
+    Raises:
+        ValueError: it is open for appending, so that nothing in it could be patched.
+        OSError: it is not seekable.
     """
 
     def __init__(self, file: int | BinaryIO) -> None:
         self._fd = file if isinstance(file, int) else None
         self._file = None if isinstance(file, int) else file
+        if _appends(file):
+            raise ValueError("a file that is open for appending cannot be patched")
         self._start = os.lseek(file, 0, os.SEEK_CUR) if isinstance(file, int) else file.tell()
 
     def write(self, data: Buffer) -> None:
         """Append all of ``data``; raises OSError."""
-        left = memoryview(data)
+        left = as_bytes(data)
         while len(left):
             count = os.write(self._fd, left) if self._fd is not None else self._file_write(left)
             left = left[count:]
@@ -45,7 +53,7 @@ class FileSink:
 
     def patch(self, offset: int, data: Buffer) -> None:
         """Overwrite bytes written before; raises OSError."""
-        left = memoryview(data)
+        left = as_bytes(data)
         if self._file is not None:
             end = self._file.tell()
             self._file.seek(self._start + offset)
@@ -57,6 +65,14 @@ class FileSink:
             count = os.pwrite(self._fd, left, self._start + offset)
             offset += count
             left = left[count:]
+
+
+def _appends(file: int | BinaryIO) -> bool:
+    try:
+        descriptor = file if isinstance(file, int) else file.fileno()
+    except (AttributeError, OSError):  # a file in memory, say
+        return False
+    return bool(fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_APPEND)
 
 
 class BytesSink:

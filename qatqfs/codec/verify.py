@@ -8,16 +8,15 @@ from qatqfs.codec.checksum import FNV_OFFSET, fnv1a64
 from qatqfs.codec.container import (
     CONTAINER_HEADER_SIZE,
     LENGTH_FIELD_SIZE,
-    MIN_CHUNK_SIZE,
     ContainerHeader,
 )
 from qatqfs.codec.dtypes import DType
-from qatqfs.codec.errors import ChecksumMismatch, InvalidContainer, LimitExceeded, MixedDtypes, QatcError
+from qatqfs.codec.errors import ChecksumMismatch, InvalidContainer, MixedDtypes, QatcError
 from qatqfs.codec.fileaccess import TAIL_SIZE, ReadAt, read_exactly, reader_of
 from qatqfs.codec.index_frame import IndexFrame, read_index, trailing_frame
 from qatqfs.codec.layout import check_payload_length
+from qatqfs.codec.limits import Limits
 from qatqfs.codec.payload import PayloadHeader, decode_payload, read_payload_header
-from qatqfs.codec.reader import Limits
 
 Progress = Callable[[int], None]
 """Called with the number of bytes of the file that were checked since the last call."""
@@ -58,25 +57,65 @@ def verify_container(
     return _Verifier(read_at, size, limits or Limits(), progress or _no_progress, None).run()
 
 
-def decode_container(buf: Buffer, *, limits: Limits | None = None) -> bytes:
+def decode_container(buf: Buffer, out: Buffer | None = None, *, limits: Limits | None = None) -> memoryview:
     """Decode a whole container in memory, strictly: all that :func:`verify_container` checks must be right.
 
+    Args:
+        buf: the container.
+        out: writable, at least as long as the content and a pad byte; ``None`` for fresh memory, which grows
+            as chunks are found sound, whatever the header claims. After an error its content is undefined.
+        limits: what to refuse although it is legal.
+
     Returns:
-        The content, without a pad byte.
+        The content, without a pad byte: the front of ``out`` where that was given.
 
     Raises:
         QatcError: the first thing that is wrong.
+        ValueError: when ``out`` is read-only or too small.
     """
-    parts: list[bytes] = []
-
-    def keep(raw: memoryview) -> None:
-        parts.append(bytes(raw))
-
     view = as_bytes(buf)
-    verifier = _Verifier(reader_of(view), len(view), limits or Limits(), _no_progress, keep)
+    content = _Content() if out is None else _ContentInto(out)
+    verifier = _Verifier(reader_of(view), len(view), limits or Limits(), _no_progress, content)
     for problem in verifier.run():
         raise problem.error
-    return b"".join(parts)
+    return content.result()
+
+
+class _Content:
+    """Collects decoded chunks in memory that grows with them."""
+
+    def __init__(self) -> None:
+        self._parts = bytearray()
+
+    def place(self, size: int) -> Buffer | None:
+        """Return memory for the ``size`` bytes of the next chunk, ``None`` where any will do."""
+        return None
+
+    def keep(self, raw: memoryview, size: int) -> None:
+        """Take the first ``size`` bytes of a chunk that was found sound."""
+        self._parts += raw[:size]
+
+    def result(self) -> memoryview:
+        """Return all that was kept."""
+        return memoryview(self._parts)
+
+
+class _ContentInto(_Content):
+    """Has chunks decoded where they belong in the caller's buffer."""
+
+    def __init__(self, out: Buffer) -> None:
+        super().__init__()
+        self._out = as_bytes(out)
+        self._size = 0
+
+    def place(self, size: int) -> Buffer | None:
+        return self._out[self._size : self._size + size]  # too short a slice is refused by who decodes into it
+
+    def keep(self, raw: memoryview, size: int) -> None:
+        self._size += size
+
+    def result(self) -> memoryview:
+        return self._out[: self._size]
 
 
 def _no_progress(count: int) -> None:
@@ -92,13 +131,13 @@ class _Verifier:
         size: int,
         limits: Limits,
         progress: Progress,
-        keep: Callable[[memoryview], None] | None,
+        content: _Content | None,
     ) -> None:
         self._read_at = read_at
         self._size = size
         self._limits = limits
         self._progress = progress
-        self._keep = keep
+        self._content = content
         self._offset = CONTAINER_HEADER_SIZE  # of the length field that is due
         self._values = 0  # in the chunks so far
         self._state = FNV_OFFSET
@@ -133,10 +172,7 @@ class _Verifier:
     def _open(self) -> ContainerHeader:
         head = read_exactly(self._read_at, 0, min(self._size, TAIL_SIZE))
         header = ContainerHeader.parse(head)
-        if header.chunk_count > (self._size - CONTAINER_HEADER_SIZE) // MIN_CHUNK_SIZE:
-            raise InvalidContainer(f"{self._size} bytes have no room for {header.chunk_count} chunks")
-        if self._limits.max_chunks is not None and header.chunk_count > self._limits.max_chunks:
-            raise LimitExceeded("chunks in a container", header.chunk_count, self._limits.max_chunks)
+        self._limits.check(header, self._size)
         self._index = read_index(self._read_at, self._size, head, header)
         self._dtype = self._index.dtype if self._index else None
         return header
@@ -173,13 +209,16 @@ class _Verifier:
             size = self._index.true_length - first_value * self._dtype.width
             if any(raw[size:]):
                 raise InvalidContainer("the pad byte behind the content is not zero")
-        if self._keep is not None:
-            self._keep(raw[:size])
+        if self._content is not None:
+            self._content.keep(raw, size)
 
     def _buffer(self, chunk: PayloadHeader) -> Buffer | None:
-        """Return memory for a decoded chunk: the same again while chunks are of the same size."""
+        """Return memory for a decoded chunk: its place in the content, or the same again for each."""
         if chunk.count > self._limits.max_chunk_values:
             return None  # decoding refuses it
+        place = self._content.place(chunk.raw_size) if self._content is not None else None
+        if place is not None:
+            return place
         if chunk.raw_size > len(self._recycled):
             if chunk.raw_size > KEPT_BYTES:
                 return None

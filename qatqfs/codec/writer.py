@@ -4,9 +4,10 @@ import array
 from dataclasses import dataclass
 
 from qatqfs.codec.buffers import Buffer, as_bytes
-from qatqfs.codec.checksum import FNV_OFFSET, fnv1a64
+from qatqfs.codec.checksum import FNV_OFFSET, HASHED_TOGETHER, fnv1a64
 from qatqfs.codec.container import (
     CONTAINER_HEADER_SIZE,
+    DEFAULT_CHUNK_BYTES,
     LENGTH_FIELD_SIZE,
     MAX_CHUNKS,
     MAX_PAYLOAD_BYTES,
@@ -20,6 +21,7 @@ from qatqfs.codec.payload import (
     MAX_VALUES,
     decode_payload,
     encode_payload,
+    encode_payloads,
     read_payload_header,
 )
 from qatqfs.codec.sinks import BytesSink, Sink
@@ -45,7 +47,8 @@ class ContainerWriter:
     """Puts payloads into a container, and an index frame into the last of them where one is needed.
 
     The header is written as zeros first and patched last, so what is cut short is no container. The last
-    payload is held back until it is known to be the last. For use by one thread at a time.
+    payload is held back until it is known to be the last. For use by one thread at a time. Once the sink has failed
+    nobody knows how far it got, and every further call is refused.
 
     Args:
         sink: where to write; the container starts at its beginning.
@@ -81,6 +84,7 @@ class ContainerWriter:
         self._held: bytes | None = None
         self._held_values = 0
         self._finished = False
+        self._broken = False
         sink.write(bytes(CONTAINER_HEADER_SIZE))
 
     @classmethod
@@ -105,6 +109,11 @@ class ContainerWriter:
         writer._state = index.state_before_last
         return writer
 
+    @property
+    def state(self) -> int:
+        """State of the container's checksum before the length field of the payload that is held back."""
+        return self._state
+
     def append(self, payload: bytes) -> None:
         """Add a chunk of exactly ``values_per_chunk`` values; the last one may have fewer, but not none.
 
@@ -112,11 +121,10 @@ class ContainerWriter:
             QatcError: what is wrong with the payload's header, MixedDtypes for another dtype, LimitExceeded
                 for one chunk too many or one too long.
             ValueError: when it, or the one before, has the wrong number of values, or the container is
-                finished.
+                finished or broken.
             OSError: what the sink raised.
         """
-        if self._finished:
-            raise ValueError("the container is finished")
+        self._check_usable()
         header = read_payload_header(payload)
         if header.dtype is not self._dtype:
             raise MixedDtypes(self._dtype.label, header.dtype.label)
@@ -124,11 +132,12 @@ class ContainerWriter:
             raise ValueError(f"a chunk of {header.count} values where {self._values_per_chunk} are due")
         if self._held is not None and self._held_values != self._values_per_chunk:
             raise ValueError(f"only the last chunk may have {self._held_values} values")
-        self._flush()
-        if len(self._lengths) + 1 > self._max_chunks:
-            raise LimitExceeded("chunks in a container", len(self._lengths) + 1, self._max_chunks)
+        count = len(self._lengths) + (self._held is not None) + 1
+        if count > self._max_chunks:
+            raise LimitExceeded("chunks in a container", count, self._max_chunks)
         if len(payload) > MAX_PAYLOAD_BYTES:
             raise LimitExceeded("bytes in a payload", len(payload), MAX_PAYLOAD_BYTES)
+        self._flush()
         self._held, self._held_values = payload, header.count
 
     def _flush(self, frame: bytes = b"") -> None:
@@ -136,6 +145,7 @@ class ContainerWriter:
             return
         length = len(self._held) + len(frame)
         field = length.to_bytes(LENGTH_FIELD_SIZE, "big")
+        self._broken = True  # until all of it is written
         for part in (field, self._held, frame):
             self._state = fnv1a64(part, self._state)
             if part:
@@ -143,6 +153,13 @@ class ContainerWriter:
         self._lengths.append(length)
         self._size += LENGTH_FIELD_SIZE + length
         self._held = None
+        self._broken = False
+
+    def _check_usable(self) -> None:
+        if self._finished:
+            raise ValueError("the container is finished")
+        if self._broken:
+            raise ValueError("the container is broken: the sink has failed")
 
     def finish(self, true_length: int) -> ContainerInfo:
         """Write the last chunk, with an index frame if there are several or a pad byte, and the header.
@@ -153,12 +170,11 @@ class ContainerWriter:
 
         Raises:
             ValueError: when the values do not have that length, the pad byte is not zero, or the container
-                is finished already.
+                is finished already, or broken.
             QatcError: when the last payload has to be encoded again and is damaged.
             OSError: what the sink raised.
         """
-        if self._finished:
-            raise ValueError("the container is finished")
+        self._check_usable()
         total = len(self._lengths) * self._values_per_chunk + self._held_values
         width = self._dtype.width
         pad = total * width - true_length
@@ -172,9 +188,10 @@ class ContainerWriter:
             raise ValueError("the pad byte behind an odd length must be zero")
         needed = self._lengths or pad or self._held.endswith(FOOTER_MAGIC)  # the last: content that looks like one
         self._flush(self._index_frame(true_length) if needed else b"")
-        self._finished = True
         header = ContainerHeader(total, len(self._lengths), self._state)
+        self._broken = True
         self._sink.patch(0, header.pack())
+        self._finished, self._broken = True, False
         return ContainerInfo(self._size, header.chunk_count, header.checksum)
 
     def _index_frame(self, true_length: int) -> bytes:
@@ -190,19 +207,23 @@ class ContainerWriter:
         return IndexFrame(true_length, self._values_per_chunk, lengths, self._state, self._dtype).pack()
 
 
-def encode_container(raw: Buffer, dtype: DType, *, values_per_chunk: int, level: Level = Level.BALANCED) -> bytes:
+def encode_container(
+    raw: Buffer, dtype: DType, *, values_per_chunk: int | None = None, level: Level = Level.BALANCED
+) -> bytes:
     """Encode raw values as one container, in memory and in this thread.
 
     Args:
         raw: little-endian elements; with a 16-bit dtype the length may be odd.
         dtype: their type.
-        values_per_chunk: 1 to 2**26.
+        values_per_chunk: 1 to 2**26; ``None`` for those of 256 KiB.
         level: how hard to look for a small form.
 
     Raises:
         ValueError: when the length does not go with the dtype, or ``values_per_chunk`` is not legal.
         LimitExceeded: when there are more than 2**20 chunks.
     """
+    if values_per_chunk is None:
+        values_per_chunk = DEFAULT_CHUNK_BYTES // dtype.width
     view = as_bytes(raw)
     true_length = len(view)
     if true_length % 2 and dtype.width == 2:
@@ -210,10 +231,13 @@ def encode_container(raw: Buffer, dtype: DType, *, values_per_chunk: int, level:
     sink = BytesSink()
     writer = ContainerWriter(sink, dtype, values_per_chunk, level=level)
     chunk_bytes = values_per_chunk * dtype.width
-    for start in range(0, len(view), chunk_bytes):
-        part = view[start : start + chunk_bytes]
-        needs_index = start + chunk_bytes >= len(view) and (start > 0 or len(view) != true_length)
-        writer.append(encode_payload(part, dtype, level=level, appendable=needs_index))
+    parts = [view[start : start + chunk_bytes] for start in range(0, len(view), chunk_bytes)]
+    needs_index = len(parts) > 1 or len(view) != true_length
+    for first in range(0, len(parts) - 1, HASHED_TOGETHER):
+        for payload in encode_payloads(parts[first : min(first + HASHED_TOGETHER, len(parts) - 1)], dtype, level=level):
+            writer.append(payload)
+    if parts:
+        writer.append(encode_payload(parts[-1], dtype, level=level, appendable=needs_index))
     writer.finish(true_length)
     return sink.getvalue()
 

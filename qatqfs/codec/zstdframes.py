@@ -3,140 +3,73 @@
 A strategy's zstd data is what libzstd's one-shot decoder accepts: frames one after another, skippable ones
 anywhere, nothing behind (format section 4.5). The bindings offer no call that behaves so. Their one-shot
 decompression stops after the first frame without a word, and their stream reader takes a skippable frame that
-is cut off. So this walk proves that the frames fill the data exactly, and where each of them lies.
+is cut off. So this walk proves that the frames fill the data exactly.
 """
 
 from dataclasses import dataclass
 
+from qatqfs.codec import _native
+from qatqfs.codec.buffers import Buffer
 from qatqfs.codec.errors import InvalidResidualStream
 
 FRAME_MAGIC = b"\x28\xb5\x2f\xfd"
-SKIPPABLE_MAGIC_TAIL = b"\x2a\x4d\x18"
-"""Bytes 1..3 of a skippable frame; byte 0 is 0x50 to 0x5f."""
-SKIPPABLE_HEADER_SIZE = 8
-
 _MAX_BLOCK_BYTES = 128 * 1024
-_MAX_WINDOW_LOG = 31  # what libzstd takes on 64-bit machines
-_DICTIONARY_ID_SIZES = (0, 1, 2, 4)
-_CONTENT_SIZE_SIZES = (0, 2, 4, 8)
-_RAW, _RLE, _COMPRESSED = 0, 1, 2
+_RLE = 1
 
 
 @dataclass(frozen=True, slots=True)
-class Frame:
-    """One frame of zstd data.
+class Frames:
+    """What the headers of frames say that fill some data exactly.
 
     Attributes:
-        start: offset of its first byte.
-        stop: offset behind its last byte.
-        content_size: decompressed bytes; ``None`` when the header does not say, 0 for a skippable frame.
-        window_size: bytes that back-references may span.
-        skippable: whether it holds no content at all.
+        count: frames, 0 for empty data.
+        last_start: offset of the last one.
+        last_is_skippable: whether that holds no content at all.
+        unsized: frames whose header does not say how much they hold.
+        sized_bytes: what the others hold together, by their headers.
+        wide: unsized frames whose window is larger than was asked about.
     """
 
-    start: int
-    stop: int
-    content_size: int | None
-    window_size: int = 0
-    skippable: bool = False
+    count: int
+    last_start: int
+    last_is_skippable: bool
+    unsized: int
+    sized_bytes: int
+    wide: int
 
 
-def walk_frames(data: memoryview) -> list[Frame]:
-    """Return the frames that fill ``data`` exactly; none for empty data.
+def walk_frames(data: Buffer, window_limit: int = 1 << 62) -> Frames:
+    """Walk frames by their headers, in constant memory.
+
+    Args:
+        data: all of it.
+        window_limit: bytes of window from which on an unsized frame counts as wide.
 
     Raises:
-        InvalidResidualStream: for anything cut off or left over, and for a dictionary, which the format
-            does not know.
+        InvalidResidualStream: for anything cut off or left over, for a dictionary, which the format does not
+            know, and for a block that is larger than its frame allows. (libzstd's one-shot decoder takes raw and
+            repeated blocks of any size also in frames without a content size; no encoder writes such.)
     """
-    frames = []
-    position = 0
-    while position < len(data):
-        frame = _frame_at(data, position)
-        frames.append(frame)
-        position = frame.stop
-    return frames
+    try:
+        return Frames(*_native.walk_zstd(data, window_limit))
+    except ValueError as err:
+        raise InvalidResidualStream(str(err)) from None
 
 
-def _frame_at(data: memoryview, start: int) -> Frame:
-    magic = data[start : start + 4]
-    if magic == FRAME_MAGIC:
-        return _zstd_frame_at(data, start)
-    if magic[1:] == SKIPPABLE_MAGIC_TAIL and magic[0] & 0xF0 == 0x50:
-        if len(data) - start < SKIPPABLE_HEADER_SIZE:
-            raise InvalidResidualStream("a skippable frame is cut off")
-        stop = start + SKIPPABLE_HEADER_SIZE + int.from_bytes(data[start + 4 : start + 8], "little")
-        if stop > len(data):
-            raise InvalidResidualStream("a skippable frame is cut off")
-        return Frame(start, stop, 0, skippable=True)
-    raise InvalidResidualStream("zstd data has bytes that are no frame")
+def frame_at(data: Buffer, start: int) -> tuple[int, int | None]:
+    """Return where the frame at an offset of walked data ends, and the bytes it holds, ``None`` if it does not say."""
+    return _native.zstd_frame(data, start)
 
 
-def _zstd_frame_at(data: memoryview, start: int) -> Frame:
-    position = start + 4
-    if position >= len(data):
-        raise InvalidResidualStream("a zstd frame header is cut off")
-    descriptor = data[position]
-    position += 1
-    single_segment = descriptor >> 5 & 1
-    if descriptor & 0x08:
-        raise InvalidResidualStream("a zstd frame header has its reserved bit set")
-    window_size = 0
-    if not single_segment:
-        if position >= len(data):
-            raise InvalidResidualStream("a zstd frame header is cut off")
-        window_size = _window_size(data[position])
-        position += 1
-    id_size = _DICTIONARY_ID_SIZES[descriptor & 3]
-    size_size = _CONTENT_SIZE_SIZES[descriptor >> 6]
-    if single_segment and size_size == 0:
-        size_size = 1
-    if position + id_size + size_size > len(data):
-        raise InvalidResidualStream("a zstd frame header is cut off")
-    if any(data[position : position + id_size]):
-        raise InvalidResidualStream("a zstd frame needs a dictionary")
-    position += id_size
-    content_size = None
-    if size_size:
-        content_size = int.from_bytes(data[position : position + size_size], "little")
-        content_size += 256 if size_size == 2 else 0
-        position += size_size
-    if single_segment and content_size is not None:
-        window_size = content_size
-    stop = _end_of_blocks(data, position, min(window_size, _MAX_BLOCK_BYTES))
-    stop += 4 if descriptor & 0x04 else 0  # content checksum
-    if stop > len(data):
-        raise InvalidResidualStream("a zstd frame is cut off")
-    return Frame(start, stop, content_size, window_size)
-
-
-def _window_size(descriptor: int) -> int:
-    log = 10 + (descriptor >> 3)
-    if log > _MAX_WINDOW_LOG:
-        raise InvalidResidualStream("a zstd frame needs too large a window")
-    return (1 << log) + ((1 << log) >> 3) * (descriptor & 7)
-
-
-def _end_of_blocks(data: memoryview, position: int, max_block_bytes: int) -> int:
-    while True:
-        if position + 3 > len(data):
-            raise InvalidResidualStream("a zstd block is cut off")
-        header = int.from_bytes(data[position : position + 3], "little")
-        kind, size = header >> 1 & 3, header >> 3
-        position += 3
-        if kind == _RLE:
-            position += 1
-        elif kind in (_RAW, _COMPRESSED):
-            if size > max_block_bytes:
-                raise InvalidResidualStream("a zstd block is larger than its frame allows")
-            position += size
-        else:
-            raise InvalidResidualStream("a zstd block is of the reserved type")
-        if header & 1:
-            return position
+def with_narrow_windows(data: Buffer, window_limit: int) -> bytearray:
+    """Return a copy in which no unsized frame has a window much larger than the limit, in bytes."""
+    copy = bytearray(data)
+    _native.narrow_zstd(copy, window_limit)
+    return copy
 
 
 def constant_frame(value: int, size: int) -> bytes:
-    """Return a zstd frame of one byte repeated, written by hand: 4 bytes for each 128 KiB, and at most 13.
+    """Return a zstd frame of one byte repeated, written by hand: 4 bytes for each 128 KiB, 9 at most for the header.
 
     Args:
         value: the byte, 0 to 255.

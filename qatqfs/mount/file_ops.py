@@ -32,12 +32,16 @@ class FileOperations(Adapter):
     def _attach(self, inode: Inode, flags: int) -> Handle:
         """Take a handle of an inode; lock held.
 
+        An open file without uncommitted content is looked for by its name again: also its container may have been
+        changed or replaced in BACKING itself, and close(2) may have come back before we hear of the last handle.
+
         Raises:
             OSError: ESTALE when its name means another file by now, changed in BACKING itself: the kernel then
                 looks the name up again and comes back with the right inode. Otherwise as the store's opener.
         """
-        if inode.node is not None:
-            return self.store.opener.attach(inode.node, flags)
+        node = inode.node
+        if node is not None and (node.dirty or node.path is None):
+            return self.store.opener.attach(node, flags)
         try:
             handle = self.store.opener.attach(self.inodes.path(inode), flags)
         except (FileNotFoundError, NotADirectoryError):
@@ -115,8 +119,10 @@ class FileOperations(Adapter):
 
     @handler
     async def flush(self, fh: pyfuse3.FileHandleT) -> None:
-        """Answer close(2): everything written is in staging already."""
-        self.file(fh)
+        """Answer close(2): everything written is in staging already, which is enough unless the user wants more."""
+        handle = self.file(fh).handle
+        if self.store.options.commit_on_close and handle.writable:
+            await self.run(self.store.flush, handle)
 
     @handler
     async def fsync(self, fh: pyfuse3.FileHandleT, datasync: bool) -> None:

@@ -114,7 +114,7 @@ class NameOperations(Adapter):
         new_name: pyfuse3.FileNameT,
         ctx: pyfuse3.RequestContext,
     ) -> pyfuse3.EntryAttributes:
-        """Give a symlink or special file another name; EPERM for regular files."""
+        """Give anything but a directory another name."""
 
         def make(path: bytes) -> Attributes:
             return self.store.link(self.inodes.path(self.inodes.get(inode)), path)

@@ -7,9 +7,10 @@ import fcntl
 import os
 import stat
 
+from qatqfs.store.backingio import BackingIO
 from qatqfs.store.errors import StoreError
 from qatqfs.store.names import PRIVATE_DIR, SUFFIX
-from qatqfs.store.sysfile import Fd, fsync_directory
+from qatqfs.store.sysfile import Fd
 
 FORMAT_LINE = b"qatqfs backing directory, format 1\n"
 """What ``.qatqfs/format`` holds; any other content is a version this code does not know."""
@@ -18,10 +19,10 @@ _FORMAT, _LOCK, STAGING, LOST_AND_FOUND = b"format", b"lock", b"staging", b"lost
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-def _make_directory(parent: Fd, name: bytes) -> Fd:
+def _make_directory(io: BackingIO, parent: Fd, name: bytes) -> Fd:
     try:
-        os.mkdir(name, 0o700, dir_fd=parent.number)
-        fsync_directory(parent.number)
+        io.mkdir(parent.number, name, 0o700)
+        io.fsync_directory(parent.number)
     except FileExistsError:
         pass
     return Fd(os.open(name, _DIRECTORY, dir_fd=parent.number))
@@ -40,14 +41,14 @@ def _check_format(directory: Fd) -> bool:
     return True
 
 
-def _stamp(directory: Fd) -> None:
+def _stamp(io: BackingIO, directory: Fd) -> None:
     temporary = _FORMAT + b".new"
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
-    fd = Fd(os.open(temporary, flags, 0o600, dir_fd=directory.number))
-    os.write(fd.number, FORMAT_LINE)
-    os.fsync(fd.number)
-    os.rename(temporary, _FORMAT, src_dir_fd=directory.number, dst_dir_fd=directory.number)
-    fsync_directory(directory.number)
+    fd = io.open(directory.number, temporary, flags)
+    io.pwrite_all(fd, FORMAT_LINE, 0)
+    io.fsync(fd)
+    io.rename(directory.number, temporary, directory.number, _FORMAT)
+    io.fsync_directory(directory.number)
 
 
 class PrivateArea:
@@ -55,23 +56,25 @@ class PrivateArea:
 
     Args:
         root: open descriptor of BACKING.
+        io: makes the changes.
 
     Raises:
         StoreError: another process has it open for writing, or the format is unknown.
         OSError: it cannot be created or opened.
     """
 
-    def __init__(self, root: Fd) -> None:
-        self._directory = _make_directory(root, PRIVATE_DIR)
+    def __init__(self, root: Fd, io: BackingIO) -> None:
+        self._io = io
+        self._directory = _make_directory(io, root, PRIVATE_DIR)
         self._lock = self._take_lock()
         if not _check_format(self._directory):
-            _stamp(self._directory)
-        self.staging = _make_directory(self._directory, STAGING)
-        self.lost_and_found = _make_directory(self._directory, LOST_AND_FOUND)
+            _stamp(io, self._directory)
+        self.staging = _make_directory(io, self._directory, STAGING)
+        self.lost_and_found = _make_directory(io, self._directory, LOST_AND_FOUND)
 
     def _take_lock(self) -> Fd:
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-        fd = Fd(os.open(_LOCK, flags, 0o600, dir_fd=self._directory.number))
+        fd = self._io.open(self._directory.number, _LOCK, flags)
         try:
             fcntl.flock(fd.number, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -81,15 +84,16 @@ class PrivateArea:
         self._write_holder(fd)
         return fd
 
-    @staticmethod
-    def _write_holder(fd: Fd) -> None:
-        os.ftruncate(fd.number, 0)
-        os.pwrite(fd.number, b"%d\n" % os.getpid(), 0)
+    def _write_holder(self, fd: Fd) -> None:
+        self._io.ftruncate(fd, 0)
+        self._io.pwrite(fd, b"%d\n" % os.getpid(), 0)
 
     def close(self) -> None:
         """Release the lock."""
-        os.ftruncate(self._lock.number, 0)
-        fcntl.flock(self._lock.number, fcntl.LOCK_UN)
+        try:
+            self._io.ftruncate(self._lock, 0)
+        finally:
+            fcntl.flock(self._lock.number, fcntl.LOCK_UN)
 
 
 def waiting_files(root: Fd) -> int:

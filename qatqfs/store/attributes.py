@@ -53,19 +53,23 @@ def key_of(st: os.stat_result) -> Key:
     return st.st_dev, st.st_ino
 
 
-def from_stat(st: os.stat_result, size: int | None = None, staged: os.stat_result | None = None) -> Attributes:
+def from_stat(
+    st: os.stat_result, size: int | None = None, staged: os.stat_result | None = None, base_blocks: int = 0
+) -> Attributes:
     """Build the attributes of a logical file.
 
     Args:
         st: of the backing inode, which has mode, owner, link count and atime.
         size: logical size in bytes; the backing's own if ``None``.
         staged: of the staging data file while there is uncommitted content; it has size and mtime.
+        base_blocks: 512-byte units of what the staged content builds on.
     """
     if staged is not None:
         size = staged.st_size
     elif size is None:
         size = st.st_size
     content = staged or st
+    blocks = content.st_blocks + base_blocks
     return Attributes(
         key=key_of(st),
         mode=st.st_mode,
@@ -74,7 +78,7 @@ def from_stat(st: os.stat_result, size: int | None = None, staged: os.stat_resul
         gid=st.st_gid,
         rdev=st.st_rdev,
         size=size,
-        blocks=max(content.st_blocks, 1) if size else content.st_blocks,
+        blocks=max(blocks, 1) if size else blocks,
         atime_ns=st.st_atime_ns,
         mtime_ns=content.st_mtime_ns,
         ctime_ns=max(st.st_ctime_ns, content.st_ctime_ns),

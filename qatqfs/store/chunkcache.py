@@ -1,14 +1,32 @@
 """The decoded-chunk cache: one LRU for all files, bounded in bytes, one decode per chunk however many wait."""
 
 import threading
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future
 
 from cachetools import LRUCache
 
+from qatqfs.store.bufferpool import BufferPool
 from qatqfs.store.stats import Statistics
 
 Chunk = memoryview | bytes
+
+_KEPT_FOR_LATER_BYTES = 32 << 20
+"""Memory of dropped chunks that is kept for the next ones: more than is ever being decoded at once."""
+
+
+class _Chunks(LRUCache[Hashable, Chunk]):
+    """Gives the memory of what it drops back to the pool."""
+
+    def __init__(self, max_bytes: int, pool: BufferPool) -> None:
+        super().__init__(max_bytes, getsizeof=len)
+        self._pool = pool
+
+    def popitem(self) -> tuple[Hashable, Chunk]:
+        key, chunk = super().popitem()
+        if isinstance(chunk, memoryview):
+            self._pool.give_back(chunk)
+        return key, chunk
 
 
 class ChunkCache:
@@ -20,11 +38,15 @@ class ChunkCache:
     Args:
         max_bytes: bound of all kept chunks together.
         statistics: counts hits and misses.
+
+    Attributes:
+        pool: memory to decode into.
     """
 
     def __init__(self, max_bytes: int, statistics: Statistics) -> None:
+        self.pool = BufferPool(_KEPT_FOR_LATER_BYTES)
         self._lock = threading.Lock()
-        self._chunks: LRUCache[Hashable, Chunk] = LRUCache(max_bytes, getsizeof=len)
+        self._chunks = _Chunks(max_bytes, self.pool)
         self._decoding: dict[Hashable, Future[Chunk]] = {}
         self._statistics = statistics
 
@@ -38,35 +60,48 @@ class ChunkCache:
         with self._lock:
             return self._chunks.get(key)
 
-    def wanted(self, key: Hashable) -> bool:
-        """Whether a chunk is neither there nor being decoded."""
+    def claim(self, keys: Sequence[Hashable]) -> list[bool]:
+        """Take on the decoding of those chunks that are neither there nor being decoded.
+
+        Returns:
+            For each key whether it is the caller's now, who has to :meth:`settle` it whatever happens.
+        """
         with self._lock:
-            return key not in self._chunks and key not in self._decoding
+            mine = [key not in self._chunks and key not in self._decoding for key in keys]
+            for key, claimed in zip(keys, mine, strict=True):
+                if claimed:
+                    self._decoding[key] = Future()
+        self._statistics.add("cache_misses", sum(mine))
+        return mine
+
+    def settle(self, key: Hashable, found: Chunk | BaseException) -> None:
+        """Hand over a chunk that was claimed, or the error for all who wait for it."""
+        with self._lock:
+            future = self._decoding.pop(key)
+            if not isinstance(found, BaseException) and len(found) <= self._chunks.maxsize:
+                self._chunks[key] = found
+        if isinstance(found, BaseException):
+            future.set_exception(found)
+        else:
+            future.set_result(found)
 
     def get(self, key: Hashable, decode: Callable[[], Chunk]) -> Chunk:
         """Return a chunk, decoding it if nobody has; raises what ``decode`` raised, for all who waited."""
-        with self._lock:
-            found = self._chunks.get(key)
-            if found is not None:
+        while True:
+            with self._lock:
+                chunk = self._chunks.get(key)
+                future = self._decoding.get(key)
+            if chunk is not None:
                 self._statistics.add("cache_hits")
-                return found
-            future = self._decoding.get(key)
-            mine = future is None
-            if future is None:
-                future = self._decoding[key] = Future()
-        if not mine:
-            return future.result()
-        self._statistics.add("cache_misses")
+                return chunk
+            if future is not None:
+                return future.result()
+            if self.claim([key])[0]:
+                break
         try:
             chunk = decode()
         except BaseException as err:
-            with self._lock:
-                del self._decoding[key]
-            future.set_exception(err)
+            self.settle(key, err)
             raise
-        with self._lock:
-            del self._decoding[key]
-            if len(chunk) <= self._chunks.maxsize:
-                self._chunks[key] = chunk
-        future.set_result(chunk)
+        self.settle(key, chunk)
         return chunk

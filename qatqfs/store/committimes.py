@@ -17,15 +17,21 @@ from collections.abc import Iterator
 from cachetools import LRUCache
 
 from qatqfs.store.attributes import Attributes, Key, key_of
-from qatqfs.store.sysfile import Fd, set_times
+from qatqfs.store.backingio import BackingIO
+from qatqfs.store.sysfile import Fd
 
 _REMEMBERED = 100_000
 
 
 class CommitTimes:
-    """The ctimes to show; safe for any number of threads, one lock guards the table."""
+    """The ctimes to show; safe for any number of threads, one lock guards the table.
 
-    def __init__(self) -> None:
+    Args:
+        io: sets times of directories.
+    """
+
+    def __init__(self, io: BackingIO) -> None:
+        self._io = io
         self._lock = threading.Lock()
         self._shown: LRUCache[Key, tuple[int, int]] = LRUCache(_REMEMBERED)  # ctime on disk, ctime to show
 
@@ -48,11 +54,14 @@ class CommitTimes:
 
     @contextlib.contextmanager
     def unchanged(self, directory: int) -> Iterator[None]:
-        """Hide what is done to names in a directory; namespace lock held. Raises OSError."""
-        before = os.fstat(directory)
+        """Hide what is done to names in a directory, as well as that goes; namespace lock held.
+
+        Raises:
+            OSError: what reading its times reported, before anything is done.
+        """
+        before, fd = os.fstat(directory), Fd(os.dup(directory))
         yield
-        fd = Fd(os.dup(directory))
-        with contextlib.suppress(PermissionError):  # somebody else's directory, and we are not root
-            set_times(fd, before.st_atime_ns, before.st_mtime_ns)
+        with contextlib.suppress(OSError):  # somebody else's directory, say: what was done to the names stands
+            self._io.set_times(fd, before.st_atime_ns, before.st_mtime_ns)
             after = os.fstat(directory)
             self._note(key_of(after), after.st_ctime_ns, self._to_show(key_of(before), before.st_ctime_ns))

@@ -3,16 +3,25 @@
 import errno
 import logging
 import os
+import threading
+from collections.abc import Iterator
 from concurrent.futures import Executor
+from contextlib import contextmanager
 from dataclasses import dataclass
 
-from qatqfs.codec import Container, QatcError
+from qatqfs.codec import UNLIMITED, Container, QatcError
 from qatqfs.store.chunkcache import Chunk, ChunkCache
 from qatqfs.store.damage import ContentId, DamageRegister, FileSignature
 from qatqfs.store.stats import Statistics
 from qatqfs.store.sysfile import Fd, pread_exact
 
 log = logging.getLogger(__name__)
+
+RUN_CHUNKS = 4
+"""Neighbouring chunks that one worker reads and decodes together."""
+
+_MOST_CHECKED = 4096
+"""Chunks of a container without an index that are compared one by one to find out how it is cut."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +33,7 @@ class ReadContext:
         damage: what is known to be corrupt.
         statistics: counters.
         executor: threads that decode ahead.
-        read_ahead: chunks to decode ahead of a sequential reader.
+        read_ahead: chunks to decode ahead of a sequential reader, a multiple of :data:`RUN_CHUNKS`.
     """
 
     cache: ChunkCache
@@ -37,6 +46,10 @@ class ReadContext:
 def signature_of(st: os.stat_result) -> FileSignature:
     """Return what tells one state of a backing file from another without opening it."""
     return st.st_dev, st.st_ino, st.st_size, st.st_mtime_ns
+
+
+class Retired(OSError):
+    """This container's bytes are about to be overwritten; whoever read it has to look where they are now."""
 
 
 def io_error(text: str) -> OSError:
@@ -55,41 +68,96 @@ class ContainerFile:
     Attributes:
         length: logical size in bytes.
         content_id: names this content in the cache.
+        fd: as given.
+        stored_size: bytes of the container.
 
     Raises:
         OSError: EIO when it is no QATC container (logged and remembered), or what reading it reported.
     """
 
     def __init__(self, fd: Fd, path: bytes, context: ReadContext) -> None:
-        self._fd = fd
+        self.fd = fd
         self._path = path
         self._context = context
         st = os.fstat(fd.number)
+        self.stored_size = st.st_size
+        self._gate = threading.Condition(threading.Lock())
+        self._decoding = 0
+        self._retired = False
         self.signature = signature_of(st)
         try:
-            self.container = Container.open(self._read_at, st.st_size)
+            self.container = Container.open(self._read_at, st.st_size, limits=UNLIMITED)
         except QatcError as err:
             context.damage.report_file(path, self.signature, str(err))
             raise io_error(str(err)) from err
         self.length = self.container.length
         self.content_id: ContentId = (*self.signature, self.container.header_bytes)
 
+    def chunk_unit(self, default: int) -> tuple[int, bool]:
+        """Return a chunk size in bytes for arithmetic on this content, and whether its chunks are cut like that.
+
+        Args:
+            default: where the container itself suggests none.
+        """
+        container = self.container
+        if container.index is not None:
+            return container.index.values_per_chunk * container.dtype.width, True
+        if container.chunk_count == 1:
+            return max(default, -(-self.length // 4) * 4), True
+        if container.chunk_count <= _MOST_CHECKED:
+            try:
+                unit = container.span(0)[1]
+                spans = [container.span(chunk) for chunk in range(container.chunk_count)]
+            except QatcError:
+                return default, False
+            if unit and spans == [(s, min(s + unit, self.length)) for s in range(0, self.length, unit)]:
+                return unit, True
+        return default, False
+
     def _read_at(self, offset: int, size: int) -> bytes:
-        return pread_exact(self._fd.number, size, offset)
+        return pread_exact(self.fd.number, size, offset)
 
     def _decode(self, index: int) -> Chunk:
         damage = self._context.damage
         reason = damage.known(self.content_id, index)
         if reason is not None:
             raise io_error(reason)
+        start, stop = self._span(index)
+        out = self._context.cache.pool.take(stop - start)
         try:
-            chunk = self.container.read_chunk(index)
+            with self._decoding_allowed():
+                self.container.read_chunk(index, out)
         except QatcError as err:
-            start, _ = self._span(index)
-            damage.report_chunk(self._path, self.content_id, index, start, str(err))
-            raise io_error(str(err)) from err
+            raise self._corrupt(index, err) from err
         self._context.statistics.add("chunks_decoded")
-        return chunk
+        return out
+
+    def _corrupt(self, index: int, err: QatcError) -> OSError:
+        """Note a corrupt chunk; returns the error that a reader gets."""
+        start, _ = self._span(index)
+        self._context.damage.report_chunk(self._path, self.content_id, index, start, str(err))
+        return io_error(str(err))
+
+    @contextmanager
+    def _decoding_allowed(self) -> Iterator[None]:
+        """Let :meth:`retire` wait for what is done inside; raises Retired."""
+        with self._gate:
+            if self._retired:
+                raise Retired(errno.EIO, "the container has been replaced")
+            self._decoding += 1
+        try:
+            yield
+        finally:
+            with self._gate:
+                self._decoding -= 1
+                self._gate.notify_all()
+
+    def retire(self) -> None:
+        """Let nobody read the container from now on, and wait for those who are at it."""
+        with self._gate:
+            self._retired = True
+            while self._decoding:
+                self._gate.wait()
 
     def _span(self, index: int) -> tuple[int, int]:
         try:
@@ -117,6 +185,17 @@ class ContainerFile:
         kept = self._context.cache.peek((self.content_id, index))
         return kept if kept is not None else self._decode(index)
 
+    def read_uncached(self, offset: int, size: int) -> Chunk:
+        """As :meth:`read`, without keeping what is decoded."""
+        stop = min(offset + size, self.length)
+        parts = []
+        while offset < stop:
+            index = self._locate(offset)
+            start, end = self._span_or_fail(index)
+            parts.append(self.read_chunk_uncached(index)[offset - start : stop - start])
+            offset = end
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
     def read(self, offset: int, size: int) -> Chunk:
         """Return exactly the bytes of a range, cut only at the end of the file.
 
@@ -131,13 +210,15 @@ class ContainerFile:
         if stop <= end:
             return self.chunk(first)[offset - start : stop - start]
         last = self._locate(stop - 1)
-        for index in range(first + 1, last + 1):
-            self._decode_ahead(index)
-        parts = []
+        self._decode_ahead(first + 1, last + 1)
+        pool = self._context.cache.pool
+        result = pool.take(stop - offset)
         for index in range(first, last + 1):
             start, end = self._span_or_fail(index)
-            parts.append(self.chunk(index)[max(offset - start, 0) : stop - start])
-        return b"".join(parts)
+            at = max(start - offset, 0)
+            result[at : min(end, stop) - offset] = self.chunk(index)[max(offset - start, 0) : stop - start]
+        pool.give_back(result)  # to be used again once the reader has let go of it
+        return result
 
     def _span_or_fail(self, index: int) -> tuple[int, int]:
         try:
@@ -157,23 +238,74 @@ class ContainerFile:
         chunk = self._context.cache.peek((self.content_id, index)) if stop <= end else None
         return chunk[offset - start : stop - start] if chunk is not None else None
 
-    def read_ahead(self, offset: int) -> None:
-        """Start decoding the chunks from a logical offset on; errors are left to who reads them."""
-        if not self.container.indexed or offset >= self.length:
-            return
-        first = self.container.locate(offset)
-        for index in range(first, min(first + self._context.read_ahead, self.container.chunk_count)):
-            self._decode_ahead(index)
+    def read_ahead(self, offset: int, done: int) -> int:
+        """Start decoding the chunks from a logical offset on; errors are left to who reads them.
 
-    def _decode_ahead(self, index: int) -> None:
-        if self._context.cache.wanted((self.content_id, index)):
+        Args:
+            offset: where the next read is expected.
+            done: what this returned the last time, 0 at first.
+
+        Returns:
+            The chunk up to which decoding was started.
+        """
+        if not self.container.indexed or offset >= self.length:
+            return done
+        window = self._context.read_ahead
+        first = self.container.locate(offset)
+        if not first <= done <= first + window:
+            done = first
+        stop = min(first + window, self.container.chunk_count)
+        if stop - done < RUN_CHUNKS and stop != self.container.chunk_count:
+            return done  # wait until there is a whole run to do
+        self._decode_ahead(done, stop)
+        return stop
+
+    def _decode_ahead(self, first: int, stop: int) -> None:
+        """Have workers decode chunks, runs of neighbours together."""
+        for start in range(first, stop, RUN_CHUNKS):
             try:
-                self._context.executor.submit(self._chunk_quietly, index)
+                self._context.executor.submit(self._decode_run, start, min(RUN_CHUNKS, stop - start))
             except RuntimeError:  # the store is closing
                 log.debug("no read-ahead while the store closes")
 
-    def _chunk_quietly(self, index: int) -> None:
+    def _decode_run(self, first: int, count: int) -> None:
+        """Put neighbouring chunks into the cache, those that nobody has or is decoding."""
+        cache = self._context.cache
+        numbers = range(first, first + count)
+        claimed = cache.claim([(self.content_id, index) for index in numbers])
+        mine = [index for index, is_mine in zip(numbers, claimed, strict=True) if is_mine]
+        while mine:
+            run = 1
+            while run < len(mine) and mine[run] == mine[0] + run:
+                run += 1
+            for index, found in zip(mine[:run], self._decoded(mine[0], run), strict=True):
+                cache.settle((self.content_id, index), found)
+            del mine[:run]
+
+    def _decoded(self, first: int, count: int) -> list[Chunk | OSError]:
+        """Decode neighbouring chunks; an error for each that is bad or cannot be read. Raises nothing."""
+        if any(self._context.damage.known(self.content_id, first + i) for i in range(count)):
+            return [self._decoded_alone(first + i) for i in range(count)]
         try:
-            self.chunk(index)
+            spans = [self._span(first + i) for i in range(count)]
+            outs = [self._context.cache.pool.take(stop - start) for start, stop in spans]
+            with self._decoding_allowed():
+                found = self.container.read_chunks(first, count, outs)
         except OSError:
-            log.debug("read-ahead of chunk %d of %r failed", index, self._path, exc_info=True)
+            return [self._decoded_alone(first + i) for i in range(count)]
+        except BaseException as err:  # out of memory, say: nobody may wait for ever
+            return [OSError(errno.EIO, f"read-ahead failed: {err}")] * count
+        results: list[Chunk | OSError] = []
+        for i, (chunk, out) in enumerate(zip(found, outs, strict=True)):
+            if isinstance(chunk, QatcError):
+                results.append(self._corrupt(first + i, chunk))
+            else:
+                results.append(chunk if isinstance(chunk, OSError) else out)
+        self._context.statistics.add("chunks_decoded", sum(not isinstance(one, OSError) for one in results))
+        return results
+
+    def _decoded_alone(self, index: int) -> Chunk | OSError:
+        try:
+            return self._decode(index)
+        except OSError as err:
+            return err

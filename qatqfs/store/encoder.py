@@ -7,6 +7,8 @@ from concurrent.futures import Executor, Future
 
 from qatqfs.codec import ContainerInfo, ContainerWriter, DType, FileSink, Level, encode_payload
 
+Buffer = bytes | bytearray | memoryview
+
 ReadAt = Callable[[int, int], bytes]
 """``read_at(offset, size)`` returns that part of the logical file, shorter only at its end."""
 
@@ -18,10 +20,18 @@ class ShortReadError(OSError):
     """The logical file became shorter while it was being encoded."""
 
 
-def _encode_chunk(raw: bytes, dtype: DType, level: Level) -> bytes:
+def encode_chunk(raw: Buffer, dtype: DType, level: Level, *, appendable: bool = False) -> bytes:
+    """Return the payload of one chunk's raw bytes; an odd length, of the last chunk, gets its pad byte.
+
+    Args:
+        raw: the chunk.
+        dtype: of its values.
+        level: effort.
+        appendable: an index frame is going to follow, see :func:`qatqfs.codec.encode_payload`.
+    """
     if len(raw) % dtype.width:
-        raw += b"\0"  # only the last chunk of an odd-length file; the index frame has the true length
-    return encode_payload(raw, dtype, level=level)
+        raw = bytes(raw) + b"\0"  # the index frame has the true length
+    return encode_payload(raw, dtype, level=level, appendable=appendable)
 
 
 def _payloads(
@@ -34,7 +44,7 @@ def _payloads(
             raw = read_at(offset, min(chunk_size, size - offset))
             if len(raw) != min(chunk_size, size - offset):
                 raise ShortReadError(f"the file ends at {offset + len(raw)} bytes, not at {size}")
-            running.append((executor.submit(_encode_chunk, raw, dtype, level), len(raw)))
+            running.append((executor.submit(encode_chunk, raw, dtype, level), len(raw)))
             if len(running) >= window:
                 future, length = running.popleft()
                 yield future.result(), length

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from qatqfs.codec import DType, empty_container
 from qatqfs.store import names
 from qatqfs.store.attributes import key_of
+from qatqfs.store.backingio import BackingIO
 from qatqfs.store.dtypechoice import dtype_of_suffix
 from qatqfs.store.node import Handle, Kind, Node
 from qatqfs.store.sysfile import Fd
@@ -30,6 +31,7 @@ class Opener:
     def __init__(self, tree: Tree, release_dirty: Callable[[Node], None]) -> None:
         self._tree = tree
         self._options = tree.context.options
+        self._io = tree.context.io
         self._release_dirty = release_dirty
 
     def open(self, path: bytes, flags: int) -> Handle:
@@ -46,8 +48,8 @@ class Opener:
             flags: of open(2); the access mode and O_TRUNC count.
 
         Raises:
-            OSError: ENOENT, EISDIR, ELOOP (a symlink), ENXIO (a special file), EROFS, EPERM (for writing, a
-                container with several hard links), EXDEV (for writing, a container on another device).
+            OSError: ENOENT, EISDIR, ELOOP (a symlink), ENXIO (a special file), EROFS, EXDEV (for
+                writing, a container on another device).
         """
         writable = flags & os.O_ACCMODE in _WRITE_MODES
         truncate = bool(flags & os.O_TRUNC)
@@ -63,7 +65,7 @@ class Opener:
                 self._check_openable(path, entry, changes=writable or truncate)
                 node = self._tree.node_of(fd, path, entry)
                 if entry.kind is Kind.RAW and (writable or truncate):
-                    if truncate and names.plain_name_allowed(name) and not self._options.is_raw(path):
+                    if truncate and self._is_to_become_container(path, name, entry):
                         self._rewrite_raw_as_container(fd, path, name, entry, node)
                     else:
                         node.open_raw_for_writing()
@@ -97,12 +99,8 @@ class Opener:
             return
         if self._options.read_only:
             raise os_error(errno.EROFS, path)
-        if entry.kind is Kind.CONTAINER:
-            if entry.st.st_nlink > 1:
-                # A commit replaces the file by rename, which would leave the other names behind.
-                raise os_error(errno.EPERM, path)
-            if entry.st.st_dev != self._tree.device:
-                raise os_error(errno.EXDEV, path)
+        if entry.kind is Kind.CONTAINER and entry.st.st_dev != self._tree.device:
+            raise os_error(errno.EXDEV, path)
 
     def _handle(self, node: Node, *, writable: bool) -> Handle:
         node.handles += 1
@@ -167,8 +165,8 @@ class Opener:
         if self._options.is_raw(path) and names.plain_name_allowed(name):
             kind = Kind.RAW
             flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-            opened = Fd(os.open(name, flags, mode & 0o7777, dir_fd=fd))
-            set_owner(opened, fd, mode, owner)
+            opened = self._io.open(fd, name, flags, mode & 0o7777)
+            set_owner(self._io, opened, fd, mode, owner)
         else:
             kind = Kind.CONTAINER
             opened = self._place_container(fd, path, name, mode, owner)
@@ -184,10 +182,10 @@ class Opener:
         dtype = self._options.rule_dtype(path) or dtype_of_suffix(path) or DType.BF16
         with self._unnamed_file(fd, mode) as opened:
             content = empty_container(dtype)
-            if os.pwrite(opened.number, content, 0) != len(content):
+            if self._io.pwrite_all(opened, content, 0) != len(content):
                 raise os_error(errno.ENOSPC, path)
-            set_owner(opened, fd, mode, owner)
-            os.link(opened.proc_path, names.container_name(name), dst_dir_fd=fd, follow_symlinks=True)
+            set_owner(self._io, opened, fd, mode, owner)
+            self._io.link_open(opened, fd, names.container_name(name))
             return opened
 
     @contextlib.contextmanager
@@ -198,7 +196,7 @@ class Opener:
         """
         flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOATIME
         try:
-            opened = Fd(os.open(b".", flags | os.O_TMPFILE, mode & 0o7777, dir_fd=fd))
+            opened = self._io.open(fd, b".", flags | os.O_TMPFILE, mode & 0o7777)
         except OSError as err:
             if err.errno not in (errno.EOPNOTSUPP, errno.EISDIR):
                 raise
@@ -210,26 +208,28 @@ class Opener:
         with area.temporary_file(mode & 0o7777) as opened:
             st = os.fstat(fd)
             if st.st_mode & stat.S_ISGID:
-                os.chown(opened.proc_path, -1, st.st_gid)
+                self._io.chown(opened, -1, st.st_gid)
             yield opened
+
+    def _is_to_become_container(self, path: bytes, name: bytes, entry: Entry) -> bool:
+        """Whether a raw file that is being rewritten from nothing is to be compressed from now on."""
+        return entry.st.st_nlink == 1 and names.plain_name_allowed(name) and not self._options.is_raw(path)
 
     def _rewrite_raw_as_container(self, fd: int, path: bytes, name: bytes, entry: Entry, node: Node) -> None:
         """Let an empty container take the place of a raw file that is being truncated; namespace lock held."""
         st = entry.st
-        if st.st_nlink > 1:
-            raise os_error(errno.EPERM, path)
         if entry.shadowed is not None:
-            os.unlink(entry.shadowed, dir_fd=fd)
+            self._io.unlink(fd, entry.shadowed)
         old = node.key
         opened = self._place_container(fd, path, name, st.st_mode, (st.st_uid, st.st_gid))
-        copy_xattrs(node.fd, opened)
-        os.unlink(name, dir_fd=fd)
+        copy_xattrs(self._io, node.fd, opened)
+        self._io.unlink(fd, name)
         node.become_container(opened, key_of(os.fstat(opened.number)))
         node.changed_at = time.monotonic()
         self._tree.rekey(node, old)
 
 
-def set_owner(opened: Fd, directory: int, mode: int, owner: tuple[int, int] | None) -> None:
+def set_owner(io: BackingIO, opened: Fd, directory: int, mode: int, owner: tuple[int, int] | None) -> None:
     """Give a new file its owner, unless its directory or our lack of privilege decides otherwise.
 
     Raises:
@@ -243,15 +243,15 @@ def set_owner(opened: Fd, directory: int, mode: int, owner: tuple[int, int] | No
         gid = st.st_gid
     if (uid, gid) != (st.st_uid, st.st_gid):
         try:
-            os.chown(opened.proc_path, uid, gid)
+            io.chown(opened, uid, gid)
         except PermissionError:
             if os.geteuid() == 0:
                 raise
     if mode & _SET_ID_BITS and not stat.S_ISDIR(st.st_mode):  # chown(2) takes them away
-        os.chmod(opened.proc_path, stat.S_IMODE(st.st_mode))
+        io.chmod(opened, stat.S_IMODE(st.st_mode))
 
 
-def copy_xattrs(source: Fd, target: Fd) -> None:
+def copy_xattrs(io: BackingIO, source: Fd, target: Fd) -> None:
     """Copy all extended attributes, ACLs included; what the target cannot have is left out.
 
     Raises:
@@ -265,4 +265,4 @@ def copy_xattrs(source: Fd, target: Fd) -> None:
         return
     for name in found:
         with contextlib.suppress(PermissionError):
-            os.setxattr(target.number, name, os.getxattr(source.number, name))
+            io.setxattr(target, os.fsencode(name), os.getxattr(source.number, name))

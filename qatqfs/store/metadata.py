@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 from qatqfs.store.attributes import Attributes, key_of
 from qatqfs.store.node import Kind, Node
-from qatqfs.store.sysfile import Fd, open_entry, set_times
+from qatqfs.store.sysfile import Fd, open_entry
 from qatqfs.store.tree import Tree, os_error
 
 Target = bytes | Node
@@ -40,19 +40,19 @@ def attributes(tree: Tree, target: Target) -> Attributes:
 def chmod(tree: Tree, target: Target, mode: int) -> None:
     """Set the permission bits; raises OSError (EOPNOTSUPP for a symlink)."""
     with _backing(tree, target, change=True) as fd:
-        os.chmod(fd.proc_path, mode & 0o7777)
+        tree.context.io.chmod(fd, mode & 0o7777)
 
 
 def chown(tree: Tree, target: Target, uid: int, gid: int) -> None:
     """Set owner and group, -1 leaving one alone; a symlink's own. Raises OSError."""
     with _backing(tree, target, change=True) as fd:
-        os.chown(fd.proc_path, uid, gid)
+        tree.context.io.chown(fd, uid, gid)
 
 
 def set_atime(tree: Tree, target: Target, atime_ns: int) -> None:
     """Set the access time in nanoseconds and nothing else; raises OSError."""
     with _backing(tree, target, change=True) as fd:
-        set_times(fd, atime_ns, None)
+        tree.context.io.set_times(fd, atime_ns, None)
 
 
 def set_mtime(tree: Tree, target: Target, mtime_ns: int) -> None:
@@ -60,7 +60,7 @@ def set_mtime(tree: Tree, target: Target, mtime_ns: int) -> None:
     with _backing(tree, target, change=True) as fd:
         node = target if isinstance(target, Node) else tree.nodes.get(key_of(os.fstat(fd.number)))
         if node is None or node.kind is Kind.RAW:
-            set_times(fd, None, mtime_ns)
+            tree.context.io.set_times(fd, None, mtime_ns)
             return
     node.set_mtime(mtime_ns)
 
@@ -80,10 +80,10 @@ def listxattr(tree: Tree, target: Target) -> list[bytes]:
 def setxattr(tree: Tree, target: Target, name: bytes, value: bytes) -> None:
     """Set an extended attribute; raises OSError."""
     with _backing(tree, target, change=True) as fd:
-        os.setxattr(fd.proc_path, name, value)
+        tree.context.io.setxattr(fd, name, value)
 
 
 def removexattr(tree: Tree, target: Target, name: bytes) -> None:
     """Remove an extended attribute; raises OSError (ENODATA)."""
     with _backing(tree, target, change=True) as fd:
-        os.removexattr(fd.proc_path, name)
+        tree.context.io.removexattr(fd, name)

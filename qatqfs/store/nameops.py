@@ -15,7 +15,7 @@ from qatqfs.store import names
 from qatqfs.store.attributes import Attributes, from_stat
 from qatqfs.store.files import set_owner
 from qatqfs.store.node import Kind, Node
-from qatqfs.store.sysfile import RENAME_EXCHANGE, RENAME_NOREPLACE, open_entry, renameat2
+from qatqfs.store.sysfile import RENAME_EXCHANGE, RENAME_NOREPLACE, open_entry
 from qatqfs.store.tree import Entry, Tree, os_error
 
 Owner = tuple[int, int] | None
@@ -44,34 +44,34 @@ def _check_writable(tree: Tree, path: bytes) -> None:
         raise os_error(errno.EROFS, path)
 
 
-def _adopt(fd: int, name: bytes, mode: int, owner: Owner) -> Attributes:
+def _adopt(tree: Tree, fd: int, name: bytes, mode: int, owner: Owner) -> Attributes:
     entry = open_entry(fd, name)
-    set_owner(entry, fd, mode, owner)
+    set_owner(tree.context.io, entry, fd, mode, owner)
     return from_stat(os.fstat(entry.number))
 
 
 def mkdir(tree: Tree, path: bytes, mode: int, owner: Owner) -> Attributes:
     """Make a directory; raises OSError (EINVAL for a name that ends in ``.qatc``)."""
     with _free_place(tree, path) as (fd, name):
-        os.mkdir(name, mode & 0o7777, dir_fd=fd)
-        return _adopt(fd, name, mode, owner)
+        tree.context.io.mkdir(fd, name, mode & 0o7777)
+        return _adopt(tree, fd, name, mode, owner)
 
 
 def symlink(tree: Tree, path: bytes, target: bytes, owner: Owner) -> Attributes:
     """Make a symbolic link, whatever it points to; raises OSError."""
     with _free_place(tree, path) as (fd, name):
-        os.symlink(target, name, dir_fd=fd)
+        tree.context.io.symlink(target, fd, name)
         if owner is not None and os.geteuid() == 0:
             gid = -1 if os.fstat(fd).st_mode & stat.S_ISGID else owner[1]
-            os.chown(name, owner[0], gid, dir_fd=fd, follow_symlinks=False)
+            tree.context.io.chown_symlink(fd, name, owner[0], gid)
         return from_stat(os.stat(name, dir_fd=fd, follow_symlinks=False))
 
 
 def mknod(tree: Tree, path: bytes, mode: int, rdev: int, owner: Owner) -> Attributes:
     """Make a fifo, socket or device node; raises OSError."""
     with _free_place(tree, path) as (fd, name):
-        os.mknod(name, mode, rdev, dir_fd=fd)
-        return _adopt(fd, name, mode, owner)
+        tree.context.io.mknod(fd, name, mode, rdev)
+        return _adopt(tree, fd, name, mode, owner)
 
 
 def readlink(tree: Tree, path: bytes) -> bytes:
@@ -81,19 +81,31 @@ def readlink(tree: Tree, path: bytes) -> bytes:
 
 
 def link(tree: Tree, path: bytes, new_path: bytes) -> Attributes:
-    """Give a symlink or special file another name.
+    """Give anything but a directory another name.
 
     Raises:
-        OSError: EPERM for regular files (a commit replaces their inode) and directories.
+        OSError: EPERM for directories, EEXIST, EXDEV for a raw file that would get a name ending in ``.qatc``,
+            EINVAL for a symlink or special file that would.
     """
     _check_writable(tree, new_path)
     with tree.lock, tree.parent(path) as (fd, above, name):
         entry = tree.resolve(fd, above, name)
-        if entry.kind is not None or entry.is_directory:
+        if entry.is_directory:
             raise os_error(errno.EPERM, path)
-        with _free_place(tree, new_path) as (new_fd, new_name):
-            os.link(entry.stored, new_name, src_dir_fd=fd, dst_dir_fd=new_fd, follow_symlinks=False)
-        return from_stat(os.stat(entry.stored, dir_fd=fd, follow_symlinks=False))
+        with tree.parent(new_path) as (new_fd, new_above, new_name):
+            if names.is_private(new_above, new_name):
+                raise os_error(errno.EPERM, new_path)
+            with contextlib.suppress(FileNotFoundError):
+                tree.resolve(new_fd, new_above, new_name)
+                raise os_error(errno.EEXIST, new_path)
+            stored = _stored_target(entry, new_path, new_name)
+            node = tree.nodes.get(entry.key)
+            if node is not None:
+                node.several_names = True
+                if node.staging is not None:
+                    node.staging.log_path(b"")  # recovery may find it under either
+            tree.context.io.link(fd, entry.stored, new_fd, stored)
+        return tree.entry_attributes(fd, path, tree.resolve(fd, above, name))
 
 
 def unlink(tree: Tree, path: bytes) -> None:
@@ -104,9 +116,9 @@ def unlink(tree: Tree, path: bytes) -> None:
         if entry.is_directory:
             raise os_error(errno.EISDIR, path)
         if entry.shadowed is not None:
-            os.unlink(entry.shadowed, dir_fd=fd)
+            tree.context.io.unlink(fd, entry.shadowed)
         _announce_loss(tree, entry)
-        os.unlink(entry.stored, dir_fd=fd)
+        tree.context.io.unlink(fd, entry.stored)
         _after_loss(tree, entry)
 
 
@@ -129,7 +141,7 @@ def rmdir(tree: Tree, path: bytes) -> None:
         entry = tree.resolve(fd, above, name)
         if not entry.is_directory:
             raise os_error(errno.ENOTDIR, path)
-        os.rmdir(entry.stored, dir_fd=fd)
+        tree.context.io.rmdir(fd, entry.stored)
         _after_loss(tree, entry)
 
 
@@ -186,24 +198,24 @@ def _replace(
     _log_paths(moving, src, dst)
     if replaced is not None:
         _announce_loss(tree, replaced)
-    os.rename(entry.stored, stored, src_dir_fd=src_fd, dst_dir_fd=dst_fd)
+    tree.context.io.rename(src_fd, entry.stored, dst_fd, stored)
     stale = {replaced.stored, replaced.shadowed} - {stored, None} if replaced is not None else set()
     for name in stale:
         assert name is not None
-        os.unlink(name, dir_fd=dst_fd)
+        tree.context.io.unlink(dst_fd, name)
     if entry.shadowed is not None:
-        _move_shadowed(entry, src_fd, dst_fd, dst_name)
+        _move_shadowed(tree, entry, src_fd, dst_fd, dst_name)
     if replaced is not None:
         _after_loss(tree, replaced)
     _set_paths(moving, src, dst)
 
 
-def _move_shadowed(entry: Entry, src_fd: int, dst_fd: int, dst_name: bytes) -> None:
+def _move_shadowed(tree: Tree, entry: Entry, src_fd: int, dst_fd: int, dst_name: bytes) -> None:
     assert entry.shadowed is not None
     container = entry.kind is not Kind.CONTAINER
     if container or names.plain_name_allowed(dst_name):
         stored = names.container_name(dst_name) if container else dst_name
-        os.rename(entry.shadowed, stored, src_dir_fd=src_fd, dst_dir_fd=dst_fd)
+        tree.context.io.rename(src_fd, entry.shadowed, dst_fd, stored)
 
 
 def _exchange(tree: Tree, one: tuple[int, bytes, Entry], other: tuple[int, bytes, Entry]) -> None:
@@ -216,7 +228,7 @@ def _exchange(tree: Tree, one: tuple[int, bytes, Entry], other: tuple[int, bytes
     back = _nodes_at(tree, other_path, other_entry)
     _log_paths(forth, one_path, other_path)
     _log_paths(back, other_path, one_path)
-    renameat2(one_fd, one_entry.stored, other_fd, other_entry.stored, RENAME_EXCHANGE)
+    tree.context.io.rename(one_fd, one_entry.stored, other_fd, other_entry.stored, RENAME_EXCHANGE)
     _set_paths(forth, one_path, other_path)
     _set_paths(back, other_path, one_path)
 

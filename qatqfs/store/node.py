@@ -18,12 +18,16 @@ from dataclasses import dataclass
 from enum import Enum
 
 from qatqfs.store.attributes import Attributes, Key, from_stat
+from qatqfs.store.backingio import BackingIO
 from qatqfs.store.chunkcache import Chunk
-from qatqfs.store.containerfile import ContainerFile, ReadContext, signature_of
+from qatqfs.store.containerfile import ContainerFile, ReadContext, Retired, signature_of
 from qatqfs.store.options import StoreOptions
-from qatqfs.store.staging import StagingArea, StagingEntry
-from qatqfs.store.staginglog import Base
-from qatqfs.store.sysfile import Fd, Identity, pread_exact, pwrite_all, set_times
+from qatqfs.store.staging import StagingEntry, create_entry
+from qatqfs.store.stagingarea import StagingArea
+from qatqfs.store.sysfile import Fd, Identity, pread_exact
+
+_AHEAD_BYTES = 4 << 20
+"""Sequentially written bytes that are worth encoding before the file is complete."""
 
 
 class Kind(Enum):
@@ -39,18 +43,22 @@ class NodeContext:
 
     Attributes:
         options: the store's settings.
+        io: makes every change below BACKING.
         reading: caches and counters of containers.
         staging: where written bytes go, ``None`` in a read-only store.
         namespace_lock: see the module's text.
         dirtied: called, without the namespace lock, when a node got uncommitted content.
+        advanced: called, without the namespace lock, when a sequential writer has got further by some megabytes.
         fsync_parent: makes the directory of a logical path durable.
     """
 
     options: StoreOptions
+    io: BackingIO
     reading: ReadContext
     staging: StagingArea | None
     namespace_lock: threading.RLock
     dirtied: Callable[["Node"], None]
+    advanced: Callable[["Node"], None]
     fsync_parent: Callable[[bytes], None]
 
 
@@ -73,6 +81,7 @@ class Node:
         writers: those among them that may write.
         commit_lock: held during a commit, so that there is one at a time.
         commit_cost: seconds that the last commit took, 0 before the first.
+        several_names: it has, or had, names besides ``path``, which may be one that it has no more.
         durable: the name and the container are known to survive a power cut.
     """
 
@@ -91,6 +100,7 @@ class Node:
         self.commit_lock = threading.Lock()
         self.commit_cost = 0.0
         self.durable = False
+        self.several_names = False
         self._container: ContainerFile | None = None
         self._raw_writable = False
 
@@ -125,12 +135,16 @@ class Node:
         if found is not None and found.signature != signature_of(st) and not self.dirty:
             self._container = None
 
-    def committed(self, fd: Fd, key: Key, container: ContainerFile) -> None:
-        """Take over a container that has just replaced the old one; content and namespace lock held."""
+    def replaced(self, fd: Fd, key: Key, container: ContainerFile, *, durable: bool) -> None:
+        """Take over a container that has just taken the old one's place; content and namespace lock held."""
         self.fd, self.key = fd, key
         self._container = container
-        self.durable = False
-        self.staging = None
+        self.durable = durable
+
+    def forget_container(self) -> ContainerFile | None:
+        """Forget where chunks are in the backing inode, which is going to change; returns what is forgotten."""
+        found, self._container = self._container, None
+        return found
 
     def become_container(self, fd: Fd, key: Key) -> None:
         """Turn from a raw file into the (empty) container that replaced it; namespace lock held."""
@@ -147,7 +161,7 @@ class Node:
                 staging, fd = self.staging, self.fd
                 st = os.fstat(fd.number)
         if staging is not None:
-            return from_stat(st, staged=os.fstat(staging.data.number))
+            return from_stat(st, staged=os.fstat(staging.data.number), base_blocks=st.st_blocks)
         if self.kind is Kind.RAW:
             return from_stat(st)
         try:
@@ -172,11 +186,17 @@ class Node:
         """Return exactly the bytes of a range, cut only at the end of the file; raises OSError."""
         staging, fd = self.staging, self.fd
         if staging is not None:
-            data: Chunk = pread_exact(staging.data.number, size, offset)
+            data: Chunk = staging.read(offset, size)
         elif self.kind is Kind.RAW:
             data = pread_exact(fd.number, size, offset)
         else:
-            data = self.container().read(offset, size)
+            container = self.container()
+            try:
+                data = container.read(offset, size)
+            except Retired:
+                if self.staging is None and self._container is container:
+                    raise
+                return self.read(offset, size)
         self.context.reading.statistics.add("read_bytes", len(data))
         return data
 
@@ -201,16 +221,19 @@ class Node:
         """
         fd = self.fd
         if self.kind is Kind.RAW:
-            written = pwrite_all(fd.number, data, offset)
+            written = self.context.io.pwrite_all(fd, data, offset)
         else:
             if offset + len(data) > self.context.options.max_file_size:
                 raise _os_error(errno.EFBIG)
             with self.lock:
-                staging = self.staging or self._begin_staging(None)
+                staging = self.staging or self._begin_staging()
                 try:
                     written = staging.write(data, offset)
                 finally:
                     self._changed()
+                if staging.sequential_end - staging.ahead_end >= _AHEAD_BYTES:
+                    staging.ahead_end = staging.sequential_end
+                    self.context.advanced(self)
         self.context.reading.statistics.add("write_bytes", written)
         return written
 
@@ -219,7 +242,7 @@ class Node:
         if offset + len(data) > self.context.options.max_file_size or not self.lock.acquire(blocking=False):
             return None
         try:
-            if self.staging is None:
+            if self.staging is None or not self.staging.is_ready(offset, len(data)):
                 return None
             return self.write(data, offset)
         finally:
@@ -233,19 +256,19 @@ class Node:
         """
         fd = self.fd
         if self.kind is Kind.RAW:
-            os.ftruncate(fd.number, size)
+            self.context.io.ftruncate(fd, size)
             return
         if size > self.context.options.max_file_size:
             raise _os_error(errno.EFBIG)
         with self.lock:
             staging = self.staging
             if staging is None and self._has_length(size):
-                set_times(self.fd, None, time.time_ns())
+                self.context.io.set_times(self.fd, None, time.time_ns())
                 return
-            staging = staging or self._begin_staging(size)
+            staging = staging or self._begin_staging(discard=size == 0)
             try:
                 staging.truncate(size)
-                set_times(staging.data, None, time.time_ns())
+                self.context.io.set_times(staging.data, None, time.time_ns())
             finally:
                 self._changed()
 
@@ -259,7 +282,7 @@ class Node:
         """Set the logical modification time in nanoseconds; raises OSError."""
         with self.lock:
             staging = self.staging
-            set_times(staging.data if staging is not None else self.fd, None, mtime_ns)
+            self.context.io.set_times(staging.data if staging is not None else self.fd, None, mtime_ns)
             if staging is not None:
                 self._changed()  # a commit under way has read the old time
 
@@ -267,71 +290,50 @@ class Node:
         self.sequence += 1
         self.changed_at = time.monotonic()
 
-    def _begin_staging(self, keep: int | None) -> StagingEntry:
-        """Make the file dirty, copying up its first ``keep`` bytes (all if ``None``); content lock held."""
+    def _begin_staging(self, *, discard: bool = False) -> StagingEntry:
+        """Make the file dirty, as it is or, to ``discard`` what it has, empty; content lock held."""
         area = self.context.staging
         if area is None:
             raise _os_error(errno.EROFS)
-        if self.path is not None and os.fstat(self.fd.number).st_nlink > 1:
-            # A commit replaces the file by rename, which would leave the other names behind.
-            raise _os_error(errno.EPERM)
-        if keep == 0 or (keep is None and self._has_length(0)):
-            container, length = None, 0
-        else:
-            container = self.container()
-            length = container.length if keep is None else min(keep, container.length)
+        base = None if discard else self.container()
         unit = self.context.options.chunk_size
-        entry = area.create()
+        if base is not None and base.length:
+            unit, _ = base.chunk_unit(unit)
+        entry = create_entry(area)
         try:
-            mtime_ns = os.fstat(self.fd.number).st_mtime_ns
-            entry.begin(Base(Identity.of(self.fd.number), unit), self.path or b"")
-            if container is not None:
-                self._copy_up(entry, container, length)
-            if container is None or length < container.length:
-                entry.truncate(length)
-            entry.log_valid(0, -(-length // unit))
-            set_times(entry.data, None, mtime_ns)
-            self._publish(entry)
+            st = os.fstat(self.fd.number)
+            path, identity, linked = self.path, Identity.of(self.fd.number), st.st_nlink > 1
+            entry.begin(identity, unit, base, path or b"", st.st_mtime_ns, several_names=linked)
+            self.several_names |= linked
+            self._publish(entry, path)
         except BaseException:
             entry.drop()
             raise
         self.context.dirtied(self)
         return entry
 
-    def _copy_up(self, entry: StagingEntry, container: ContainerFile, length: int) -> None:
-        offset = index = 0
-        while offset < length:
-            chunk = container.read_chunk_uncached(index)
-            part = chunk[: length - offset]
-            if entry.write(part, offset) != len(part):
-                raise _os_error(errno.ENOSPC)
-            offset += len(part)
-            index += 1
-
-    def _publish(self, entry: StagingEntry) -> None:
+    def _publish(self, entry: StagingEntry, path: bytes | None) -> None:
         with self.context.namespace_lock:
             # Renames and unlinks log to the entry only once it is here; catch up with what came before.
             if self.path is None:
                 entry.log_unlink()
-            else:
+            elif self.path != path:
                 entry.log_path(self.path)
             self.staging = entry
 
     def fsync(self) -> None:
         """Make what was acknowledged so far survive a power cut; raises OSError."""
         with self.lock:
-            staging = self.staging
-            if staging is not None:
-                # A new file's placeholder and name have to be there for recovery to find.
-                first = not staging.synced
-                staging.sync()
-                if not first:
-                    return
-            os.fsync(self.fd.number)
-            path = self.path
-        if path is not None and (staging is not None or not self.durable):
-            self.context.fsync_parent(path)
-            self.durable = True
+            if not self.durable or self.kind is Kind.RAW:
+                # First what staging builds on, and for a new file its name: recovery has to find them.
+                fd, path = self.fd, self.path
+                self.context.io.fsync(fd)
+                if path is not None:
+                    self.context.fsync_parent(path)
+                    with self.context.namespace_lock:
+                        self.durable = self.fd is fd and self.path == path
+            if self.staging is not None:
+                self.staging.sync()
 
     def open_raw_for_writing(self) -> None:
         """Make the descriptor of a raw file writable; namespace lock held. Raises OSError."""
@@ -354,6 +356,7 @@ class Handle:
         self.writable = writable
         self._release = release
         self._sequential_offset = 0
+        self._ahead_until = 0
         self._closed = False
 
     def read(self, size: int, offset: int) -> Chunk:
@@ -373,7 +376,7 @@ class Handle:
         sequential = offset == self._sequential_offset
         self._sequential_offset = offset + size
         if sequential and size and self.node.kind is Kind.CONTAINER and self.node.staging is None:
-            self.node.container().read_ahead(offset + size)
+            self._ahead_until = self.node.container().read_ahead(offset + size, self._ahead_until)
 
     def write(self, data: bytes | bytearray | memoryview, offset: int) -> int:
         """Write bytes and return how many; raises OSError (EBADF on a handle opened for reading)."""

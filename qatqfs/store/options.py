@@ -41,6 +41,7 @@ class StoreOptions:
         read_only: write nothing at all below BACKING.
         on_corrupt: how a file known to be damaged looks.
         idle_seconds: how long an open file must rest before it is committed.
+        commit_on_close: closing a file that was written waits until it is in a container.
     """
 
     cache_size: int = 512 * MIB
@@ -52,6 +53,7 @@ class StoreOptions:
     read_only: bool = False
     on_corrupt: OnCorrupt = OnCorrupt.EIO
     idle_seconds: float = 1.0
+    commit_on_close: bool = False
 
     def __post_init__(self) -> None:
         if self.chunk_size < 4 or self.chunk_size % 4 or self.chunk_size > 128 * MIB:

@@ -3,9 +3,11 @@
 Each entry is reattached as a dirty file and committed in the background, so a mount answers at once:
 
 * the file it builds on is at one of the places its log names: live;
-* the container it was about to become is there: done, the entry goes;
+* the container it was about to become is there: it builds on that one now, or if nothing was written since it
+  is done and goes;
 * neither, and the file was unlinked: the entry goes;
-* neither: what was written becomes a container in lost+found.
+* neither: what was written becomes a container in lost+found, completed with what it builds on if that is found
+  under any other name.
 
 An entry in which nothing counts (no VALID record, or after a power cut no SYNC) held no acknowledged data
 that was promised to survive, and goes too.
@@ -13,17 +15,24 @@ that was promised to survive, and goes too.
 
 import logging
 import os
+from collections.abc import Iterable, Iterator
 
 from qatqfs.store import names
 from qatqfs.store.attributes import key_of
-from qatqfs.store.commit import Committer
+from qatqfs.store.containerfile import ContainerFile
 from qatqfs.store.node import Kind, Node
-from qatqfs.store.staging import StagingArea, StagingEntry
+from qatqfs.store.schedule import Committer
+from qatqfs.store.staging import StagingEntry, load_entry
+from qatqfs.store.stagingarea import StagingArea
 from qatqfs.store.staginglog import LogState
 from qatqfs.store.sysfile import Fd, Identity
 from qatqfs.store.tree import Tree
 
 log = logging.getLogger(__name__)
+
+
+Found = tuple[Fd, int, bytes]
+"""The container that an entry builds on, which one of its log it is, and its logical path."""
 
 
 class Recovery:
@@ -61,34 +70,98 @@ class Recovery:
         return recovered
 
     def _recover(self, entry_id: bytes) -> bool:
-        loaded = self._area.load(entry_id)
-        if loaded is None or not loaded[1].valid:
+        loaded = load_entry(self._area, entry_id)
+        if loaded is None:
             self._area.discard(entry_id)
             return False
         entry, state = loaded
-        node = self._find(state)
+        node = self._reattach(entry, state)
         if node is None:
             entry.drop()
             return False
-        self._attach(node, entry)
+        if not state.current_boot:
+            entry.compact_log()
+        node.staging = entry
+        with self._tree.lock:
+            self._tree.nodes[node.key] = node
+        self._committer.dirtied(node)
         return True
 
-    def _find(self, state: LogState) -> Node | None:
+    def _reattach(self, entry: StagingEntry, state: LogState) -> Node | None:
         """Return a node for the file that an entry belongs to, ``None`` if the entry is not needed."""
         assert state.base is not None
-        hints = list(dict.fromkeys(reversed(state.paths)))
-        for path in hints:
-            opened = self._open_container(path)
-            if opened is None:
-                continue
-            identity = Identity.of(opened.number)
-            if identity in state.intents:
+        hints = list(dict.fromkeys(path for path in reversed(state.paths) if path))
+        redo = self._redo_of(entry, state)
+        if redo is not None:
+            return self._redo(entry, state, hints, redo)
+        found = self._look_at(hints, state)
+        if found is None and (not state.current_boot or b"" in state.paths):
+            # A rename may have got to the disk without the record that announced it; of several names any may do.
+            found = self._search(state)
+        if found is not None:
+            opened, at, path = found
+            if at and not state.since(at)[0]:
                 return None
-            if identity == state.base.identity:
-                return Node(self._tree.context, key_of(os.fstat(opened.number)), path, Kind.CONTAINER, opened)
+            node = Node(self._tree.context, key_of(os.fstat(opened.number)), path, Kind.CONTAINER, opened)
+            entry.attach(state, at, self._base_of(node), path)
+            return node
         if state.unlinked or not hints:
             return None
-        return self._orphan(hints[0])
+        return self._orphan(entry, state, hints[0])
+
+    def _redo_of(self, entry: StagingEntry, state: LogState) -> tuple[Fd, int] | None:
+        """Return the redo file if copying it may have begun, and the INTENT that names it."""
+        redo = self._area.open_redo(entry.entry_id)
+        if redo is None:
+            return None
+        identity = Identity.of(redo.number)
+        at = max((n for n, one in enumerate(state.intents, 1) if one == identity), default=None)
+        return (redo, at) if at is not None else None
+
+    def _redo(self, entry: StagingEntry, state: LogState, hints: list[bytes], redo: tuple[Fd, int]) -> Node | None:
+        """Return a node that builds on a finished container which may be half copied into the file's inode."""
+        target = self._target_of_redo(state, hints)
+        if target is None and state.unlinked:
+            return None
+        opened, path = target or (entry.data, hints[0])
+        node = Node(self._tree.context, key_of(os.fstat(opened.number)), path, Kind.CONTAINER, opened)
+        node.several_names = target is not None
+        base = ContainerFile(redo[0], path, self._tree.context.reading)
+        entry.attach(state, redo[1], base, path, redo=True)
+        return node
+
+    def _target_of_redo(self, state: LogState, hints: list[bytes]) -> tuple[Fd, bytes] | None:
+        assert state.base is not None
+        wanted = state.base.identity
+        for path in (*hints, *self._all_files()):
+            opened = self._open_container(path)
+            if opened is not None and wanted.is_same_inode(opened.number):
+                return opened, path
+        return None
+
+    def _look_at(self, paths: Iterable[bytes], state: LogState) -> Found | None:
+        for path in paths:
+            opened = self._open_container(path)
+            at = self._position(opened, state) if opened is not None else None
+            if opened is not None and at is not None:
+                return opened, at, path
+        return None
+
+    @staticmethod
+    def _position(opened: Fd, state: LogState) -> int | None:
+        """Return which container of a log an open file is: 0 the base, n that of the n-th INTENT."""
+        assert state.base is not None
+        identity = Identity.of(opened.number)
+        known = [state.base.identity, *state.intents]
+        return max((at for at, one in enumerate(known) if one == identity), default=None)
+
+    @staticmethod
+    def _base_of(node: Node) -> ContainerFile | None:
+        """Return what a node's container holds, ``None`` if it is none: then nothing of it was kept either."""
+        try:
+            return node.container()
+        except OSError:
+            return None
 
     def _open_container(self, path: bytes) -> Fd | None:
         try:
@@ -98,19 +171,37 @@ class Recovery:
             return None
         return opened if os.fstat(opened.number).st_dev == self._tree.device else None
 
-    def _orphan(self, path: bytes) -> Node:
+    def _orphan(self, entry: StagingEntry, state: LogState, path: bytes) -> Node:
         """Make a node that no name leads to; its commit finds nothing at the path and goes to lost+found."""
+        found = None if state.is_self_contained(entry.size) else self._search(state)
+        base = None
+        if found is not None:
+            base = ContainerFile(found[0], path, self._tree.context.reading)
+        entry.attach(state, found[1] if found is not None else 0, base, path)
         log.error(
-            "%s: has uncommitted content, but the file it belongs to is gone or was replaced; moving it to lost+found",
+            "%s: has uncommitted content, but what it belongs to is gone or was replaced; moving it to lost+found%s",
             os.fsdecode(path),
+            "" if found is not None or state.is_self_contained(entry.size) else ", with zeros for what only that had",
         )
-        return Node(self._tree.context, (0, 0), path, Kind.CONTAINER, self._tree.root)
+        key = key_of(os.fstat(entry.data.number))
+        return Node(self._tree.context, key, path, Kind.CONTAINER, entry.data)
 
-    def _attach(self, node: Node, entry: StagingEntry) -> None:
-        if node.key == (0, 0):
-            node.fd = entry.data
-            node.key = key_of(os.fstat(entry.data.number))
-        node.staging = entry
-        with self._tree.lock:
-            self._tree.nodes[node.key] = node
-        self._committer.dirtied(node)
+    def _search(self, state: LogState) -> Found | None:
+        """Look for the container that an entry builds on under every name in BACKING."""
+        return self._look_at(self._all_files(), state)
+
+    def _all_files(self) -> Iterator[bytes]:
+        """Yield the logical paths of everything that is no directory."""
+        directories = [b""]
+        while directories:
+            above = directories.pop()
+            try:
+                found = self._tree.list_names(above)
+            except OSError:
+                continue
+            for name in found:
+                path = names.join(above, name)
+                if self._tree.is_directory(path):
+                    directories.append(path)
+                else:
+                    yield path

@@ -1,144 +1,112 @@
 """Staging entries: where written bytes live until they are a container.
 
-An entry is two files in ``BACKING/.qatqfs/staging``: ``ID.data``, which holds the logical file's bytes at their
-logical offsets, and ``ID.log`` (:mod:`qatqfs.store.staginglog`), which says what they mean. A third,
-``ID.new``, is the container that a commit is writing; it means nothing until it is renamed away.
-
-Order of events: the data file is created first and the log dropped first, so a data file without a log is
-garbage. Application data goes in only after a VALID record covers what lies below it. The logical size and
-mtime are the data file's own.
+Order of events in a write: what has to be copied up, VALID, application data, reply; for chunks that it covers
+whole, application data, VALID, reply. The logical size and mtime are the data file's own, so no record of each
+change is needed.
 """
 
-import contextlib
+import errno
 import os
 import threading
-import uuid
-from collections.abc import Iterator
 
 from qatqfs.store import staginglog
+from qatqfs.store.chunkmap import OPEN_END, ChunkMap, chunks_of
+from qatqfs.store.containerfile import ContainerFile, Retired
+from qatqfs.store.draft import Draft
+from qatqfs.store.snapshot import Aside, Snapshot
+from qatqfs.store.space import worst_case
+from qatqfs.store.stagedview import View, data_ranges
+from qatqfs.store.stagingarea import DATA, LOG, PRE, RELOG, StagingArea
 from qatqfs.store.staginglog import Base, LogState, LogWriter
-from qatqfs.store.sysfile import Fd, Identity, fsync_directory, pwrite_all, set_times
+from qatqfs.store.sysfile import Fd, Identity
 
-_DATA, _LOG, _NEW, _RELOG = b".data", b".log", b".new", b".relog"
+_LONG_LOG = 1 << 20
+"""Bytes of log from which a sync writes it anew."""
 
 
-class StagingArea:
-    """The directory that holds the entries of one store.
+def create_entry(area: StagingArea) -> "StagingEntry":
+    """Make an empty entry with an empty log; raises OSError (ENOSPC, EROFS ...)."""
+    entry_id = area.new_id()
+    data = area.open_exclusively(entry_id + DATA)
+    try:
+        log = area.open_exclusively(entry_id + LOG)
+    except OSError:
+        area.remove(entry_id + DATA)
+        raise
+    return StagingEntry(area, entry_id, data, log, LogWriter(area.io, log, area.boot_id))
 
-    Args:
-        directory: open descriptor of ``.qatqfs/staging``.
+
+def load_entry(area: StagingArea, entry_id: bytes) -> "tuple[StagingEntry, LogState] | None":
+    """Open an entry that an earlier daemon left; :meth:`StagingEntry.attach` has to follow.
+
+    After a power cut the data file is cut to the size of its last SYNC: what lies behind it never counted.
+
+    Returns:
+        The entry and what its log says, or ``None`` when nothing in it counts (the caller discards it).
+
+    Raises:
+        OSError: the files cannot be read.
     """
-
-    def __init__(self, directory: Fd) -> None:
-        self.directory = directory
-        self.boot_id = staginglog.current_boot_id()
-
-    def entry_ids(self) -> list[bytes]:
-        """List the entries that have a log, in no particular order; raises OSError."""
-        suffix = _LOG.decode()
-        return [os.fsencode(n)[: -len(_LOG)] for n in os.listdir(self.directory.number) if n.endswith(suffix)]
-
-    def sweep(self) -> None:
-        """Remove what no log accounts for: half-made entries and containers that never got their name."""
-        names = {os.fsencode(name) for name in os.listdir(self.directory.number)}
-        for name in names:
-            stem, dot, ending = name.rpartition(b".")
-            kind = dot + ending
-            if kind in (_NEW, _RELOG) or (kind == _DATA and stem + _LOG not in names):
-                self.remove(name)
-
-    def create(self) -> "StagingEntry":
-        """Make an empty entry with an empty log; raises OSError (ENOSPC, EROFS ...)."""
-        entry_id = uuid.uuid4().hex.encode("ascii")
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        data = Fd(os.open(entry_id + _DATA, flags, 0o600, dir_fd=self.directory.number))
-        try:
-            log = Fd(os.open(entry_id + _LOG, flags, 0o600, dir_fd=self.directory.number))
-        except OSError:
-            self.remove(entry_id + _DATA)
-            raise
-        return StagingEntry(self, entry_id, data, log, LogWriter(log.number, self.boot_id))
-
-    @contextlib.contextmanager
-    def temporary_file(self, mode: int) -> Iterator[Fd]:
-        """Make an empty file whose name is gone at the end of the block; raises OSError."""
-        name = uuid.uuid4().hex.encode("ascii") + _NEW
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        opened = Fd(os.open(name, flags, mode, dir_fd=self.directory.number))
-        try:
-            yield opened
-        finally:
-            self.remove(name)
-
-    def load(self, entry_id: bytes) -> tuple["StagingEntry", LogState] | None:
-        """Reattach an entry that an earlier daemon left.
-
-        After a power cut the data file is cut to the size of its last SYNC and the log written anew.
-
-        Returns:
-            The entry and what its log says, or ``None`` when nothing in it counts (the caller discards it).
-
-        Raises:
-            OSError: the files cannot be read.
-        """
-        where = self.directory.number
-        log = Fd(os.open(entry_id + _LOG, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=where))
-        state = staginglog.replay(os.pread(log.number, os.fstat(log.number).st_size, 0), self.boot_id)
-        if state.base is None:
+    where = area.directory.number
+    flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
+    log = Fd(os.open(entry_id + LOG, flags, dir_fd=where))
+    state = staginglog.replay(os.pread(log.number, os.fstat(log.number).st_size, 0), area.boot_id)
+    if state.base is None or not state.valid:
+        return None
+    try:
+        data = Fd(os.open(entry_id + DATA, flags, dir_fd=where))
+    except FileNotFoundError:
+        return None
+    if not state.current_boot:
+        if state.synced_size is None:
             return None
-        try:
-            data = Fd(os.open(entry_id + _DATA, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=where))
-        except FileNotFoundError:
-            return None
-        writer = LogWriter(log.number, self.boot_id, sequence=state.next_sequence, offset=state.good_length)
-        entry = StagingEntry(self, entry_id, data, log, writer)
-        entry.low_size = state.low_size
-        if not state.current_boot:
-            if state.synced_size is None:
-                return None
-            os.ftruncate(data.number, state.synced_size)
-            set_times(data, None, state.synced_mtime_ns)
-            entry.rewrite_log(state)
-        entry.synced = state.synced_size is not None
-        return entry, state
-
-    def remove(self, name: bytes) -> None:
-        """Remove a file of the area if it is there; raises OSError for anything but its absence."""
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(name, dir_fd=self.directory.number)
-
-    def discard(self, entry_id: bytes) -> None:
-        """Remove an entry, log first; raises OSError."""
-        for ending in (_LOG, _DATA, _NEW):
-            self.remove(entry_id + ending)
+        if os.fstat(data.number).st_size > state.synced_size:
+            area.io.ftruncate(data, state.synced_size)
+        area.io.set_times(data, None, state.synced_mtime_ns)
+    writer = LogWriter(area.io, log, area.boot_id, sequence=state.next_sequence, offset=state.good_length)
+    entry = StagingEntry(area, entry_id, data, log, writer)
+    entry.synced = state.synced_size is not None
+    return entry, state
 
 
 class StagingEntry:
-    """One file's uncommitted content.
+    """One file's uncommitted content: some chunks in a data file, the rest still those of the container below.
 
-    The inode's content lock (:class:`qatqfs.store.node.Node`) protects the data file against two writers;
-    the log has a lock of its own, because renames and unlinks append to it without the content lock.
+    The inode's content lock (:class:`qatqfs.store.node.Node`) protects everything but the log, which has a lock of
+    its own, because renames and unlinks append to it without the content lock. Readers take no lock: they look at
+    the view (map and base together), read, and read again if a commit put another view in its place meanwhile.
 
     Attributes:
         data: descriptor of the data file, valid as long as anyone holds it, also after :meth:`drop`.
-        low_size: lowest logical size since the base in bytes, ``None`` when it never shrank.
         synced: a SYNC record was written, so the entry survives a power cut and its commit has to as well.
+        snapshot: what a commit under way encodes, ``None`` without one; told of every change first.
+        draft: the container that is being made of this content, as far as it is, ``None`` if none is.
+        sequential_end: where a writer that began an empty file at offset 0 and never left a gap has got to, in bytes.
+        ahead_end: how far of that somebody was told to encode ahead.
     """
 
     def __init__(self, area: StagingArea, entry_id: bytes, data: Fd, log: Fd, writer: LogWriter) -> None:
         self.area = area
         self.entry_id = entry_id
         self.data = data
-        self.low_size: int | None = None
         self.synced = False
+        self.snapshot: Snapshot | None = None
+        self.draft: Draft | None = None
+        self.sequential_end = 0
+        self.ahead_end = 0
+        self._io = area.io
+        self._view = View(ChunkMap(1, 0), None)
+        self._base_identity: Identity | None = None
+        self._redone_into: Identity | None = None
+        self._low_unlogged = False
+        self._path = b""
+        self._anywhere = False
+        self._unlinked = False
         self._log_fd = log
         self._writer = writer
         self._log_lock = threading.Lock()
 
-    @property
-    def new_name(self) -> bytes:
-        """Name, in the staging directory, of the container that a commit writes."""
-        return self.entry_id + _NEW
+    # -- state -----------------------------------------------------------------------------------------
 
     @property
     def size(self) -> int:
@@ -150,83 +118,403 @@ class StagingEntry:
         """The logical modification time in nanoseconds."""
         return os.fstat(self.data.number).st_mtime_ns
 
-    def begin(self, base: Base, path: bytes) -> None:
-        """Write the log's first records; raises OSError."""
-        with self._log_lock:
-            self._writer.base(base)
-            self._writer.path(path)
+    @property
+    def view(self) -> View:
+        """The chunk map and the base, which change together."""
+        return self._view
 
-    def log_valid(self, first: int, count: int) -> None:
-        """Record that chunks are held by the data file; raises OSError."""
+    @property
+    def unit(self) -> int:
+        """Bytes of a chunk, here and in the log."""
+        return self._view.chunks.unit
+
+    def begin(
+        self,
+        identity: Identity,
+        unit: int,
+        base: ContainerFile | None,
+        path: bytes,
+        mtime_ns: int,
+        *,
+        several_names: bool = False,
+    ) -> None:
+        """Build on a container: set the data file's size and time, and write the log's first records.
+
+        Until the last of them, VALID, is written the entry counts for nothing.
+
+        Args:
+            identity: of the container.
+            unit: bytes of a chunk.
+            base: the container, ``None`` if nothing of it is wanted.
+            path: a logical path of the file.
+            mtime_ns: its modification time.
+            several_names: it has other names, too.
+
+        Raises:
+            OSError: as writing does.
+        """
+        length = base.length if base is not None else 0
+        self._view = View(ChunkMap(unit, length), base)
+        self._base_identity, self._path = identity, path
+        if length:
+            self._io.ftruncate(self.data, length)
+        self._io.set_times(self.data, None, mtime_ns)
+        self._reserve(length, copies=base.stored_size if base is not None else 0)
         with self._log_lock:
-            self._writer.valid(first, count)
+            self._writer.base(Base(identity, unit))
+            self._writer.path(path)
+            if several_names:
+                self._writer.path(b"")
+                self._anywhere = True
+            self._writer.valid(self._view.chunks.base_chunks, OPEN_END)
+
+    def attach(self, state: LogState, at: int, base: ContainerFile | None, path: bytes, *, redo: bool = False) -> None:
+        """Build on a container again after an earlier daemon.
+
+        Args:
+            state: what the log says.
+            at: which container it is: 0 the base, n the one of the n-th INTENT.
+            base: the container, ``None`` when it is gone.
+            path: where it is.
+            redo: it is the redo file.
+
+        Raises:
+            OSError: as writing does.
+        """
+        assert state.base is not None
+        self._redone_into = state.base.identity if redo else None
+        self._base_identity = state.intents[at - 1] if at else state.base.identity
+        self._path, self._unlinked, self._anywhere = path, state.unlinked, b"" in state.paths
+        unit = state.base.chunk_size
+        held, low = state.since(at)
+        size = self.size
+        # A cut that came before its SIZE record shows in the size of the data file.
+        whole = base.length if base is not None else 0
+        length = min(whole, size, low if low is not None else size)
+        self._low_unlogged = length < whole
+        chunks = ChunkMap(unit, length)
+        total = chunks_of(size, unit)
+        for first, stop in held:
+            if first < min(stop, chunks.base_chunks, total):
+                chunks.hold(first, min(stop, chunks.base_chunks, total))
+        for first, stop in data_ranges(self.data, size):
+            # Where the base has nothing the data file says it all: what was never written is a hole in it.
+            start = max(first // unit, chunks.base_chunks)
+            if start < chunks_of(stop, unit):
+                chunks.hold(start, chunks_of(stop, unit))
+        self._view = View(chunks, base)
+        copies = base.stored_size if base is not None else 0
+        self.area.space.charge(self.entry_id, worst_case(chunks.held_bytes(size), total), copies)
+
+    # -- log -------------------------------------------------------------------------------------------
 
     def log_path(self, path: bytes) -> None:
-        """Record where the file is about to be; raises OSError."""
+        """Record where the file is about to be, or ``b""``: somewhere, one of several names went; raises OSError."""
         with self._log_lock:
             self._writer.path(path)
+            if path:
+                self._path = path
+            else:
+                self._anywhere = True
 
     def log_unlink(self) -> None:
         """Record that the last name is about to go; raises OSError."""
         with self._log_lock:
             self._writer.unlink()
+            self._unlinked = True
 
     def log_intent(self, identity: Identity) -> None:
         """Record the container about to replace the base, durably if the entry is; raises OSError."""
         with self._log_lock:
             self._writer.intent(identity)
             if self.synced:
-                os.fdatasync(self._log_fd.number)
+                self._io.fdatasync(self._log_fd)
 
-    def rewrite_log(self, state: LogState) -> None:
-        """Replace the log by one of the running boot that says the same, durably; raises OSError."""
-        temporary = self.entry_id + _RELOG
+    def log_partial_intent(self, identity: Identity, chunks: ChunkMap) -> None:
+        """Record the container about to replace the base, and what it does not have; raises OSError.
+
+        Args:
+            identity: of the container.
+            chunks: the map over it.
+        """
+        if self.synced:
+            self._io.fdatasync(self.data)
+        st = os.fstat(self.data.number)
+        with self._log_lock:
+            self._writer.intent(identity)
+            self._log_held(chunks)
+            if self.synced:
+                self._writer.sync(st.st_size, st.st_mtime_ns)
+                self._io.fdatasync(self._log_fd)
+
+    def log_anew(self) -> None:
+        """Say once more which chunks are held: the container that an INTENT named did not come; raises OSError."""
+        with self._log_lock:
+            self._log_held(self._view.chunks)
+
+    def _log_held(self, chunks: ChunkMap) -> None:
+        for first, stop in chunks.runs(0, chunks.base_chunks):
+            self._writer.valid(first, stop - first)
+        self._writer.valid(chunks.base_chunks, OPEN_END)
+
+    def compact_log(self) -> None:
+        """Replace the log by one of the running boot that says the same in few records, durably; raises OSError."""
+        assert self._base_identity is not None
+        temporary = self.entry_id + RELOG
         where = self.area.directory.number
-        self.area.remove(temporary)
-        log = Fd(os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=where))
-        writer = LogWriter(log.number, self.area.boot_id)
-        assert state.base is not None
-        writer.base(state.base)
-        for path in state.paths:
-            writer.path(path)
-        for first, stop in state.valid:
-            writer.valid(first, stop - first)
-        if state.low_size is not None:
-            writer.size(self.size, state.low_size)
-        for identity in state.intents:
-            writer.intent(identity)
-        if state.unlinked:
-            writer.unlink()
-        os.fdatasync(self.data.number)
-        writer.sync(self.size, self.mtime_ns)
-        os.fdatasync(log.number)
-        os.rename(temporary, self.entry_id + _LOG, src_dir_fd=where, dst_dir_fd=where)
-        fsync_directory(where)
-        self._log_fd, self._writer = log, writer
+        with self._log_lock:
+            self.area.remove(temporary)
+            log = self._io.open(where, temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC)
+            previous, self._writer = self._writer, LogWriter(self._io, log, self.area.boot_id)
+            try:
+                chunks, st = self._view.chunks, os.fstat(self.data.number)
+                self._writer.base(Base(self._redone_into or self._base_identity, chunks.unit))
+                self._writer.path(self._path)
+                if self._redone_into is not None:
+                    self._writer.intent(self._base_identity)
+                if self._anywhere:
+                    self._writer.path(b"")
+                self._log_held(chunks)
+                if chunks.base_length < (self._view.base.length if self._view.base is not None else 0):
+                    self._writer.size(st.st_size, chunks.base_length)
+                if self._unlinked:
+                    self._writer.unlink()
+                self._io.fdatasync(self.data)
+                self._writer.sync(st.st_size, st.st_mtime_ns)
+                self._io.fdatasync(log)
+                self._io.rename(where, temporary, where, self.entry_id + LOG)
+            except BaseException:
+                self._writer = previous
+                raise
+            self._log_fd = log
+            self._io.fsync_directory(where)
+            self.synced = True
+
+    # -- content ---------------------------------------------------------------------------------------
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Return the bytes of a range, cut only at the end of the file.
+
+        Raises:
+            OSError: EIO when content of the base is corrupt, or what reading reported.
+        """
+        while True:
+            view = self._view
+            try:
+                data = view.read(self.data, offset, min(size, max(0, self.size - offset)))
+            except Retired:
+                if self._view is view:
+                    raise
+                continue
+            if self._view is view:
+                return data
+
+    def is_ready(self, offset: int, size: int) -> bool:
+        """Whether writing a range takes no copying; content lock held."""
+        chunks = self._view.chunks
+        first, stop = offset // chunks.unit, chunks_of(offset + size, chunks.unit)
+        return not chunks.any_below(first, stop) and (self.snapshot is None or not self.snapshot.concerns(first, stop))
 
     def write(self, data: bytes | bytearray | memoryview, offset: int) -> int:
-        """Write application data at a logical offset; returns the bytes written. Raises OSError."""
-        return pwrite_all(self.data.number, data, offset)
+        """Write application data at a logical offset; returns the bytes written. Content lock held.
+
+        Chunks that are below and written in part are copied up and logged VALID first. Those that are written
+        whole are logged afterwards: until then the base has them, so a torn write shows the old bytes or the new.
+
+        Raises:
+            OSError: ENOSPC before anything is written when its container would not fit, EIO when content to be
+                copied up is corrupt, or what the disk reported.
+        """
+        end = offset + len(data)
+        if end == offset:
+            return 0
+        chunks = self._view.chunks
+        unit = chunks.unit
+        first, stop = offset // unit, chunks_of(end, unit)
+        if self._low_unlogged:
+            self._log_low()
+        size = self.size
+        self._reserve(max(size, end), first, stop, writing=len(data))
+        self._announce(first, stop, offset)
+        covered = self._copy_up_for(offset, end, size)
+        chunks.hold(max(first, chunks.base_chunks), max(stop, chunks.base_chunks))
+        written = self._io.pwrite_all(self.data, data, offset)
+        if covered is not None:
+            written = self._hold_covered(covered, offset, written, len(data))
+        if offset == self.sequential_end and not chunks.base_chunks:
+            self.sequential_end += written
+        return written
+
+    def _copy_up_for(self, offset: int, end: int, size: int) -> tuple[int, int] | None:
+        """Copy up the chunks that a write touches in part; returns the range of those it covers that are below."""
+        chunks = self._view.chunks
+        unit = chunks.unit
+        first, stop = offset // unit, chunks_of(end, unit)
+        if not chunks.any_below(first, stop):
+            return None
+        # A chunk with less content below than its unit counts as partial: copying is cheaper than a second rule.
+        first_covered = chunks_of(offset, unit)
+        stop_covered = max(first_covered, min(end // unit, chunks.base_length // unit))
+        for chunk in (*range(first, min(first_covered, stop)), *range(max(stop_covered, first), stop)):
+            if chunks.is_below(chunk):
+                self._copy_up(chunk, size)
+        return (first_covered, stop_covered) if chunks.any_below(first_covered, stop_covered) else None
+
+    def _copy_up(self, chunk: int, size: int) -> None:
+        """Put a chunk into the data file as it is, zeros included: something may lie there that never counted."""
+        view = self._view
+        start = chunk * self.unit
+        stop = min(start + self.unit, max(size, view.chunks.base_length))
+        content = view.read_base(start, stop)
+        if self._io.pwrite_all(self.data, content, start) != len(content):
+            raise no_space()
+        with self._log_lock:
+            self._writer.valid(chunk, 1)
+        view.chunks.hold(chunk, chunk + 1)
+
+    def _hold_covered(self, covered: tuple[int, int], offset: int, written: int, wanted: int) -> int:
+        """Log the chunks that a write covered; returns what of it counts."""
+        first, stop = covered
+        if written < wanted:
+            done = (offset + written) // self.unit
+            if done < stop:  # the rest of the chunk is not there, so it stays below
+                stop = max(first, done)
+                written = min(written, max(stop * self.unit - offset, 0))
+                if written == 0:
+                    raise no_space()
+        if first < stop:
+            with self._log_lock:
+                self._writer.valid(first, stop - first)
+            self._view.chunks.hold(first, stop)
+        return written
 
     def truncate(self, size: int) -> None:
-        """Set the logical size in bytes, zeros where it grows; sets the mtime. Raises OSError."""
-        low = size if self.low_size is None else min(size, self.low_size)
+        """Set the logical size in bytes, zeros where it grows; content lock held. Raises OSError."""
+        if self._low_unlogged:
+            self._log_low()
+        before = self.size
+        chunks = self._view.chunks
+        if size > before:
+            self._reserve(size)
+        if self.snapshot is not None and size < self.snapshot.size:
+            self.snapshot.cancelled = True
+        if self.draft is not None:
+            self.draft.note_change(min(size, before) // chunks.unit, chunks_of(before, chunks.unit))
+        self._io.ftruncate(self.data, size)
+        # The size itself hides what lies behind it, and recovery takes a smaller one for a low: no gap here.
+        self._low_unlogged = size < chunks.base_length
+        chunks.cut(size)
+        self.sequential_end = min(self.sequential_end, size)
+        self.ahead_end = min(self.ahead_end, size)
+        self.area.space.lower(self.entry_id, worst_case(chunks.held_bytes(size), chunks_of(size, chunks.unit)))
+        if self._low_unlogged:
+            self._log_low()
+
+    def _log_low(self) -> None:
         with self._log_lock:
-            self._writer.size(size, low)
-        self.low_size = low
-        os.ftruncate(self.data.number, size)
+            self._writer.size(self.size, self._view.chunks.base_length)
+        self._low_unlogged = False
+
+    def _announce(self, first: int, stop: int, offset: int) -> None:
+        """Tell who reads the content without the lock that chunks are about to change."""
+        if self.snapshot is not None:
+            self.snapshot.before_change(first, stop, offset)
+        if self.draft is not None:
+            self.draft.note_change(first, stop)
+
+    def _reserve(
+        self, size: int, first: int = 0, stop: int = 0, *, writing: int = 0, copies: int | None = None
+    ) -> None:
+        chunks = self._view.chunks
+        held = chunks.held_bytes(size, chunks.missing(first, stop))
+        amount = worst_case(held, chunks_of(size, chunks.unit))
+        if self.draft is not None:
+            amount = max(amount - self.draft.size, 0)
+        self.area.space.reserve(self.entry_id, amount, writing, copies=copies)
 
     def sync(self) -> None:
-        """Make what was written so far survive a power cut; raises OSError."""
+        """Make what was written so far survive a power cut; content lock held. Raises OSError."""
+        if self._low_unlogged:
+            self._log_low()
+        if self._writer.length > _LONG_LOG:
+            self.compact_log()
+            return
         st = os.fstat(self.data.number)
-        os.fdatasync(self.data.number)
+        self._io.fdatasync(self.data)
         with self._log_lock:
             self._writer.sync(st.st_size, st.st_mtime_ns)
-            os.fdatasync(self._log_fd.number)
+            self._io.fdatasync(self._log_fd)
         if not self.synced:
-            fsync_directory(self.area.directory.number)
+            self._io.fsync_directory(self.area.directory.number)
             self.synced = True
+
+    # -- commit ----------------------------------------------------------------------------------------
+
+    def freeze(self) -> "Snapshot":
+        """Begin a commit of the content as it is now; content lock held."""
+        name = self.entry_id + PRE
+        self.snapshot = Snapshot(
+            self._view, self.data, self.size, lambda: Aside(self.area.open_new(name), self._io.pwrite_all)
+        )
+        return self.snapshot
+
+    def cancel_commit(self) -> None:
+        """Let a commit under way come to nothing."""
+        snapshot = self.snapshot
+        if snapshot is not None:
+            snapshot.cancelled = True
+
+    def thaw(self) -> None:
+        """End a commit, whatever became of it; content lock held. Raises OSError."""
+        self.snapshot = None
+        self.area.remove(self.entry_id + PRE)
+
+    def map_over(self, length: int) -> ChunkMap:
+        """Return the map over a container of the snapshot's content: held is what changed since."""
+        assert self.snapshot is not None
+        chunks = ChunkMap(self.unit, length)
+        size = self.size
+        for first, stop in self.snapshot.changed.runs(0, chunks.base_chunks):
+            chunks.hold(first, stop)
+        for first, stop in self._view.chunks.runs(chunks.base_chunks, chunks_of(size, self.unit)):
+            chunks.hold(first, stop)
+        return chunks
+
+    def rebase(
+        self, chunks: ChunkMap, base: ContainerFile, identity: Identity, *, redone_into: Identity | None = None
+    ) -> None:
+        """Build on the container that a commit has put in place; content lock held.
+
+        Args:
+            chunks: the map over it.
+            base: the container.
+            identity: of it.
+            redone_into: it is a redo file, about to be copied into this inode.
+        """
+        self._base_identity = identity
+        self._redone_into = redone_into
+        self._view = View(chunks, base)
+        size = self.size
+        amount = worst_case(chunks.held_bytes(size), chunks_of(size, chunks.unit))
+        self.area.space.charge(self.entry_id, amount, base.stored_size)
+
+    def release_space(self) -> None:
+        """Give back the space of chunks that the base has by now; content lock held. Raises OSError."""
+        chunks = self._view.chunks
+        chunk = 0
+        for first, stop in (*chunks.runs(0, chunks.base_chunks), (chunks.base_chunks, chunks.base_chunks)):
+            if chunk < first:
+                self._io.punch(self.data, chunk * chunks.unit, (first - chunk) * chunks.unit)
+            chunk = stop
 
     def drop(self) -> None:
         """Remove the entry's files; who holds the data descriptor can still read it. Raises OSError."""
+        if self.draft is not None:
+            self.draft.discard()
+            self.draft = None
         self.area.discard(self.entry_id)
+
+
+def no_space() -> OSError:
+    """Return ENOSPC."""
+    return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -9,7 +9,10 @@ record that is cut, damaged or out of sequence: what follows was never acknowled
 
 Which records count depends on the boot they were written in. Records of the running boot all count, since
 killing the daemon loses nothing that write(2) handed to the kernel. Of an earlier boot only those up to the
-last SYNC do; PATH hints are an exception, because whoever uses one checks what is there.
+last SYNC do; PATH, INTENT and UNLINK are an exception, because whoever uses them checks what is there.
+
+Once the container that an INTENT names is in place, VALID and SIZE records before it mean nothing any more: it
+has all of that. Those behind it say what it does not have, and without any the entry is done with.
 
 The logical size and mtime between SYNCs are the data file's own (its inode survives the daemon), so they
 need no record of each change.
@@ -18,9 +21,9 @@ Record bodies, by type:
 
 ========  ===========================================================================================
 BASE      identity of the container this entry builds on (56 bytes), chunk size in bytes u64 (VALID's unit)
-VALID     first chunk u64, count u64: these chunks were copied up (or have no base content left)
+VALID     first chunk u64, count u64: the data file has these chunks, or the base has nothing for them
 SIZE      logical size u64, lowest size since the base u64: base content from there on is gone
-PATH      logical path, a hint where to look for the base
+PATH      logical path, a hint where to look for the base; empty: one of several names went, look everywhere
 SYNC      logical size u64, mtime u64: the data file is durable up to this record
 INTENT    identity of the container that is about to replace the base
 UNLINK    empty: the last name is about to be removed
@@ -35,7 +38,9 @@ import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from qatqfs.store.sysfile import Identity
+from qatqfs.store.backingio import BackingIO
+from qatqfs.store.chunkmap import OPEN_END, chunks_of
+from qatqfs.store.sysfile import Fd, Identity
 
 _HEAD = struct.Struct("<IIQ16sB3x")
 _CRC_SIZE = 4
@@ -54,6 +59,9 @@ class RecordType(enum.IntEnum):
     SYNC = 5
     INTENT = 6
     UNLINK = 7
+
+
+_HINTS = (RecordType.INTENT, RecordType.UNLINK)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +95,8 @@ class LogState:
     low_size: int | None = None
     synced_size: int | None = None
     synced_mtime_ns: int = 0
+    _lows: list[int] = field(default_factory=list)
+    _marks: list[tuple[int, int]] = field(default_factory=list)  # entries of valid and _lows before each INTENT
     paths: list[bytes] = field(default_factory=list)
     intents: list[Identity] = field(default_factory=list)
     unlinked: bool = False
@@ -94,8 +104,23 @@ class LogState:
     next_sequence: int = 0
     good_length: int = 0
 
+    def since(self, intent: int) -> tuple[list[tuple[int, int]], int | None]:
+        """Return the VALID ranges and the lowest size that count over one container.
+
+        Args:
+            intent: 0 for the base, n for the container of the n-th INTENT.
+        """
+        valid_before, lows_before = self._marks[intent - 1] if intent else (0, 0)
+        return self.valid[valid_before:], min(self._lows[lows_before:], default=None)
+
+    def is_self_contained(self, size: int) -> bool:
+        """Whether the data file, of so many bytes, has all of the content."""
+        if self.base is None or not any(stop >= OPEN_END for _, stop in self.valid):
+            return True  # a log of version 0.1's first form: everything was copied up before anything was written
+        return self.covers(chunks_of(min(size, *self._lows, size), self.base.chunk_size))
+
     def covers(self, chunks: int) -> bool:
-        """Whether chunks 0 to ``chunks - 1`` are all valid in the data file."""
+        """Whether chunks 0 to ``chunks - 1`` all need nothing of the base."""
         reached = 0
         for first, stop in sorted(self.valid):
             if first > reached:
@@ -122,24 +147,31 @@ class LogWriter:
     """Appends records to an open log file. The caller serializes calls.
 
     Args:
-        fd: descriptor of the log, writable.
+        io: makes the changes.
+        fd: the log, writable.
         boot_id: 16 bytes from :func:`current_boot_id`.
         sequence: number of the first record written.
         offset: where it goes.
     """
 
-    def __init__(self, fd: int, boot_id: bytes, *, sequence: int = 0, offset: int = 0) -> None:
+    def __init__(self, io: BackingIO, fd: Fd, boot_id: bytes, *, sequence: int = 0, offset: int = 0) -> None:
+        self._io = io
         self._fd = fd
         self._boot_id = boot_id
         self._sequence = sequence
         self._offset = offset
 
+    @property
+    def length(self) -> int:
+        """Bytes of the log so far."""
+        return self._offset
+
     def _append(self, kind: RecordType, body: bytes) -> None:
         rest = _HEAD.pack(0, len(body), self._sequence, self._boot_id, kind)[_CRC_SIZE:] + body
         record = struct.pack("<I", zlib.crc32(rest)) + rest
         # One small pwrite at a fixed place: a failed or short one is overwritten by the next record.
-        if os.pwrite(self._fd, record, self._offset) != len(record):
-            os.ftruncate(self._fd, self._offset)
+        if self._io.pwrite(self._fd, record, self._offset) != len(record):
+            self._io.ftruncate(self._fd, self._offset)
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # only a full disk cuts a small write
         self._offset += len(record)
         self._sequence += 1
@@ -209,7 +241,7 @@ def replay(data: bytes, boot_id: bytes) -> LogState:
     for i, record in enumerate(records):
         if record.type is RecordType.PATH:
             state.paths.append(record.body)
-        elif i < counted:
+        elif i < counted or record.type in _HINTS:
             try:
                 _apply(state, record)
             except (struct.error, ValueError):
@@ -227,10 +259,12 @@ def _apply(state: LogState, record: _Record) -> None:
         state.valid.append((first, first + count))
     elif record.type is RecordType.SIZE:
         _, low = _PAIR.unpack(body)
-        state.low_size = low if state.low_size is None else min(low, state.low_size)
+        state._lows.append(low)
+        state.low_size = min(state._lows)
     elif record.type is RecordType.SYNC:
         state.synced_size, state.synced_mtime_ns = _PAIR.unpack(body)
     elif record.type is RecordType.INTENT:
         state.intents.append(Identity.unpack(body))
+        state._marks.append((len(state.valid), len(state._lows)))
     elif record.type is RecordType.UNLINK:
         state.unlinked = True

@@ -14,11 +14,13 @@ from concurrent.futures import ThreadPoolExecutor
 from threading import RLock
 
 from qatqfs.store import metadata, nameops
+from qatqfs.store.ahead import AheadEncoder
 from qatqfs.store.area import PrivateArea, open_backing, waiting_files
 from qatqfs.store.attributes import Attributes
+from qatqfs.store.backingio import BackingIO
 from qatqfs.store.chunkcache import ChunkCache
-from qatqfs.store.commit import Committer
-from qatqfs.store.containerfile import ReadContext
+from qatqfs.store.commit import CommitEngine
+from qatqfs.store.containerfile import RUN_CHUNKS, ReadContext
 from qatqfs.store.damage import DamageRegister
 from qatqfs.store.errors import StoreError
 from qatqfs.store.files import Opener
@@ -27,13 +29,13 @@ from qatqfs.store.names import SUFFIX
 from qatqfs.store.node import Handle, Node, NodeContext
 from qatqfs.store.options import StoreOptions
 from qatqfs.store.recovery import Recovery
-from qatqfs.store.staging import StagingArea
+from qatqfs.store.schedule import Committer
+from qatqfs.store.stagingarea import StagingArea
 from qatqfs.store.stats import Statistics
-from qatqfs.store.sysfile import fsync_directory
 from qatqfs.store.tree import Tree
 
 _BLOCK = 4096
-_READ_AHEAD_PER_WORKER = 2
+_READ_AHEAD_RUNS_PER_WORKER = 2
 
 Owner = tuple[int, int] | None
 
@@ -47,6 +49,7 @@ class Store:
     Args:
         path: BACKING, an existing directory.
         options: settings.
+        io: what makes every change below BACKING; tests put one here that fails.
 
     Attributes:
         options: as given.
@@ -60,7 +63,10 @@ class Store:
         OSError: what the system reported otherwise.
     """
 
-    def __init__(self, path: str | os.PathLike[str], options: StoreOptions | None = None) -> None:
+    def __init__(
+        self, path: str | os.PathLike[str], options: StoreOptions | None = None, *, io: BackingIO | None = None
+    ) -> None:
+        io = io or BackingIO()
         self.options = options or StoreOptions()
         self.statistics = Statistics()
         root = open_backing(path)
@@ -69,10 +75,10 @@ class Store:
         staging: StagingArea | None = None
         if not self.options.read_only:
             try:
-                self._area = PrivateArea(root)
+                self._area = PrivateArea(root, io)
             except OSError as err:
                 raise StoreError(f"cannot write to backing directory {os.fspath(path)!r}: {err.strerror}") from err
-            staging = StagingArea(self._area.staging)
+            staging = StagingArea(self._area.staging, io)
         workers = self.options.workers
         self._decoders = ThreadPoolExecutor(workers, thread_name_prefix="qatqfs-decode")
         self._encoders = ThreadPoolExecutor(workers, thread_name_prefix="qatqfs-encode")
@@ -81,22 +87,28 @@ class Store:
             damage=DamageRegister(self.statistics),
             statistics=self.statistics,
             executor=self._decoders,
-            read_ahead=_READ_AHEAD_PER_WORKER * workers,
+            read_ahead=_READ_AHEAD_RUNS_PER_WORKER * RUN_CHUNKS * workers,
         )
         context = NodeContext(
             options=self.options,
+            io=io,
             reading=reading,
             staging=staging,
             namespace_lock=RLock(),
             dirtied=self._dirtied,
+            advanced=self._advanced,
             fsync_parent=self._fsync_parent,
         )
         self.tree = Tree(root, context)
         self._committer: Committer | None = None
+        self._ahead: AheadEncoder | None = None
         if self._area is not None and staging is not None:
-            self._committer = Committer(self.tree, self._area.lost_and_found, self._encoders)
+            engine = CommitEngine(self.tree, self._area.lost_and_found, self._encoders)
+            self._committer = Committer(self.tree, engine)
+            self._ahead = AheadEncoder(engine, self.options)
             self.recovered = Recovery(self.tree, staging, self._committer).run()
             self._committer.start()
+            self._ahead.start()
         else:
             self.recovered = waiting_files(root)
         self.opener = Opener(self.tree, self._released)
@@ -105,9 +117,22 @@ class Store:
         if self._committer is not None:
             self._committer.dirtied(node)
 
+    def _advanced(self, node: Node) -> None:
+        if self._ahead is not None:
+            self._ahead.advanced(node)
+
     def _released(self, node: Node) -> None:
         if self._committer is not None:
             self._committer.released(node)
+
+    def flush(self, handle: Handle) -> None:
+        """Do what close(2) is to wait for: nothing, or with ``commit_on_close`` the commit of what was written.
+
+        Raises:
+            OSError: the commit failed; the content is safe in staging, and the commit is tried again.
+        """
+        if self.options.commit_on_close and self._committer is not None and handle.writable:
+            self._committer.commit_now(handle.node)
 
     def _fsync_parent(self, path: bytes) -> None:
         self.tree.fsync_parent(path)
@@ -139,6 +164,8 @@ class Store:
             if commit:
                 self.sync()
         finally:
+            if self._ahead is not None:
+                self._ahead.stop()
             if self._committer is not None:
                 self._committer.stop()
             self._decoders.shutdown(cancel_futures=True)
@@ -250,7 +277,7 @@ class Store:
     def fsync_directory(self, path: bytes) -> None:
         """Make the names in a directory durable; raises OSError."""
         with self.tree.directory(path) as fd:
-            fsync_directory(fd)
+            self.tree.context.io.fsync_directory(fd)
 
     def statvfs(self) -> os.statvfs_result:
         """Return the backing filesystem's space in 4 KiB blocks, and the longest logical name."""

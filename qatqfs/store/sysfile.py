@@ -11,7 +11,7 @@ import struct
 import time
 from dataclasses import dataclass
 
-_libc = ctypes.CDLL(None, use_errno=True)
+libc = ctypes.CDLL(None, use_errno=True)
 _AT_FDCWD = -100
 _AT_EMPTY_PATH = 0x1000
 _STATX_BTIME = 0x800
@@ -92,10 +92,15 @@ class Identity:
         st = os.fstat(fd)
         return cls(st.st_ino, birth_time_ns(fd), st.st_size, os.pread(fd, 32, 0).ljust(32, b"\0"))
 
+    def is_same_inode(self, fd: int) -> bool:
+        """Whether an open file is the one that had this identity, whatever has been written to it since."""
+        return os.fstat(fd).st_ino == self.ino and birth_time_ns(fd) == self.btime_ns
+
     PACKED_SIZE = _LAYOUT.size
 
 
-def _fail(path: bytes | None = None) -> OSError:
+def fail(path: bytes | None = None) -> OSError:
+    """Return the OSError of a C library call that failed just now in this thread."""
     number = ctypes.get_errno()
     name = os.fsdecode(path) if path is not None else None
     return OSError(number, os.strerror(number), name)
@@ -104,7 +109,7 @@ def _fail(path: bytes | None = None) -> OSError:
 def birth_time_ns(fd: int) -> int:
     """Return the birth time of an open file in nanoseconds since the epoch, 0 when unknown (statx(2))."""
     buf = ctypes.create_string_buffer(_STATX_SIZE)
-    if _libc.statx(fd, b"", _AT_EMPTY_PATH, _STATX_BTIME, buf) != 0:
+    if libc.statx(fd, b"", _AT_EMPTY_PATH, _STATX_BTIME, buf) != 0:
         return 0
     (mask,) = struct.unpack_from("=I", buf.raw, 0)
     if not mask & _STATX_BTIME:
@@ -115,8 +120,8 @@ def birth_time_ns(fd: int) -> int:
 
 def renameat2(src_dir: int, src: bytes, dst_dir: int, dst: bytes, flags: int) -> None:
     """Rename with RENAME_NOREPLACE or RENAME_EXCHANGE (renameat2(2)); raises OSError."""
-    if _libc.renameat2(src_dir, src, dst_dir, dst, ctypes.c_uint(flags)) != 0:
-        raise _fail(dst)
+    if libc.renameat2(src_dir, src, dst_dir, dst, ctypes.c_uint(flags)) != 0:
+        raise fail(dst)
 
 
 def set_times(fd: Fd, atime_ns: int | None, mtime_ns: int | None) -> None:
@@ -131,8 +136,8 @@ def set_times(fd: Fd, atime_ns: int | None, mtime_ns: int | None) -> None:
             spec[2 * i], spec[2 * i + 1] = 0, _UTIME_OMIT
         else:
             spec[2 * i], spec[2 * i + 1] = divmod(value, _NANOSECONDS)
-    if _libc.utimensat(_AT_FDCWD, fd.proc_path.encode(), spec, 0) != 0:
-        raise _fail()
+    if libc.utimensat(_AT_FDCWD, fd.proc_path.encode(), spec, 0) != 0:
+        raise fail()
 
 
 def pread_exact(fd: int, size: int, offset: int) -> bytes:
@@ -157,26 +162,6 @@ def pread_exact(fd: int, size: int, offset: int) -> bytes:
                 raise
             time.sleep(_RETRY_PAUSE_S)
     raise AssertionError("unreachable")  # the last attempt returned or raised
-
-
-def pwrite_all(fd: int, data: bytes | bytearray | memoryview, offset: int) -> int:
-    """Write a buffer at ``offset`` and return how many bytes went in.
-
-    Short only when an error came after the first bytes, as write(2) has it; the next call reports the error.
-
-    Raises:
-        OSError: what pwrite(2) reported, when nothing was written.
-    """
-    view = memoryview(data).cast("B")
-    done = 0
-    while done < len(view):
-        try:
-            done += os.pwrite(fd, view[done:], offset + done)
-        except OSError:
-            if done == 0:
-                raise
-            break
-    return done
 
 
 def open_directory(root: int, parts: list[bytes]) -> int:

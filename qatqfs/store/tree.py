@@ -24,7 +24,7 @@ from qatqfs.store.committimes import CommitTimes
 from qatqfs.store.containerfile import ContainerFile, signature_of
 from qatqfs.store.node import Kind, Node, NodeContext
 from qatqfs.store.options import OnCorrupt
-from qatqfs.store.sysfile import Fd, fsync_directory, open_directory
+from qatqfs.store.sysfile import Fd, open_directory
 
 _SIZES_REMEMBERED = 100_000
 
@@ -85,7 +85,7 @@ class Tree:
         self.device = os.fstat(root.number).st_dev
         self.on_rekey: Callable[[Key, Key, Node], None] = lambda old, new, node: None
         self.on_gone: Callable[[Key], None] = lambda key: None
-        self.commit_times = CommitTimes()
+        self.commit_times = CommitTimes(context.io)
         self._sizes: LRUCache[tuple[int, int, int, int], int] = LRUCache(_SIZES_REMEMBERED)
         self._sizes_lock = threading.Lock()
 
@@ -116,11 +116,19 @@ class Tree:
         with self.directory(above) as fd:
             yield fd, above, name
 
+    def is_directory(self, path: bytes) -> bool:
+        """Whether a logical path leads to a directory."""
+        try:
+            with self.directory(path):
+                return True
+        except OSError:
+            return False
+
     def fsync_parent(self, path: bytes) -> None:
         """Make the names in the directory of a path durable; raises OSError, not for one that is gone."""
         try:
             with self.directory(names.split(path)[0]) as fd:
-                fsync_directory(fd)
+                self.context.io.fsync_directory(fd)
         except FileNotFoundError:
             pass
 
@@ -307,6 +315,8 @@ class Tree:
         node = self.nodes.get(key)
         if node is not None:
             node.path = None
+            if node.staging is not None:
+                node.staging.cancel_commit()
             self.forget_if_idle(node)
 
     def dirty_nodes(self, below: bytes = b"") -> list[Node]:

@@ -13,7 +13,8 @@ from typing import Any
 
 from bench_lib.places import qatqfs, qatqfs_mount
 from bench_lib.report import ratio_table
-from bench_lib.tensors import bf16_tensor
+from bench_lib.tensors import kv_tensor
+from qatqfs.codec import DType
 
 _PIECE = 1 << 20
 _MIB = 1 << 20
@@ -71,7 +72,7 @@ def _timed(work: Callable[[], object]) -> float:
 
 def run(options: argparse.Namespace) -> Figures:
     """Measure; returns MB (10^6 bytes) a second and the stored share of the raw bytes."""
-    data = bf16_tensor(options.size * _MIB)
+    data = kv_tensor(DType.BF16, options.size * _MIB)
     seconds: dict[str, list[float]] = {}
 
     def note(name: str, value: float) -> None:

@@ -11,7 +11,8 @@ from typing import Any
 
 from bench_lib.places import btrfs_mount, btrfs_possible, passthrough_mount, qatqfs, qatqfs_mount, syncfs
 from bench_lib.report import ratio_table
-from bench_lib.tensors import bf16_tensor
+from bench_lib.tensors import kv_tensor
+from qatqfs.codec import DType
 
 _MIB = 1 << 20
 _LARGE_PIECE, _SMALL_PIECE = 1 << 20, 8 << 10
@@ -46,7 +47,7 @@ def _timed(*work: Callable[[], object]) -> float:
 
 def run(options: argparse.Namespace) -> Figures:
     """Measure; returns MB (10^6 bytes) a second."""
-    data = memoryview(bf16_tensor(options.size * _MIB))
+    data = memoryview(kv_tensor(DType.BF16, options.size * _MIB))
     small = data[: options.small_size * _MIB]
     seconds: dict[str, list[float]] = {}
 

@@ -25,6 +25,54 @@ def canonical(raw: bytes, width: int) -> bytes:
     return b"".join(raw[i : i + width][::-1] for i in range(0, len(raw), width))
 
 
+def filtered(raw: bytes, width: int, kind: str, stride: int) -> bytes:
+    """Each element with the one before taken out of it: ``xor`` with that ``stride`` before, or ``difference``."""
+    words = [int.from_bytes(raw[i : i + width], "little") for i in range(0, len(raw), width)]
+    for i in range(len(words) - 1, stride - 1, -1):
+        before = words[i - stride]
+        words[i] = words[i] ^ before if kind == "xor" else (words[i] - before) % 2**32
+    return b"".join(word.to_bytes(width, "little") for word in words)
+
+
+def runs_of(data: bytes, longest: int, least_repeat: int, unit: int = 1) -> list[tuple[int, int, bytes]]:
+    """(token, units, operand) as the writer of format section 9 cuts them; ``least_repeat`` 0 for no repeat runs."""
+    units = [data[i : i + unit] for i in range(0, len(data), unit)]
+
+    def repeat_starts(i: int) -> bool:
+        part = units[i : i + least_repeat]
+        return least_repeat > 0 and len(part) == least_repeat and len(set(part)) == 1
+
+    runs, i = [], 0
+    while i < len(units):
+        j = i + 1
+        if not any(units[i]):
+            while j < len(units) and j - i < longest and not any(units[j]):
+                j += 1
+            runs.append((0, j - i, b""))
+        elif repeat_starts(i):
+            while j < len(units) and j - i < longest and units[j] == units[i]:
+                j += 1
+            runs.append((2, j - i, units[i]))
+        else:
+            while j < len(units) and j - i < longest and any(units[j]) and not repeat_starts(j):
+                j += 1
+            runs.append((1, j - i, b"".join(units[i:j])))
+        i = j
+    return runs
+
+
+def byte_runs(data: bytes) -> bytes:
+    return b"".join(bytes([t]) + n.to_bytes(2, "big") + operand for t, n, operand in runs_of(data, 65535, 4))
+
+
+def packed_runs(data: bytes) -> bytes:
+    return b"".join(bytes([t << 6 | n - 1]) + operand for t, n, operand in runs_of(data, 64, 3))
+
+
+def word_runs(data: bytes) -> bytes:
+    return b"".join(bytes([t]) + n.to_bytes(2, "big") + operand for t, n, operand in runs_of(data, 65535, 0, 4))
+
+
 def payload(
     dtype_wire: bytes, strategy: int, count: int, checksum: int, data: bytes, scale: bytes = b"\x3f\x80\0\0"
 ) -> bytes:

@@ -2,6 +2,8 @@
 
 import copy
 import pickle
+import subprocess
+import sys
 
 import pytest
 
@@ -70,3 +72,9 @@ def test_errors_are_value_errors_that_can_be_copied_and_pickled(error: QatcError
     for again in (copy.copy(error), pickle.loads(pickle.dumps(error))):
         assert type(again) is type(error)
         assert str(again) == str(error)
+
+
+def test_a_big_endian_machine_is_told_so_at_import() -> None:
+    code = "import sys; sys.byteorder = 'big'; import qatqfs.codec"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "ImportError: qatqfs works on little-endian machines only" in done.stderr

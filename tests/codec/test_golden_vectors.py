@@ -7,11 +7,24 @@ import hashlib
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from codec_twins import read_at
 
-from qatqfs.codec import Container, QatcError, decode_any_payload, decode_container, decode_payload
+from qatqfs.codec import (
+    Container,
+    DType,
+    Level,
+    QatcError,
+    decode_any_payload,
+    decode_container,
+    decode_payload,
+    encode_payload,
+    read_payload_header,
+)
+from qatqfs.codec.strategies import predictor
 
+PACKED_RUNS = 6  # the last strategy that needs no zstd
 HERE = Path(__file__).parent.parent / "data" / "vectors"
 MANIFEST = json.loads((HERE / "manifest.json").read_text())
 # The reference's messages begin like ours; where a 16-bit chunk is at fault it hides the reason.
@@ -54,12 +67,45 @@ def test_a_bad_vector_is_refused(entry: dict) -> None:
     check_bad((HERE / entry["name"]).read_bytes(), entry["kind"])
 
 
+@pytest.mark.parametrize("entry", MANIFEST["bad"], ids=lambda e: e["name"])
+def test_a_bad_vector_is_refused_with_an_error_of_the_right_class(entry: dict) -> None:
+    """One of those that the reference's command and its library give, or the one that its command hides."""
+    data = (HERE / entry["name"]).read_bytes()
+    with pytest.raises(QatcError) as caught:
+        decode_payload(data) if entry["kind"] == "qatq" else decode_container(data)
+    assert type(caught.value).__name__ in entry["classes"]
+
+
 @pytest.mark.parametrize("entry", [e for e in MANIFEST["bad"] if has_clear_reason(e)], ids=lambda e: e["name"])
 def test_a_bad_payload_is_refused_for_the_reason_the_reference_gives(entry: dict) -> None:
     with pytest.raises(QatcError) as caught:
         decode_payload((HERE / entry["name"]).read_bytes())
     said = str(caught.value).replace("residual scale is", "phase1 residual scale is")
     assert said.replace(" bytes,", ",").startswith(entry["error"].replace(" bytes,", ","))
+
+
+def is_written_by_the_reference(entry: dict) -> bool:
+    return entry["kind"] == "qatq" and entry["mode"] == "qatq-exact" and not entry["name"].startswith("x-")
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [e for e in MANIFEST["good"] if is_written_by_the_reference(e) and e["strategy"] <= PACKED_RUNS],
+    ids=lambda e: e["name"],
+)
+def test_without_zstd_the_same_strategy_gives_the_bytes_of_the_reference(entry: dict) -> None:
+    expected = (HERE / entry["name"]).read_bytes()
+    header = read_payload_header(expected)
+    assert encode_payload(decode_payload(expected), header.dtype, strategy=header.strategy) == expected
+
+
+@pytest.mark.parametrize("name", ["seed0", "n1", "n2", "n3", "n4", "n5", "n8", "special"])
+def test_the_predictor_gives_the_bytes_of_the_reference_for_any_seed(name: str) -> None:
+    expected = (HERE / f"x-predictor-{name}.f32.qatq").read_bytes()
+    seed = int.from_bytes(expected[36:44], "big")
+    raw = np.frombuffer(decode_payload(expected), np.uint8)
+    assert predictor.encode(raw, DType.F32, Level.FAST, seed) == expected[36:]
+    assert predictor.scale(raw, seed) == read_payload_header(expected).scale
 
 
 def test_every_shared_vector_behaves(shared_data: Path) -> None:

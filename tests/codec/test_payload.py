@@ -1,5 +1,6 @@
 """Payloads: what is encoded decodes to the same bits, by us and by an independent decoder, within limits."""
 
+import math
 import random
 import struct
 from pathlib import Path
@@ -28,12 +29,8 @@ from qatqfs.codec import (
 BOMB = bytes.fromhex(
     "514154510104000000000000040000003f8000007ba4befdc4222325514558310500000000000000"
 )  # format section 8: 40 bytes that are 2**26 zeros
-WRITABLE = [
-    (dtype, strategy.id)
-    for dtype in DType
-    for strategy in STRATEGIES.values()
-    if strategy.encode is not None and dtype in strategy.dtypes
-]
+LEGAL = [(dtype, strategy.id) for dtype in DType for strategy in STRATEGIES.values() if dtype in strategy.dtypes]
+STRIDED = 10
 
 
 def samples(size: int) -> list[bytes]:
@@ -42,15 +39,46 @@ def samples(size: int) -> list[bytes]:
     return [bytes(size), b"\xff" * size, rng.randbytes(size), (b"\x00\x3f\x80\xbf" * size)[:size], ramp]
 
 
-@pytest.mark.parametrize(("dtype", "strategy"), WRITABLE, ids=lambda v: str(getattr(v, "label", v)))
-def test_every_writable_strategy_keeps_every_bit_at_every_small_size(dtype: DType, strategy: int) -> None:
-    for count in range(301):
+@pytest.mark.parametrize(("dtype", "strategy"), LEGAL, ids=lambda v: str(getattr(v, "label", v)))
+def test_every_strategy_keeps_every_bit_at_every_small_size(dtype: DType, strategy: int) -> None:
+    for count in range(2 if strategy == STRIDED else 0, 301):
+        stride = random.Random(count).randrange(1, count) if strategy == STRIDED else None
         for raw in samples(count * dtype.width):
-            encoded = encode_payload(raw, dtype, level=Level.FAST, strategy=strategy)
+            encoded = encode_payload(raw, dtype, level=Level.FAST, strategy=strategy, stride=stride)
             assert encoded[32] == strategy
             assert decode_payload(encoded) == raw
             if count % 50 == 1:
                 assert strict_decoder.decode_payload(encoded) == (dtype.label, raw)
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.sampled_from(LEGAL), st.data())
+def test_every_strategy_keeps_any_bits_of_larger_sizes(form: tuple[DType, int], data: st.DataObject) -> None:
+    dtype, strategy = form
+    element = st.one_of(
+        st.sampled_from([0, 1, 0x7F80, 0x7FA1, 0x8000, 0x7FA12345, 0xFF800000, 0x00000001]), st.integers(0, 2**32 - 1)
+    )
+    values = data.draw(st.lists(element, min_size=2, max_size=60)) * data.draw(st.integers(1, 100))
+    raw = np.array(values, np.uint32).astype(f"<u{dtype.width}").tobytes()
+    stride = data.draw(st.integers(1, len(values) - 1)) if strategy == STRIDED else None
+    encoded = encode_payload(raw, dtype, level=Level.FAST, strategy=strategy, stride=stride)
+    assert encoded[32] == strategy
+    assert decode_payload(encoded) == raw
+    assert strict_decoder.decode_payload(encoded) == (dtype.label, raw)
+
+
+@pytest.mark.parametrize("stride", [None, 0, -1, 100, 2**32])
+def test_a_stride_that_does_not_fit_the_values_is_refused(stride: int | None) -> None:
+    with pytest.raises(ValueError, match="strided"):
+        encode_payload(bytes(200), DType.BF16, strategy=STRIDED, stride=stride)
+
+
+@pytest.mark.parametrize("value", [2.0**-149, 3.4e38, -0.0, math.inf, math.nan])
+def test_the_predictor_holds_values_that_it_cannot_scale(value: float) -> None:
+    raw = np.full(64, value, np.float32).tobytes()
+    encoded = encode_payload(raw, DType.F32, strategy=0)
+    assert decode_payload(encoded) == raw
+    assert strict_decoder.decode_payload(encoded) == ("f32", raw)
 
 
 @pytest.mark.parametrize("level", Level)
@@ -113,10 +141,10 @@ def test_decoding_writes_into_the_buffer_it_is_given() -> None:
         assert out[0] == raw[0] ^ 1  # the very same memory
 
 
-@pytest.mark.parametrize(("dtype", "strategy"), WRITABLE, ids=lambda v: str(getattr(v, "label", v)))
+@pytest.mark.parametrize(("dtype", "strategy"), LEGAL, ids=lambda v: str(getattr(v, "label", v)))
 def test_buffers_need_no_alignment(dtype: DType, strategy: int) -> None:
     raw = random.Random(2).randbytes(400)
-    encoded = encode_payload(memoryview(b"x" + raw)[1:], dtype, strategy=strategy)
+    encoded = encode_payload(memoryview(b"x" + raw)[1:], dtype, strategy=strategy, stride=3)
     for offset in (1, 2, 3):
         out = bytearray(offset + 400)
         decode_payload(memoryview(b"x" + encoded)[1:], memoryview(out)[offset:])

@@ -188,6 +188,19 @@ def test_a_container_replaced_behind_the_mount_is_seen_at_the_next_open(top: Pat
     assert errno_of((top / "y").read_bytes) == "ENOENT"
 
 
+def test_a_container_replaced_behind_the_mount_is_seen_at_the_next_open_while_the_old_one_is_still_open(
+    top: Path, shared_mount: Mounted
+) -> None:
+    (top / "x").write_bytes(b"A" * 1000)
+    (top / "y").write_bytes(b"B" * 2000)
+    shared_mount.sync()
+    stored = shared_mount.backing / top.name
+    with (top / "x").open("rb") as old:
+        os.replace(stored / "y.qatc", stored / "x.qatc")
+        assert (top / "x").read_bytes() == b"B" * 2000
+        assert old.read() == b"A" * 1000
+
+
 def test_a_container_rewritten_in_place_behind_the_mount_is_seen_at_the_next_open(
     top: Path, shared_mount: Mounted
 ) -> None:

@@ -1,8 +1,11 @@
+import sys
 from pathlib import Path
 
 import pytest
 
 from qatqfs.store import Store, StoreOptions
+
+sys.path.insert(0, str(Path(__file__).parent))  # helper modules beside the tests
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """Regular files of a store: what is written is read, at every moment of a file's life."""
 
+import errno
 import os
 import stat
 import time
@@ -7,11 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from faults import FaultyIO
 from mounted import errno_of
 from strict_decoder import canonical_layout, decode_container
 
 from qatqfs.codec import DType
-from qatqfs.store import Store
+from qatqfs.store import Store, StoreOptions
 
 CHUNK = 4096
 SIZES = [0, 1, 2, 3, 4, 5, 6, CHUNK - 1, CHUNK, CHUNK + 1, CHUNK + 2, 3 * CHUNK + 5, 10 * CHUNK]
@@ -239,14 +241,6 @@ def test_a_read_only_store_writes_nothing(open_store, backing: Path) -> None:
     assert sorted(p.name for p in backing.rglob("*")) == before
 
 
-def test_a_container_with_two_hard_links_is_not_written(store: Store, backing: Path) -> None:
-    write(store, b"x", content(1000))
-    store.sync()
-    os.link(backing / "x.qatc", backing / "y.qatc")
-    assert errno_of(store.open, b"x", os.O_RDWR) == "EPERM"
-    assert read(store, b"y") == content(1000)
-
-
 def test_without_o_tmpfile_creation_still_puts_a_whole_container(
     store: Store, backing: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -262,3 +256,28 @@ def test_without_o_tmpfile_creation_still_puts_a_whole_container(
     store.sync()
     assert read(store, b"x") == content(100)
     assert list((backing / ".qatqfs/staging").iterdir()) == []
+
+
+def test_flushing_commits_only_where_close_is_to_wait(open_store, backing: Path) -> None:
+    for waits in (False, True):
+        store = open_store(commit_on_close=waits)
+        with store.create(b"x") as handle:
+            handle.write(b"%d" % waits * 1000, 0)
+            store.flush(handle)
+            assert handle.node.dirty is not waits
+        store.close()
+    assert decode_container((backing / "x.qatc").read_bytes()).raw == b"1" * 1000
+
+
+def test_a_failed_commit_fails_the_close_that_waits_for_it_and_keeps_the_content(backing: Path) -> None:
+    io = FaultyIO()
+    with Store(backing, StoreOptions(idle_seconds=3600.0, commit_on_close=True), io=io) as store:
+        handle = store.create(b"x")
+        handle.write(b"data", 0)
+        io.fail(errno.EIO, "rename")
+        assert errno_of(store.flush, handle) == "EIO"
+        assert bytes(handle.read(10, 0)) == b"data"
+        io.heal()
+        store.flush(handle)
+        handle.close()
+    assert decode_container((backing / "x.qatc").read_bytes()).raw == b"data"

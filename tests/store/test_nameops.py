@@ -167,12 +167,22 @@ def test_a_raw_file_is_not_renamed_to_a_name_that_means_a_container(store: Store
     assert errno_of(store.rename, b"r", b"r.qatc") == "EXDEV"  # mv(1) then copies
 
 
-def test_regular_files_get_no_second_name(store: Store) -> None:
-    write(store, b"x", b"1")
+def test_symlinks_get_a_second_name(store: Store) -> None:
     store.symlink(b"s", b"x")
-    assert errno_of(store.link, b"x", b"y") == "EPERM"
     store.link(b"s", b"t")
     assert store.readlink(b"t") == b"x"
+
+
+def test_directories_get_no_second_name_and_taken_names_are_refused(store: Store, backing: Path) -> None:
+    write(store, b"x", b"1")
+    put_raw(backing, "r", b"2", 1)
+    store.mkdir(b"d")
+    assert errno_of(store.link, b"d", b"e") == "EPERM"
+    for taken in (b"x", b"r", b"d"):
+        assert errno_of(store.link, b"x", taken) == "EEXIST"
+    assert errno_of(store.link, b"r", b"r.qatc") == "EXDEV"
+    assert errno_of(store.link, b"x", b".qatqfs") == "EPERM"
+    assert errno_of(store.link, b"absent", b"y") == "ENOENT"
 
 
 def test_nothing_leads_out_of_the_backing_directory(store: Store, backing: Path, tmp_path: Path) -> None:

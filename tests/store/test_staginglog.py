@@ -4,8 +4,9 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
+from qatqfs.store.backingio import BackingIO
 from qatqfs.store.staginglog import Base, LogWriter, replay
-from qatqfs.store.sysfile import Identity
+from qatqfs.store.sysfile import Fd, Identity
 
 BOOT, OTHER_BOOT = b"B" * 16, b"O" * 16
 IDENTITY = Identity(ino=7, btime_ns=12345, size=72, head=b"QATC".ljust(32, b"\1"))
@@ -14,12 +15,9 @@ NEXT_IDENTITY = Identity(ino=8, btime_ns=23456, size=999, head=b"QATC".ljust(32,
 
 def log_bytes(tmp: Path, write, boot: bytes = BOOT) -> bytes:
     path = tmp / "log"
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
-    try:
-        write(LogWriter(fd, boot))
-        return path.read_bytes()
-    finally:
-        os.close(fd)
+    fd = Fd(os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC))
+    write(LogWriter(BackingIO(), fd, boot))
+    return path.read_bytes()
 
 
 def everything(log: LogWriter) -> None:
@@ -49,9 +47,27 @@ def test_all_records_of_the_running_boot_count(tmp_path: Path) -> None:
 def test_of_an_earlier_boot_only_what_the_last_sync_covers_counts(tmp_path: Path) -> None:
     state = replay(log_bytes(tmp_path, everything), OTHER_BOOT)
     assert state.low_size == 5000
-    assert state.intents == []
-    assert not state.unlinked
     assert not state.current_boot
+
+
+def test_intents_and_an_unlink_of_an_earlier_boot_count(tmp_path: Path) -> None:
+    state = replay(log_bytes(tmp_path, everything), OTHER_BOOT)
+    assert state.intents == [NEXT_IDENTITY]
+    assert state.unlinked
+
+
+def test_over_the_container_of_an_intent_only_what_follows_counts(tmp_path: Path) -> None:
+    def write(log: LogWriter) -> None:
+        log.base(Base(IDENTITY, 4096))
+        log.valid(0, 2)
+        log.size(5000, 100)
+        log.intent(NEXT_IDENTITY)
+        log.valid(7, 1)
+        log.size(9000, 6000)
+
+    state = replay(log_bytes(tmp_path, write), BOOT)
+    assert state.since(0) == ([(0, 2), (7, 8)], 100)
+    assert state.since(1) == ([(7, 8)], 6000)
 
 
 def test_path_hints_of_an_earlier_boot_all_count(tmp_path: Path) -> None:
@@ -78,13 +94,9 @@ def test_a_cut_log_counts_up_to_its_last_whole_record(tmp_path: Path) -> None:
 
 @given(st.data())
 def test_a_flipped_bit_ends_the_log_before_it(data: st.DataObject) -> None:
-    path = Path(f"/proc/self/fd/{os.memfd_create('log')}")
-    fd = int(path.name)
-    try:
-        everything(LogWriter(fd, BOOT))
-        whole = bytearray(os.pread(fd, 1 << 16, 0))
-    finally:
-        os.close(fd)
+    fd = Fd(os.memfd_create("log"))
+    everything(LogWriter(BackingIO(), fd, BOOT))
+    whole = bytearray(os.pread(fd.number, 1 << 16, 0))
     at = data.draw(st.integers(0, len(whole) - 1))
     whole[at] ^= 1 << data.draw(st.integers(0, 7))
     assert replay(bytes(whole), BOOT).good_length <= at
@@ -100,9 +112,8 @@ def test_appending_goes_on_behind_the_last_good_record(tmp_path: Path) -> None:
     state = replay(torn, BOOT)
     path = tmp_path / "again"
     path.write_bytes(torn)
-    fd = os.open(path, os.O_RDWR)
-    LogWriter(fd, BOOT, sequence=state.next_sequence, offset=state.good_length).path(b"new")
-    os.close(fd)
+    fd = Fd(os.open(path, os.O_RDWR))
+    LogWriter(BackingIO(), fd, BOOT, sequence=state.next_sequence, offset=state.good_length).path(b"new")
     assert replay(path.read_bytes(), BOOT).paths == [b"a/b", b"a/c", b"new"]
 
 

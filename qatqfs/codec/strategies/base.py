@@ -21,8 +21,17 @@ when the data does not give exactly that.
 Encode = Callable[[Bytes, DType, Level], bytes | None]
 """``encode(raw, dtype, level)`` returns the data for raw elements, ``None`` when it cannot hold them."""
 
+EncodeWithStride = Callable[[Bytes, DType, Level, int], bytes | None]
+"""``encode(raw, dtype, level, stride)``: the same for a strategy that needs a stride, counted in elements."""
+
+Scale = Callable[[Bytes], float]
+"""``scale(raw)`` returns what the payload header has to hold as its scale for data made from ``raw``."""
+
 Check = Callable[[memoryview, int], None]
-"""``check(data, size)`` refuses, by its lengths alone, data that cannot decode to ``size`` raw bytes."""
+"""``check(data, size)`` refuses, by its lengths alone, data that cannot decode to ``size`` raw bytes.
+
+Decoding refuses the same; this is for before memory is taken for the result.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +43,12 @@ class Strategy:
         name: as the format calls it.
         dtypes: those it is legal for.
         decode: see :data:`Decode`.
-        encode: see :data:`Encode`; ``None`` when it is only read.
-        check: see :data:`Check`; called before memory is taken for the result.
+        encode: see :data:`Encode`; ``None`` when it needs a stride.
+        check: see :data:`Check`.
         zstd_offset: where zstd frames start that go on to the end of the data, so that a skippable frame may
             be appended; ``None`` for a strategy that does not end so.
+        encode_with_stride: see :data:`EncodeWithStride`; ``None`` when it takes no stride.
+        scale: see :data:`Scale`; ``None`` when the scale is not used.
     """
 
     id: int
@@ -47,3 +58,5 @@ class Strategy:
     encode: Encode | None
     check: Check
     zstd_offset: int | None = None
+    encode_with_stride: EncodeWithStride | None = None
+    scale: Scale | None = None

@@ -1,9 +1,11 @@
 """Strategy 0: f32 values as the XOR with a prediction from 4-bit quantised, rotated values (format section 4.8).
 
-The prediction itself is also what the lossy mode 3 stores.
+The prediction itself is also what the lossy mode 3 stores. It practically never wins: the encoder is here so that
+every strategy can be written, and does what the reference does, to the bit.
 """
 
 import struct
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -11,12 +13,16 @@ from qatqfs.codec import _native
 from qatqfs.codec.buffers import Bytes, scratch
 from qatqfs.codec.dtypes import DType
 from qatqfs.codec.errors import InvalidResidualScale, InvalidResidualStream, PayloadTooShort
+from qatqfs.codec.level import Level
 from qatqfs.codec.strategies.base import F32_ONLY, Strategy
 from qatqfs.codec.strategies.quaternions import F32, conjugate, hamilton, lane_quaternions
 
 _META = struct.Struct(">QI")  # seed, bits of the residual scale
 _WORD_RUN_MAX_TOKEN = 1
 _LANES_AT_ONCE = 1 << 14  # bounds the temporaries to a few MiB
+DEFAULT_SEED = 0x51415451C0DE0001
+"""Seed of the lanes' quaternions in what is written here and by the reference."""
+_STEPS = np.float32(7)  # on either side of zero
 
 
 def coordinate_count(n: int) -> int:
@@ -102,4 +108,92 @@ def decode(data: memoryview, out: Bytes, dtype: DType, scale: float) -> None:
     np.bitwise_xor(predicted.view(np.uint32), words.view(">u4"), out=out.view("<u4"))
 
 
-PREDICTOR = Strategy(0, "predictor-xor", F32_ONLY, decode, None, check)
+def _rotate(raw: Bytes, seed: int) -> F32:
+    """Return the rotated values, padded to whole quaternions; what is not finite counts as zero."""
+    n = len(raw) // 4
+    rotated = np.zeros(coordinate_count(n), np.float32)
+    rotated[:n] = raw.view("<f4")
+    rotated[~np.isfinite(rotated)] = 0
+    for first in range(0, len(rotated) // 4, _LANES_AT_ONCE):
+        x = rotated[first * 4 : (first + _LANES_AT_ONCE) * 4].reshape(-1, 4)
+        q = lane_quaternions(seed, np.arange(first, first + len(x), dtype=np.uint64))
+        turned = hamilton(hamilton(q, (x[:, 0], x[:, 1], x[:, 2], x[:, 3])), conjugate(q))
+        x[:] = np.stack(turned, axis=1)
+    return rotated
+
+
+@dataclass(frozen=True, slots=True)
+class _Quantised:
+    """What stands in a payload besides the runs, and the values that a decoder predicts from it.
+
+    Attributes:
+        step: what a quantisation step is worth, the header's scale.
+        residual: what a sign is worth.
+        nibbles: two coordinates a byte.
+        signs: eight coordinates a byte.
+        predicted: n values.
+    """
+
+    step: np.float32
+    residual: np.float32
+    nibbles: bytes
+    signs: bytes
+    predicted: F32
+
+
+def _quantise(raw: Bytes, seed: int) -> _Quantised:
+    """Quantise the rotated values, or predict zeros where that gives no payload that all decoders agree on.
+
+    That is where the step or the residual scale is one that decoders refuse, or a prediction is NaN, whose bits
+    differ between processors.
+    """
+    rotated = _rotate(raw, seed)
+    finite = np.isfinite(rotated)
+    largest = np.abs(rotated[finite]).max(initial=np.float32(0))
+    step = np.float32(largest / _STEPS) if largest else np.float32(1)
+    with np.errstate(all="ignore"):
+        quotient = rotated / step
+        whole = np.trunc(quotient)
+        whole += np.copysign(np.abs(quotient - whole) >= np.float32(0.5), quotient)
+        steps = np.where(finite, np.clip(whole, -_STEPS, _STEPS), 0).astype(np.float32)
+        errors = rotated - steps * step
+        residual = _mean_error(errors)
+    if step > 0 and np.isfinite(residual):
+        found = _predicted(len(raw) // 4, seed, step, residual, steps, errors)
+        if not np.isnan(found.predicted).any():
+            return found
+    zeros = np.zeros(len(rotated), np.float32)
+    return _predicted(len(raw) // 4, seed, np.float32(1), np.float32(0), zeros, zeros)
+
+
+def _mean_error(errors: F32) -> np.float32:
+    """Return the mean of absolute errors, added up in order in binary32."""
+    if not len(errors):
+        return np.float32(0)
+    return np.float32(np.add.accumulate(np.abs(errors), dtype=np.float32)[-1] / np.float32(len(errors)))
+
+
+def _predicted(n: int, seed: int, step: np.float32, residual: np.float32, steps: F32, errors: F32) -> _Quantised:
+    digits = (steps + np.float32(8)).astype(np.uint8)
+    nibbles = (digits[0::2] << 4 | digits[1::2]).tobytes()
+    signs = np.packbits(errors >= 0, bitorder="little").tobytes()
+    predicted = np.empty(n, np.float32)
+    predict(seed, float(step), float(residual), memoryview(nibbles), memoryview(signs), predicted)
+    return _Quantised(step, residual, nibbles, signs, predicted)
+
+
+def scale(raw: Bytes, seed: int = DEFAULT_SEED) -> float:
+    """Return the scale that the payload header needs beside what :func:`encode` makes of raw values."""
+    return float(_quantise(raw, seed).step)
+
+
+def encode(raw: Bytes, dtype: DType, level: Level, seed: int = DEFAULT_SEED) -> bytes:
+    """Predict each value from 4 bits and a sign, and store these and what the prediction leaves of the value."""
+    found = _quantise(raw, seed)
+    words = (found.predicted.view(np.uint32) ^ raw.view("<u4")).astype(">u4")
+    runs = _native.encode_word_runs(words.view(np.uint8).data)
+    assert runs is not None
+    return _META.pack(seed, int(found.residual.view(np.uint32))) + found.nibbles + found.signs + runs
+
+
+PREDICTOR = Strategy(0, "predictor-xor", F32_ONLY, decode, encode, check, scale=scale)

@@ -1,12 +1,14 @@
-"""Strategies 2, 3, 4 and 6: run lengths over canonical bytes or byte planes (format sections 4.2 and 4.4)."""
+"""Strategies 2, 3, 4 and 6: run lengths over canonical bytes or byte planes (format sections 4.2 and 4.4).
 
-import numpy as np
+The encoders cut runs where the reference does, so their data is the same to the byte.
+"""
 
 from qatqfs.codec import _native
 from qatqfs.codec.buffers import Bytes, scratch
 from qatqfs.codec.dtypes import DType
 from qatqfs.codec.errors import InvalidResidualStream
-from qatqfs.codec.planes import merge_planes, swap_elements
+from qatqfs.codec.level import Level
+from qatqfs.codec.planes import Filter, merge_planes, split_planes, swap_elements
 from qatqfs.codec.strategies.base import ALL_DTYPES, F32_ONLY, Strategy
 
 _REPEAT_TOKEN = 2
@@ -41,6 +43,13 @@ def decode_byte_runs(data: memoryview, out: Bytes, dtype: DType, scale: float) -
     swap_elements(canonical, dtype.width, out)
 
 
+def encode_byte_runs(raw: Bytes, dtype: DType, level: Level) -> bytes | None:
+    """Return the runs over the canonical bytes of raw elements."""
+    canonical = scratch("planes", len(raw))
+    swap_elements(raw, dtype.width, canonical)
+    return _native.encode_runs(canonical.data)
+
+
 def decode_plane_runs(data: memoryview, out: Bytes, dtype: DType, scale: float) -> None:
     """Decode runs over byte planes; raises InvalidResidualStream."""
     planes = scratch("planes", len(out))
@@ -48,11 +57,25 @@ def decode_plane_runs(data: memoryview, out: Bytes, dtype: DType, scale: float) 
     merge_planes(planes, dtype.width, out)
 
 
+def encode_plane_runs(raw: Bytes, dtype: DType, level: Level) -> bytes | None:
+    """Return the runs over the byte planes of raw elements, which may cross from one plane into the next."""
+    planes = scratch("planes", len(raw))
+    split_planes(raw, dtype.width, planes)
+    return _native.encode_runs(planes.data)
+
+
 def decode_delta_runs(data: memoryview, out: Bytes, dtype: DType, scale: float) -> None:
     """Decode runs over the planes of each word's XOR with the one before; raises InvalidResidualStream."""
-    decode_plane_runs(data, out, dtype, scale)
-    words = out.view("<u4")
-    np.bitwise_xor.accumulate(words, out=words)
+    planes = scratch("planes", len(out))
+    _unpack(data, planes)
+    merge_planes(planes, dtype.width, out, Filter.XOR)
+
+
+def encode_delta_runs(raw: Bytes, dtype: DType, level: Level) -> bytes | None:
+    """Return the runs over the planes of each word's XOR with the one before."""
+    planes = scratch("planes", len(raw))
+    split_planes(raw, dtype.width, planes, Filter.XOR)
+    return _native.encode_runs(planes.data)
 
 
 def decode_packed_runs(data: memoryview, out: Bytes, dtype: DType, scale: float) -> None:
@@ -63,7 +86,16 @@ def decode_packed_runs(data: memoryview, out: Bytes, dtype: DType, scale: float)
     merge_planes(planes, dtype.width, out)
 
 
-BYTE_RUNS = Strategy(2, "byte-rle", ALL_DTYPES, decode_byte_runs, None, check_runs)
-PLANE_RUNS = Strategy(3, "byte-plane-rle", ALL_DTYPES, decode_plane_runs, None, check_runs)
-DELTA_RUNS = Strategy(4, "delta-xor-byte-plane-rle", F32_ONLY, decode_delta_runs, None, check_runs)
-PACKED_RUNS = Strategy(6, "byte-plane-packed-rle", ALL_DTYPES, decode_packed_runs, None, check_packed_runs)
+def encode_packed_runs(raw: Bytes, dtype: DType, level: Level) -> bytes | None:
+    """Return the packed runs over the byte planes of raw elements."""
+    planes = scratch("planes", len(raw))
+    split_planes(raw, dtype.width, planes)
+    return _native.encode_packed_runs(planes.data)
+
+
+BYTE_RUNS = Strategy(2, "byte-rle", ALL_DTYPES, decode_byte_runs, encode_byte_runs, check_runs)
+PLANE_RUNS = Strategy(3, "byte-plane-rle", ALL_DTYPES, decode_plane_runs, encode_plane_runs, check_runs)
+DELTA_RUNS = Strategy(4, "delta-xor-byte-plane-rle", F32_ONLY, decode_delta_runs, encode_delta_runs, check_runs)
+PACKED_RUNS = Strategy(
+    6, "byte-plane-packed-rle", ALL_DTYPES, decode_packed_runs, encode_packed_runs, check_packed_runs
+)

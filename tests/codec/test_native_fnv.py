@@ -1,10 +1,10 @@
-"""The C kernels do what their plain twins do, and stay inside the buffers they are given."""
+"""FNV-1a of the C extension against its plain twin, on every instruction set that is here."""
 
 import random
 import threading
 
 import pytest
-from codec_twins import fnv1a64, planes_of, raw_of_planes
+from codec_twins import fnv1a64
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -33,13 +33,31 @@ def test_fnv_equals_its_twin_at_every_size_state_and_alignment(size: int) -> Non
 
 
 @pytest.mark.parametrize("size", [0, 511, 512, 513, 1024, 1535, 4096, 20_000])
-def test_every_fnv_kernel_of_this_processor_equals_the_twin(size: int) -> None:
+@pytest.mark.usefixtures("instruction_set")
+def test_every_instruction_set_gives_the_same_fnv(size: int) -> None:
     rng = random.Random(size)
     for data in (rng.randbytes(size), bytes(size), b"\xff" * size, bytes(rng.choices(b"\x00\x80", k=size))):
         state = rng.getrandbits(64)
-        found = _native.fnv1a64_kernels(memoryview(b"x" + data)[1:], state)
-        assert "plain" in found
-        assert set(found.values()) == {fnv1a64(data, state)}
+        view = memoryview(b"x" + data)[1:]
+        assert fast_fnv1a64(view, state) == fnv1a64(data, state)
+        assert fnv1a64_many([view, data, b"", data]) == [fnv1a64(d) for d in (data, data, b"", data)]
+
+
+@pytest.mark.usefixtures("instruction_set")
+def test_four_buffers_at_once_hash_like_one_at_a_time_on_every_instruction_set() -> None:
+    rng = random.Random(4)
+    for sizes in ((1, 1, 1, 1), (600, 700, 513, 2000), (5000, 5001, 4999, 5000), (3, 4000, 4000, 4000, 7, 9, 11, 2000)):
+        buffers = [rng.randbytes(size) for size in sizes]
+        assert fnv1a64_many(buffers) == [fnv1a64(data) for data in buffers]
+
+
+def test_the_portable_instruction_set_is_always_there() -> None:
+    assert _native.instruction_sets()[0] == "portable"
+
+
+def test_an_instruction_set_that_is_not_there_is_refused() -> None:
+    with pytest.raises(ValueError, match="sve"):
+        _native.use_instruction_set("sve")
 
 
 @pytest.mark.parametrize("byte", [0, 1, 0x7F, 0x80, 0xFF])
@@ -74,55 +92,3 @@ def test_threads_hash_at_once() -> None:
         thread.join()
     assert results == [expected] * 8
     assert fast_fnv1a64(b"") == FNV_OFFSET
-
-
-@pytest.mark.parametrize("width", [2, 4])
-@pytest.mark.parametrize("n", [*range(70), 127, 128, 129, 1000])
-def test_planes_split_and_merge_like_a_loop(width: int, n: int) -> None:
-    raw = random.Random(n).randbytes(n * width)
-    planes, back = bytearray(len(raw)), bytearray(len(raw))
-    _native.split_planes(raw, planes, width)
-    assert planes == planes_of(raw, width)
-    _native.merge_planes(planes, back, width)
-    assert back == raw == raw_of_planes(planes, width)
-
-
-@pytest.mark.parametrize(("raw", "planes", "width"), [(4, 6, 2), (6, 6, 4), (6, 6, 3), (3, 3, 2)])
-def test_planes_of_odd_sizes_are_refused(raw: int, planes: int, width: int) -> None:
-    with pytest.raises(ValueError, match="multiple"):
-        _native.split_planes(bytes(raw), bytearray(planes), width)
-
-
-@pytest.mark.parametrize(
-    ("data", "size"),
-    [
-        ("", 0),
-        ("000003", 3),
-        ("010002abcd", 2),
-        ("020005ee", 5),
-        ("000001 010001aa 02000207", 4),
-    ],
-)
-def test_runs_decode(data: str, size: int) -> None:
-    stream = bytes.fromhex(data)
-    out = bytearray(b"\x55" * size)
-    assert _native.decode_runs(stream, out, 1, 2)
-    expected, at = b"", 0
-    while at < len(stream):
-        length = int.from_bytes(stream[at + 1 : at + 3], "big")
-        operand = (0, length, 1)[stream[at]]
-        part = stream[at + 3 : at + 3 + operand]
-        expected += (bytes(length), part, part * length)[stream[at]]
-        at += 3 + operand
-    assert out == expected
-
-
-@given(st.binary(max_size=40), st.integers(0, 64), st.booleans())
-def test_runs_never_write_outside_and_accept_only_exact_streams(data: bytes, size: int, packed: bool) -> None:
-    guarded = bytearray(b"\x55" * (size + 16))
-    out = memoryview(guarded)[8 : 8 + size]
-    if packed:
-        _native.decode_packed_runs(data, out)
-    else:
-        _native.decode_runs(data, out, 1, 2)
-    assert guarded[:8] == guarded[8 + size :] == b"\x55" * 8

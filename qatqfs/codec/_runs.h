@@ -1,0 +1,149 @@
+/* Run-length streams (format sections 4.2, 4.4 and 4.8): decoders, and encoders that cut where the reference does.
+ *
+ * An encoder is called twice: with `out` NULL it only measures, and stops as soon as it is above the limit.
+ */
+#ifndef QATQFS_RUNS_H
+#define QATQFS_RUNS_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+enum { RUN_ZERO, RUN_RAW, RUN_REPEAT };
+
+/* ---- decoders ----------------------------------------------------------------------------------------- */
+
+/* Decode `token u8 | len u16 | operand` runs of `unit`-byte words; 1 when data gives exactly `want` bytes. */
+static int decode_runs(const uint8_t *data, size_t size, uint8_t *out, size_t want, size_t unit, int max_token)
+{
+    size_t at = 0, made = 0;
+    while (made < want) {
+        if (size - at < 3)
+            return 0;
+        int token = data[at];
+        size_t run = ((size_t)data[at + 1] << 8 | data[at + 2]) * unit;
+        at += 3;
+        if (run == 0 || run > want - made || token > max_token)
+            return 0;
+        if (token == RUN_ZERO) {
+            memset(out + made, 0, run);
+        } else if (token == RUN_RAW) {
+            if (run > size - at)
+                return 0;
+            memcpy(out + made, data + at, run);
+            at += run;
+        } else {
+            if (at == size)
+                return 0;
+            memset(out + made, data[at++], run);
+        }
+        made += run;
+    }
+    return at == size;
+}
+
+/* Decode runs whose token byte holds a 2-bit tag and a length of 1..64; 1 when data gives exactly `want` bytes. */
+static int decode_packed_runs(const uint8_t *data, size_t size, uint8_t *out, size_t want)
+{
+    size_t at = 0, made = 0;
+    while (made < want) {
+        if (at == size)
+            return 0;
+        int tag = data[at] >> 6;
+        size_t run = (size_t)(data[at++] & 0x3f) + 1;
+        if (run > want - made || tag > RUN_REPEAT)
+            return 0;
+        if (tag == RUN_ZERO) {
+            memset(out + made, 0, run);
+        } else if (tag == RUN_RAW) {
+            if (run > size - at)
+                return 0;
+            memcpy(out + made, data + at, run);
+            at += run;
+        } else {
+            if (at == size)
+                return 0;
+            memset(out + made, data[at++], run);
+        }
+        made += run;
+    }
+    return at == size;
+}
+
+/* ---- encoders ----------------------------------------------------------------------------------------- */
+
+struct run_form {
+    size_t longest;      /* units in one run at most */
+    size_t least_repeat; /* equal bytes from which on a repeat run is made; 0: never */
+    size_t unit;         /* bytes of a unit; repeat runs need 1 */
+    int packed;          /* tag and length in one byte, not three */
+};
+
+static const struct run_form BYTE_RUN_FORM = {65535, 4, 1, 0};
+static const struct run_form PACKED_RUN_FORM = {64, 3, 1, 1};
+static const struct run_form WORD_RUN_FORM = {65535, 0, 4, 0};
+
+static inline int unit_is_zero(const uint8_t *at, size_t unit)
+{
+    if (unit == 1)
+        return *at == 0;
+    uint32_t word;
+    memcpy(&word, at, 4);
+    return word == 0;
+}
+
+/* Return how many of the `left` bytes are equal to the first one, `longest` at most. */
+static inline size_t equal_bytes(const uint8_t *at, size_t left, size_t longest)
+{
+    size_t most = left < longest ? left : longest, run = 1;
+    while (run < most && at[run] == at[0])
+        run++;
+    return run;
+}
+
+/* Return the size of the stream, or anything above `limit` when it is larger; write it unless `out` is NULL. */
+static size_t encode_runs(const uint8_t *data, size_t size, const struct run_form *form, uint8_t *out, size_t limit)
+{
+    const size_t unit = form->unit, units = size / unit, head = form->packed ? 1 : 3;
+    size_t i = 0, made = 0;
+    while (i < units && made <= limit) {
+        const uint8_t *start = data + i * unit;
+        size_t most = units - i < form->longest ? units - i : form->longest;
+        size_t run = 1, operand;
+        int token;
+        if (unit_is_zero(start, unit)) {
+            while (run < most && unit_is_zero(start + run * unit, unit))
+                run++;
+            token = RUN_ZERO;
+            operand = 0;
+        } else if (form->least_repeat && equal_bytes(start, units - i, form->least_repeat) == form->least_repeat) {
+            run = equal_bytes(start, units - i, form->longest);
+            token = RUN_REPEAT;
+            operand = 1;
+        } else {
+            while (run < most && !unit_is_zero(start + run * unit, unit) &&
+                   !(form->least_repeat &&
+                     equal_bytes(start + run, units - i - run, form->least_repeat) == form->least_repeat))
+                run++;
+            token = RUN_RAW;
+            operand = run * unit;
+        }
+        if (out != NULL) {
+            if (head + operand > limit - made)
+                return limit + 1; /* the data has changed since it was measured */
+            if (form->packed) {
+                out[made] = (uint8_t)(token << 6 | (int)(run - 1));
+            } else {
+                out[made] = (uint8_t)token;
+                out[made + 1] = (uint8_t)(run >> 8);
+                out[made + 2] = (uint8_t)run;
+            }
+            memcpy(out + made + head, start, operand);
+        }
+        made += head + operand;
+        i += run;
+    }
+    return made;
+}
+
+#endif

@@ -1,0 +1,51 @@
+"""What a reader refuses although the format allows it; by default what the reference refuses (format section 8)."""
+
+from dataclasses import dataclass
+
+from qatqfs.codec.container import (
+    CONTAINER_HEADER_SIZE,
+    MAX_CHUNKS,
+    MAX_PAYLOAD_BYTES,
+    MAX_TOTAL_VALUES,
+    MIN_CHUNK_SIZE,
+    ContainerHeader,
+)
+from qatqfs.codec.errors import InvalidContainer, LimitExceeded
+from qatqfs.codec.payload import MAX_VALUES
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a reader is ready for.
+
+    Attributes:
+        max_chunk_values: values in one chunk; their raw bytes may have to be allocated.
+        max_payload_bytes: encoded bytes of one chunk.
+        max_chunks: chunks, ``None`` for any number.
+        max_total_values: values in all chunks together, ``None`` for any number.
+    """
+
+    max_chunk_values: int = MAX_VALUES
+    max_payload_bytes: int = MAX_PAYLOAD_BYTES
+    max_chunks: int | None = MAX_CHUNKS
+    max_total_values: int | None = MAX_TOTAL_VALUES
+
+    def check(self, header: ContainerHeader, size: int) -> None:
+        """Compare what a header claims with what a file of ``size`` bytes can hold, and with the limits.
+
+        Raises:
+            InvalidContainer: there is no room for so many chunks, or in them for so many values.
+            LimitExceeded: there are more of something than is allowed.
+        """
+        if header.chunk_count > (size - CONTAINER_HEADER_SIZE) // MIN_CHUNK_SIZE:
+            raise InvalidContainer(f"{size} bytes have no room for {header.chunk_count} chunks")
+        if self.max_chunks is not None and header.chunk_count > self.max_chunks:
+            raise LimitExceeded("chunks in a container", header.chunk_count, self.max_chunks)
+        if self.max_total_values is not None and header.total_values > self.max_total_values:
+            raise LimitExceeded("values in a container", header.total_values, self.max_total_values)
+        if header.total_values > header.chunk_count * MAX_VALUES:
+            raise InvalidContainer(f"{header.chunk_count} chunks cannot hold {header.total_values} values")
+
+
+UNLIMITED = Limits(max_chunks=None, max_total_values=None)
+"""For files of any size: those above 2**32 values, which the reference refuses to read by default, too."""

@@ -1,0 +1,138 @@
+"""Encoding of long sequential writes while they still arrive.
+
+A program that writes a file from front to back leaves complete chunks behind. One thread takes nodes that have a
+few megabytes of those and lets the encoders append them to the node's draft, so that little is left for the
+commit. Nobody waits for it, and what it does may be in vain: a draft whose chunks are changed later is only as
+good as what is left of it, and one that cannot be written is thrown away.
+"""
+
+import contextlib
+import logging
+import queue
+import threading
+
+from qatqfs.codec import MAX_CHUNKS, QatcError
+from qatqfs.store.building import Payloads, fill
+from qatqfs.store.commit import CommitEngine
+from qatqfs.store.draft import Draft
+from qatqfs.store.dtypechoice import choose_dtype
+from qatqfs.store.encoder import encode_chunk
+from qatqfs.store.node import Node
+from qatqfs.store.options import StoreOptions
+from qatqfs.store.snapshot import SnapshotLost
+from qatqfs.store.staging import StagingEntry
+from qatqfs.store.sysfile import pread_exact
+
+log = logging.getLogger(__name__)
+
+_CLAIM_BYTES = 64 << 20
+_MOST_STALE = 16
+
+
+class AheadEncoder:
+    """The thread. ``_waiting`` is its queue, a ``None`` in it the end; ``_queued`` belongs to ``_lock``.
+
+    Args:
+        engine: makes drafts.
+        options: of the store.
+    """
+
+    def __init__(self, engine: CommitEngine, options: StoreOptions) -> None:
+        self._engine = engine
+        self._options = options
+        self._waiting: queue.SimpleQueue[Node | None] = queue.SimpleQueue()
+        self._queued: set[Node] = set()
+        self._lock = threading.Lock()
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="qatqfs-ahead", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread."""
+        self._stopping = True
+        self._waiting.put(None)
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def advanced(self, node: Node) -> None:
+        """Note that a sequential writer has got further."""
+        with self._lock:
+            if node in self._queued:
+                return
+            self._queued.add(node)
+        self._waiting.put(node)
+
+    def _run(self) -> None:
+        while (node := self._waiting.get()) is not None:
+            with self._lock:
+                self._queued.discard(node)
+            if node.commit_lock.acquire(blocking=False):  # a commit under way takes everything anyway
+                try:
+                    self._advance(node)
+                except Exception:
+                    log.exception("encoding ahead of %r failed", node.path)
+                finally:
+                    node.commit_lock.release()
+
+    def _advance(self, node: Node) -> None:
+        with node.lock:
+            entry, path = node.staging, node.path
+        if entry is None or path is None:
+            return
+        try:
+            draft = entry.draft or self._begin(node, entry, path)
+            while draft is not None and (stop := self._claim(node, entry, draft)):
+                payloads = self._payloads_of(entry, draft)
+                fill(draft, stop, payloads, self._engine.executor, self._options.workers)
+        except (OSError, QatcError) as err:
+            log.debug("encoding ahead of %r stops: %s", path, err)
+            with node.lock:
+                entry.sequential_end = -1
+                lost, entry.draft = entry.draft, None
+            if lost is not None:
+                with contextlib.suppress(OSError):
+                    lost.discard()
+
+    def _begin(self, node: Node, entry: StagingEntry, path: bytes) -> Draft | None:
+        """Make the draft of a file that has none, of the dtype that its beginning suggests."""
+        size = entry.sequential_end // 4 * 4
+
+        def sample(offset: int, length: int) -> bytes:
+            return pread_exact(entry.data.number, min(length, size - offset), offset)
+
+        explicit = self._engine.explicit_dtype(node, path)
+        dtype = choose_dtype(path, size, sample, explicit=explicit)
+        draft = self._engine.new_draft(entry, dtype, entry.unit)
+        with node.lock:
+            if node.staging is entry and node.path is not None:
+                entry.draft = draft
+                return draft
+        draft.discard()
+        return None
+
+    def _claim(self, node: Node, entry: StagingEntry, draft: Draft) -> int:
+        """Return the chunk up to which to go on, 0 if it is not worth it now."""
+        hop = max(1, _CLAIM_BYTES // draft.unit // 16)
+        with node.lock:
+            if self._stopping or node.staging is not entry or node.path is None or entry.draft is not draft:
+                return 0
+            complete = min(entry.sequential_end // draft.unit, MAX_CHUNKS)
+            stop = min(complete, draft.count + max(1, _CLAIM_BYTES // draft.unit))
+            if stop - draft.count < hop or len(draft.stale) > _MOST_STALE:
+                return 0
+            draft.claimed = stop
+            return stop
+
+    def _payloads_of(self, entry: StagingEntry, draft: Draft) -> Payloads:
+        unit, dtype, level = draft.unit, draft.dtype, self._options.level
+
+        def payloads(first: int, stop: int) -> list[bytes]:
+            raw = memoryview(pread_exact(entry.data.number, (stop - first) * unit, first * unit))
+            if len(raw) != (stop - first) * unit:
+                raise SnapshotLost("the file was cut")
+            return [encode_chunk(raw[i : i + unit], dtype, level) for i in range(0, len(raw), unit)]
+
+        return payloads

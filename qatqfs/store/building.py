@@ -1,0 +1,150 @@
+"""How a draft gets its chunks: unmodified ones as they are, the others encoded on worker threads.
+
+Several chunks make one hop to a worker, which reads them, too; what is in flight is bounded, so memory is. The
+thread that calls appends the payloads in order, which hashes and writes them.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Executor, Future
+from dataclasses import dataclass
+
+from qatqfs.codec import MAX_CHUNKS, DType, Level, QatcError
+from qatqfs.store.chunkmap import chunks_of
+from qatqfs.store.containerfile import ContainerFile, io_error
+from qatqfs.store.draft import Draft
+from qatqfs.store.dtypechoice import choose_dtype
+from qatqfs.store.encoder import encode_chunk
+from qatqfs.store.options import StoreOptions
+from qatqfs.store.snapshot import Snapshot, SnapshotLost
+
+HOP_BYTES = 1 << 20
+"""Raw bytes that a worker gets at a time, at least one chunk."""
+
+Payloads = Callable[[int, int], list[bytes]]
+"""``payloads(first, stop)`` returns the payloads of these chunks; called on worker threads."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What kind of container a content is to become.
+
+    Attributes:
+        dtype: of its values.
+        unit: raw bytes of a chunk.
+        base: the container whose unmodified chunks are taken as they are, ``None`` to encode everything.
+    """
+
+    dtype: DType
+    unit: int
+    base: ContainerFile | None = None
+
+
+def _fits(dtype: DType, size: int) -> bool:
+    return dtype.width == 2 or size % dtype.width == 0
+
+
+def make_plan(
+    snapshot: Snapshot, draft: Draft | None, path: bytes, explicit: DType | None, options: StoreOptions
+) -> Plan:
+    """Choose dtype and chunk size, keeping those of what is encoded already unless somebody asked for another.
+
+    Args:
+        snapshot: the content.
+        draft: what is encoded of it already.
+        path: its logical path.
+        explicit: what an attribute or a rule says.
+        options: of the store.
+
+    Raises:
+        OSError: reading samples of the content failed.
+    """
+    size, unit = snapshot.size, snapshot.unit
+    wanted = explicit if explicit is not None and _fits(explicit, size) else None
+    base = snapshot.view.base
+    if base is not None and base.length and size and size <= unit * MAX_CHUNKS:
+        dtype = base.container.dtype
+        aligned = base.chunk_unit(options.chunk_size) == (unit, True) and unit % dtype.width == 0
+        if aligned and _fits(dtype, size) and wanted in (None, dtype) and _any_unmodified(snapshot):
+            return Plan(dtype, unit, base)
+    if draft is not None and _fits(draft.dtype, size) and wanted in (None, draft.dtype):
+        return Plan(draft.dtype, draft.unit)
+
+    def sample(offset: int, length: int) -> bytes:
+        return bytes(snapshot.read(offset, min(offset + length, size), final=False))
+
+    return Plan(choose_dtype(path, size, sample, explicit=explicit), options.chunk_size)
+
+
+def _any_unmodified(snapshot: Snapshot) -> bool:
+    return any(snapshot.is_unmodified(chunk) for chunk in range(chunks_of(snapshot.size, snapshot.unit)))
+
+
+def payloads_of(snapshot: Snapshot, plan: Plan, level: Level, old: Draft | None, stale: set[int]) -> Payloads:
+    """Return what gives the payloads of a snapshot.
+
+    Args:
+        snapshot: the content.
+        plan: for it.
+        level: effort of the encoder.
+        old: a draft that has some of them.
+        stale: those of the draft's that are not to be taken.
+    """
+    total = chunks_of(snapshot.size, plan.unit)
+    indexed = total > 1 or snapshot.size % plan.dtype.width != 0
+
+    def known(chunk: int) -> bytes | None:
+        if plan.base is not None and snapshot.is_unmodified(chunk):
+            try:
+                return plan.base.container.raw_chunk(chunk)
+            except QatcError as err:
+                raise io_error(f"chunk {chunk} cannot be taken over: {err}") from err
+        if old is not None and chunk < old.count and chunk not in stale:
+            return old.payload(chunk)
+        return None
+
+    def payloads(first: int, stop: int) -> list[bytes]:
+        if snapshot.cancelled:
+            raise SnapshotLost("the file was cut or removed")
+        found = [known(chunk) for chunk in range(first, stop)]
+        result = []
+        raw = memoryview(b"")
+        for chunk, payload in enumerate(found, first):
+            if payload is None:
+                if not raw:
+                    end = chunk + 1
+                    while end < stop and found[end - first] is None:
+                        end += 1
+                    raw = snapshot.read(chunk * plan.unit, min(end * plan.unit, snapshot.size))
+                last = indexed and chunk == total - 1
+                payload = encode_chunk(raw[: plan.unit], plan.dtype, level, appendable=last)
+                raw = raw[plan.unit :]
+            result.append(payload)
+        return result
+
+    return payloads
+
+
+def fill(draft: Draft, stop: int, payloads: Payloads, executor: Executor, workers: int) -> None:
+    """Append the chunks up to ``stop`` to a draft.
+
+    Raises:
+        OSError, QatcError: what reading, encoding or writing raised.
+    """
+    hop = max(1, HOP_BYTES // draft.unit)
+    running: deque[Future[list[bytes]]] = deque()
+    try:
+        for first in range(draft.count, stop, hop):
+            running.append(executor.submit(payloads, first, min(first + hop, stop)))
+            if len(running) > workers + 1:
+                _append(draft, running.popleft())
+        while running:
+            _append(draft, running.popleft())
+    finally:
+        for future in running:
+            future.cancel()
+
+
+def _append(draft: Draft, future: "Future[list[bytes]]") -> None:
+    for payload in future.result():
+        draft.append(payload)

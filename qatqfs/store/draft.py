@@ -1,0 +1,183 @@
+"""A container in the making: a file in staging that grows chunk by chunk until it is complete.
+
+A draft may be begun long before the commit, while a program still writes the file from front to back. Whoever
+changes a chunk that a draft has taken already notes it in ``stale``; the commit then goes on from the first stale
+chunk and copies what is sound behind it from the old draft.
+
+A draft has one producer at a time, who holds the inode's commit lock. ``claimed`` and ``stale`` belong to the
+content lock.
+"""
+
+import array
+import errno
+import itertools
+from collections.abc import Sequence
+
+from qatqfs.codec import CONTAINER_HEADER_SIZE, LENGTH_FIELD_SIZE, ContainerInfo, ContainerWriter, DType, IndexFrame
+from qatqfs.codec import Level as EncoderLevel
+from qatqfs.store.backingio import BackingIO, Buffer
+from qatqfs.store.sysfile import Fd, pread_exact
+
+_COPY_BYTES = 64 << 20
+_serial = itertools.count()
+
+
+class _FileSink:
+    """Appends to a file from a position on; a short write is ENOSPC at the next try."""
+
+    def __init__(self, io: BackingIO, fd: Fd) -> None:
+        self._io = io
+        self._fd = fd
+        self.position = 0
+
+    def write(self, data: Buffer) -> None:
+        """Append all of ``data``; raises OSError."""
+        self.patch(self.position, data)
+        self.position += len(data)
+
+    def patch(self, offset: int, data: Buffer) -> None:
+        """Overwrite bytes; raises OSError."""
+        left = memoryview(data)
+        while len(left):
+            done = self._io.pwrite(self._fd, left, offset)
+            left = left[done:]
+            offset += done
+
+
+class Draft:
+    """See the module's text.
+
+    Args:
+        io: makes the changes.
+        directory: the staging directory's descriptor.
+        entry_id: of the staging entry.
+        new_flags: to create the file with.
+        dtype: of the values.
+        unit: raw bytes of a chunk.
+        level: effort of the encoder.
+
+    Attributes:
+        name: of the file, in the staging directory.
+        fd: the file.
+        dtype: see above.
+        unit: see above.
+        count: chunks in it; the last of them is held back in memory.
+        claimed: chunks that are in it or being encoded for it.
+        stale: those of them that were changed since.
+
+    Raises:
+        OSError: the file cannot be made.
+    """
+
+    def __init__(
+        self,
+        io: BackingIO,
+        directory: int,
+        entry_id: bytes,
+        new_flags: int,
+        dtype: DType,
+        unit: int,
+        level: EncoderLevel,
+    ) -> None:
+        self.name = b"%s-%d.new" % (entry_id, next(_serial))
+        self.dtype = dtype
+        self.unit = unit
+        self.count = 0
+        self.claimed = 0
+        self.stale: set[int] = set()
+        self._io = io
+        self._directory = directory
+        self._level = level
+        self._lengths = array.array("I")
+        self._offsets = array.array("Q")  # of each chunk's length field
+        self._states = array.array("Q")  # of the checksum before each chunk from _first_state on
+        self._first_state = 0
+        self._last = b""
+        self.fd = io.open(directory, self.name, new_flags)
+        try:
+            self._sink = _FileSink(io, self.fd)
+            self._writer = ContainerWriter(self._sink, dtype, unit // dtype.width, level=level)
+        except BaseException:
+            self.discard()
+            raise
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file so far."""
+        return self._sink.position
+
+    def note_change(self, first: int, stop: int) -> None:
+        """Note that chunks are about to be changed; content lock held."""
+        if first < self.claimed:
+            self.stale.update(range(first, min(stop, self.claimed)))
+
+    def append(self, payload: bytes) -> None:
+        """Add the next chunk's payload; raises OSError, QatcError."""
+        self._writer.append(payload)
+        self._states.append(self._writer.state)
+        self._lengths.append(len(payload))
+        self._offsets.append(self._sink.position)
+        self._last = payload
+        self.count += 1
+
+    def payload(self, chunk: int) -> bytes:
+        """Return the payload of a chunk; raises OSError."""
+        if chunk == self.count - 1:
+            return self._last
+        return pread_exact(self.fd.number, self._lengths[chunk], self._offsets[chunk] + LENGTH_FIELD_SIZE)
+
+    def take_prefix(self, source: Fd, lengths: Sequence[int], state: int) -> None:
+        """Begin with the chunks that another container begins with, copied by the kernel and not hashed again.
+
+        Args:
+            source: the container.
+            lengths: of the payloads to take.
+            state: of its checksum behind them.
+
+        Raises:
+            OSError: what copying reported.
+        """
+        self._resume(lengths, state)
+        position = CONTAINER_HEADER_SIZE
+        while position < self._sink.position:
+            wanted = min(_COPY_BYTES, self._sink.position - position)
+            done = self._io.copy_range(source, position, self.fd, position, wanted)
+            if done == 0:
+                raise OSError(errno.EIO, "a container ends before its index says so")
+            position += done
+
+    def _resume(self, lengths: Sequence[int], state: int) -> None:
+        index = IndexFrame(0, self.unit // self.dtype.width, [*lengths, 0], state, self.dtype)
+        self._sink.position = 0
+        self._writer = ContainerWriter.resume(self._sink, index, level=self._level)
+        self._lengths = array.array("I", lengths)
+        self.count = len(lengths)
+        sizes = (length + LENGTH_FIELD_SIZE for length in lengths)
+        self._offsets = array.array("Q", itertools.accumulate(sizes, initial=CONTAINER_HEADER_SIZE))
+        self._sink.position = self._offsets.pop()
+        self._states = array.array("Q")
+        self._first_state = self.count
+
+    def rewind(self, chunk: int) -> None:
+        """Go back to before a chunk; raises OSError."""
+        if chunk < self.count:
+            states = self._states[: chunk - self._first_state]
+            first = self._first_state
+            self._resume(self._lengths[:chunk], self._states[chunk - first])
+            self._states, self._first_state = states, first
+            self._io.ftruncate(self.fd, self._sink.position)
+
+    def prefix(self, chunk: int) -> tuple[Fd, Sequence[int], int]:
+        """Return what :meth:`take_prefix` of another draft takes to begin like this one, up to a chunk."""
+        return self.fd, self._lengths[:chunk], self._states[chunk - self._first_state]
+
+    def finish(self, length: int) -> ContainerInfo:
+        """Complete the container of a content of so many bytes; raises OSError, QatcError."""
+        return self._writer.finish(length)
+
+    def discard(self) -> None:
+        """Remove the file; raises OSError."""
+        try:
+            self._io.unlink(self._directory, self.name)
+        except FileNotFoundError:
+            return

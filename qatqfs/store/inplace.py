@@ -1,0 +1,74 @@
+"""Commits of files that have several names: the new container is copied into the inode that all of them share.
+
+Renaming a new container over one name would leave the others behind. So the finished container is made durable
+as ``ID.redo`` first, and the log names it; then its bytes are copied over the old ones. If that is cut short by
+whatever, recovery finds the redo file and builds on it as if it were the base. Meanwhile the file is served from
+the redo file, and the content lock is held: writers of such a file wait for the copying, readers do not.
+"""
+
+import dataclasses
+import errno
+import os
+
+from qatqfs.store.backingio import BackingIO
+from qatqfs.store.chunkmap import ChunkMap
+from qatqfs.store.containerfile import ContainerFile
+from qatqfs.store.draft import Draft
+from qatqfs.store.node import Node
+from qatqfs.store.staging import StagingEntry
+from qatqfs.store.stagingarea import REDO
+from qatqfs.store.sysfile import Fd, Identity
+from qatqfs.store.tree import Tree
+
+_COPY_BYTES = 64 << 20
+
+
+def commit_in_place(tree: Tree, node: Node, entry: StagingEntry, draft: Draft) -> None:
+    """Copy a complete draft of all of a node's content into its backing inode, and drop the entry.
+
+    Content lock held, namespace lock not.
+
+    Raises:
+        OSError: it failed; the content is served from the redo file and staging, and can be committed again.
+    """
+    io, reading = tree.context.io, tree.context.reading
+    where = entry.area.directory.number
+    mtime_ns, atime_ns = entry.mtime_ns, os.fstat(node.fd.number).st_atime_ns
+    ctime_ns = tree.commit_times.ctime_ns(node.attributes())
+    io.fsync(draft.fd)
+    entry.sync()
+    redo = ContainerFile(draft.fd, node.path or b"(unlinked)", reading)
+    identity = Identity.of(draft.fd.number)
+    target = Fd(os.open(node.fd.proc_path, os.O_RDWR | os.O_CLOEXEC))
+    io.rename(where, draft.name, where, entry.entry_id + REDO)
+    entry.draft = None
+    inode = Identity.of(target.number)
+    entry.log_intent(dataclasses.replace(inode, size=identity.size, head=identity.head))  # what it is to become
+    entry.log_intent(identity)
+    io.fsync_directory(where)
+    old = entry.view.base
+    entry.rebase(ChunkMap(entry.unit, redo.length), redo, identity, redone_into=inode)
+    for container in {c for c in (old, node.forget_container()) if c is not None and c is not redo}:
+        container.retire()
+    copy_over(io, draft.fd, target)
+    io.set_times(target, atime_ns, mtime_ns)
+    io.fsync(target)
+    with tree.lock:
+        node.replaced(node.fd, node.key, ContainerFile(node.fd, node.path or b"(unlinked)", reading), durable=True)
+        node.staging = None
+        tree.commit_times.committed(os.fstat(target.number), ctime_ns)
+        tree.rekey(node, node.key)
+    entry.drop()
+    io.fsync_directory(where)
+
+
+def copy_over(io: BackingIO, source: Fd, target: Fd) -> None:
+    """Make a file's content that of another; raises OSError."""
+    size = os.fstat(source.number).st_size
+    position = 0
+    while position < size:
+        done = io.copy_range(source, position, target, position, min(_COPY_BYTES, size - position))
+        if done == 0:
+            raise OSError(errno.EIO, "a container that was complete is not any more")
+        position += done
+    io.ftruncate(target, size)

@@ -1,0 +1,201 @@
+"""When commits happen: a table of due times, and threads that do what is due.
+
+* At once when the last writer has closed a file; when it rested for a second if it stays open.
+* A file of which a commit would write much more than was changed, as when a little is appended to a large one,
+  has to rest in proportion to that, and each time it was not left alone for long it has to rest twice as long as
+  before: what was written is safe in staging, and rewriting the container for each append would wear out disk and
+  patience. It never has to rest for more than five minutes.
+* A failed commit is tried again with growing pauses. Until one succeeds the file is served from staging.
+* :meth:`Committer.sync` commits everything now.
+"""
+
+import logging
+import os
+import threading
+import time
+
+from cachetools import LRUCache
+
+from qatqfs.store.commit import CommitEngine
+from qatqfs.store.node import Node
+from qatqfs.store.tree import Tree
+
+log = logging.getLogger(__name__)
+
+_CHEAP_BYTES = 8 << 20
+_CHEAP_FACTOR = 4
+_ASSUMED_BYTES_PER_S = 200 << 20
+_COST_FACTOR = 10
+_LONGEST_REST_S = 300.0
+_FIRST_RETRY_S = 2.0
+_LONGEST_RETRY_S = 300.0
+_FREE_ATTEMPTS = 2
+_REMEMBERED = 10_000
+
+
+class Committer:
+    """Calls the engine in time, from background threads and for barriers.
+
+    ``_condition`` protects the tables.
+
+    Args:
+        tree: the names.
+        engine: commits a node.
+    """
+
+    def __init__(self, tree: Tree, engine: CommitEngine) -> None:
+        self._tree = tree
+        self._engine = engine
+        self._options = tree.context.options
+        self._statistics = tree.context.reading.statistics
+        self._condition = threading.Condition()
+        self._due: dict[Node, float] = {}
+        self._pause: dict[Node, float] = {}
+        self._rewrites: LRUCache[bytes, tuple[int, float]] = LRUCache(_REMEMBERED)  # by path: how often, when last
+        self._stopping = False
+        self._threads = [
+            threading.Thread(target=self._run, name=f"qatqfs-commit-{i}", daemon=True)
+            for i in range(self._options.workers)
+        ]
+
+    def start(self) -> None:
+        """Start the background threads."""
+        for thread in self._threads:
+            thread.start()
+
+    # -- when ------------------------------------------------------------------------------------------
+
+    def dirtied(self, node: Node) -> None:
+        """Note that a node got uncommitted content."""
+        self._set_due(node, self._rest(node))
+
+    def released(self, node: Node) -> None:
+        """Note that the last writer of a dirty node has closed it."""
+        self._set_due(node, self._patience(node))
+
+    def _rest(self, node: Node) -> float:
+        return max(self._options.idle_seconds, self._patience(node))
+
+    def _patience(self, node: Node) -> float:
+        """Return how long a file has to be left alone before its commit is worth what it costs, in seconds."""
+        cost = self._cost(node)
+        if cost is None:
+            return 0.0
+        with self._condition:
+            times, _ = self._rewrites.get(node.path or b"", (0, 0.0))
+        return float(min(_COST_FACTOR * cost / _ASSUMED_BYTES_PER_S * 2**times, _LONGEST_REST_S))
+
+    @staticmethod
+    def _cost(node: Node) -> int | None:
+        """Return the bytes that a commit writes if they are many for what was changed, else ``None``."""
+        entry = node.staging
+        if entry is None:
+            return None
+        view = entry.view
+        copied = view.base.stored_size if view.base is not None and view.chunks.base_length else 0
+        changed = view.chunks.held_bytes(entry.size)
+        if copied <= max(_CHEAP_BYTES, _CHEAP_FACTOR * changed):
+            return None
+        return copied + changed
+
+    def _note_rewrite(self, path: bytes, rest: float) -> None:
+        now = time.monotonic()
+        with self._condition:
+            times, last = self._rewrites.get(path, (0, now))
+            self._rewrites[path] = (times + 1 if now - last < _COST_FACTOR * rest else 0, now)
+
+    def _set_due(self, node: Node, delay: float) -> None:
+        with self._condition:
+            self._due[node] = time.monotonic() + max(delay, self._pause.get(node, 0.0))
+            self._condition.notify()
+
+    def _run(self) -> None:
+        while (node := self._next_due()) is not None:
+            try:
+                self._commit_if_rested(node)
+            except Exception:
+                log.exception("commit of %r failed", node.path)
+                self._retry_later(node)
+
+    def _next_due(self) -> Node | None:
+        with self._condition:
+            while not self._stopping:
+                if not self._due:
+                    self._condition.wait()
+                    continue
+                node = min(self._due, key=self._due.__getitem__)
+                wait = self._due[node] - time.monotonic()
+                if wait <= 0:
+                    del self._due[node]
+                    return node
+                self._condition.wait(wait)
+            return None
+
+    def _commit_if_rested(self, node: Node) -> None:
+        rest = self._rest(node) if node.writers else self._patience(node)
+        remaining = node.changed_at + rest - time.monotonic()
+        if remaining > 0 and node.dirty:
+            self._set_due(node, remaining)
+            return
+        path, costly = node.path, self._cost(node) is not None
+        try:
+            done = self._engine.commit(node)
+        except OSError as err:
+            self._report_failure(node, err)
+            self._retry_later(node)
+            return
+        if done and costly and path is not None:
+            self._note_rewrite(path, rest)
+        if not done or node.dirty:
+            self._set_due(node, self._rest(node))
+        self._forget(node)
+
+    def _retry_later(self, node: Node) -> None:
+        with self._condition:
+            pause = min(2 * self._pause.get(node, _FIRST_RETRY_S / 2), _LONGEST_RETRY_S)
+            self._pause[node] = pause
+        self._set_due(node, pause)
+
+    def _report_failure(self, node: Node, err: Exception) -> None:
+        self._statistics.add("commit_failures")
+        name = os.fsdecode(node.path or b"(unlinked)")
+        log.error("%s: could not be committed and stays in staging: %s", name, err)
+
+    def sync(self, below: bytes = b"") -> None:
+        """Return once everything written so far at or below a logical path is in containers.
+
+        Raises:
+            OSError: the first failure, after all files were tried; staging is kept.
+        """
+        failure: OSError | None = None
+        for node in self._tree.dirty_nodes(below):
+            try:
+                self.commit_now(node)
+            except OSError as err:
+                self._report_failure(node, err)
+                self._retry_later(node)
+                failure = failure or err
+        if failure is not None:
+            raise failure
+
+    def commit_now(self, node: Node) -> None:
+        """Return once what was written to a node so far is in its container; raises OSError."""
+        for attempt in range(_FREE_ATTEMPTS + 1):
+            if self._engine.commit(node, exclusive=attempt == _FREE_ATTEMPTS):
+                break
+        self._forget(node)
+
+    def stop(self) -> None:
+        """Stop the background threads; call :meth:`sync` first to leave nothing in staging."""
+        with self._condition:
+            self._stopping = True
+            self._condition.notify_all()
+        for thread in self._threads:
+            if thread.is_alive():
+                thread.join()
+
+    def _forget(self, node: Node) -> None:
+        with self._condition:
+            self._pause.pop(node, None)
+            if not node.dirty:
+                self._due.pop(node, None)

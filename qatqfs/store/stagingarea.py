@@ -1,0 +1,103 @@
+"""The directory of staging entries: the files that an entry consists of, by name.
+
+An entry is two files in ``BACKING/.qatqfs/staging``: ``ID.data``, which holds bytes of the logical file at their
+logical offsets, and ``ID.log`` (:mod:`qatqfs.store.staginglog`), which says what they mean. Others come and go:
+``ID-N.new``, a container that is being made, ``ID.pre``, content that a commit has still to read, ``ID.relog``, a
+log that is about to replace the log. They mean nothing to a later daemon. ``ID.redo`` does: a finished container
+that is being copied into a file with several names (:mod:`qatqfs.store.inplace`).
+
+The data file is created first and the log dropped first, so a data file without a log is garbage.
+"""
+
+import contextlib
+import os
+import uuid
+from collections.abc import Iterator
+
+from qatqfs.store import staginglog
+from qatqfs.store.backingio import BackingIO
+from qatqfs.store.space import SpaceLedger
+from qatqfs.store.sysfile import Fd
+
+DATA, LOG, NEW, RELOG, PRE, REDO = b".data", b".log", b".new", b".relog", b".pre", b".redo"
+NEW_FLAGS = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NOATIME
+_EXCLUSIVE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+
+
+class StagingArea:
+    """The directory that holds the entries of one store.
+
+    Args:
+        directory: open descriptor of ``.qatqfs/staging``.
+        io: makes the changes.
+
+    Attributes:
+        directory: see above.
+        io: see above.
+        space: what the entries have reserved.
+        boot_id: of the running boot.
+    """
+
+    def __init__(self, directory: Fd, io: BackingIO) -> None:
+        self.directory = directory
+        self.io = io
+        self.space = SpaceLedger(directory)
+        self.boot_id = staginglog.current_boot_id()
+
+    def entry_ids(self) -> list[bytes]:
+        """List the entries that have a log, in no particular order; raises OSError."""
+        suffix = LOG.decode()
+        return [os.fsencode(n)[: -len(LOG)] for n in os.listdir(self.directory.number) if n.endswith(suffix)]
+
+    def sweep(self) -> None:
+        """Remove what no log accounts for: half-made entries and containers that never got their name."""
+        names = {os.fsencode(name) for name in os.listdir(self.directory.number)}
+        for name in names:
+            stem, dot, ending = name.rpartition(b".")
+            kind = dot + ending
+            if kind in (NEW, RELOG, PRE) or (kind in (DATA, REDO) and stem + LOG not in names):
+                self.remove(name)
+
+    def open_exclusively(self, name: bytes, mode: int = 0o600) -> Fd:
+        """Make a file that is not there yet; raises OSError (ENOSPC, EROFS ...)."""
+        return self.io.open(self.directory.number, name, _EXCLUSIVE, mode)
+
+    def open_new(self, name: bytes) -> Fd:
+        """Make a file, empty even if one is there; raises OSError."""
+        return self.io.open(self.directory.number, name, NEW_FLAGS)
+
+    def open_redo(self, entry_id: bytes) -> Fd | None:
+        """Open the redo file of an entry if it has one; raises OSError."""
+        flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
+        try:
+            return Fd(os.open(entry_id + REDO, flags, dir_fd=self.directory.number))
+        except FileNotFoundError:
+            return None
+
+    @staticmethod
+    def new_id() -> bytes:
+        """Return an entry's name that nobody has."""
+        return uuid.uuid4().hex.encode("ascii")
+
+    @contextlib.contextmanager
+    def temporary_file(self, mode: int) -> Iterator[Fd]:
+        """Make an empty file whose name is gone at the end of the block; raises OSError."""
+        name = self.new_id() + NEW
+        opened = self.open_exclusively(name, mode)
+        try:
+            yield opened
+        finally:
+            self.remove(name)
+
+    def remove(self, name: bytes) -> None:
+        """Remove a file of the area if it is there; raises OSError for anything but its absence."""
+        with contextlib.suppress(FileNotFoundError):
+            self.io.unlink(self.directory.number, name)
+
+    def discard(self, entry_id: bytes) -> None:
+        """Remove an entry, log first, and give back what it had reserved; raises OSError."""
+        try:
+            for ending in (LOG, DATA, REDO):
+                self.remove(entry_id + ending)
+        finally:
+            self.space.release(entry_id)

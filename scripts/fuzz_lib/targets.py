@@ -1,0 +1,225 @@
+"""The parsers, each as a function of arbitrary bytes that raises if the parser misbehaves.
+
+A target swallows what a parser may answer to bad input, a QatcError, and nothing else. Where two ways lead to the same
+bytes it compares them. Limits are small, so that an input that makes a parser take more memory than its limits
+allow is found as a MemoryError or a slow run.
+"""
+
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import zstandard
+
+from qatqfs.codec import (
+    BytesSink,
+    ChecksumMismatch,
+    Container,
+    ContainerWriter,
+    DType,
+    InvalidContainer,
+    InvalidResidualStream,
+    Limits,
+    QatcError,
+    _native,
+    decode_any_payload,
+    decode_container,
+    decode_payload,
+    decode_payloads,
+    fnv1a64,
+    verify_container,
+)
+from qatqfs.codec.buffers import Buffer
+from qatqfs.codec.index_frame import IndexFrame
+from qatqfs.codec.zstddecode import decompress_exactly
+from qatqfs.codec.zstdframes import frame_at, walk_frames
+
+MAX_VALUES = 1 << 16
+LIMITS = Limits(max_chunk_values=MAX_VALUES, max_chunks=4096, max_total_values=1 << 20)
+
+
+def payload(data: bytes) -> None:
+    """A bare payload of any mode; an exact one decodes the same in company."""
+    try:
+        raw, dtype = decode_any_payload(data, max_values=MAX_VALUES)
+    except QatcError:
+        raw = None
+    together = decode_payloads([data, data], max_values=MAX_VALUES)
+    if data[5:6] == b"\4" and raw is not None:
+        out = bytearray(len(raw))
+        assert decode_payload(data, out, max_values=MAX_VALUES, dtype=dtype) == raw == out
+        assert together == [raw, raw]
+    else:
+        assert all(isinstance(found, QatcError) for found in together)
+
+
+def container(data: bytes) -> None:
+    """A container: the strict reading, the one by chunk and the check of everything must agree."""
+    problems = list(verify_container(lambda offset, size: data[offset : offset + size], len(data), limits=LIMITS))
+    try:
+        whole: memoryview | None = decode_container(data, limits=LIMITS)
+    except QatcError:
+        whole = None
+    assert (whole is None) == bool(problems)
+    try:
+        opened = Container.from_buffer(data, limits=LIMITS)
+    except QatcError:
+        assert whole is None
+        return
+    chunks = opened.read_chunks(0, opened.chunk_count)
+    for number, chunk in enumerate(chunks):
+        try:
+            alone: memoryview | None = opened.read_chunk(number)
+        except QatcError:
+            alone = None
+        assert alone == (None if isinstance(chunk, QatcError) else chunk)
+    if whole is not None:
+        assert b"".join(chunks) == whole == opened.read(0, opened.length)
+        rewritten(opened, whole)
+
+
+def rewritten(opened: Container, content: memoryview) -> None:
+    """Write the chunks of a sound container again; where that is possible, the content is the same."""
+    if not opened.indexed or not content or (opened.length % opened.dtype.width and opened.dtype is DType.F32):
+        return  # the writer pads 16-bit elements alone
+    assert opened.index is not None
+    sink = BytesSink()
+    writer = ContainerWriter(sink, opened.dtype, opened.index.values_per_chunk)
+    for number in range(opened.chunk_count):
+        writer.append(opened.raw_chunk(number))
+    writer.finish(opened.length)
+    assert decode_container(sink.getvalue()) == content
+
+
+def index_frame(data: bytes) -> None:
+    """An index frame: what is taken is written again to the same bytes."""
+    try:
+        found = IndexFrame.parse(data)
+    except InvalidContainer:
+        return
+    assert found.pack() == data
+
+
+def zstd_frames(data: bytes) -> None:
+    """Zstd data of several frames; the first two bytes say what size is wanted."""
+    size = int.from_bytes(data[:2], "little")
+    frames = memoryview(data)[2:]
+    out = bytearray(b"\x55" * (size + 16))
+    expected = frame_by_frame(bytes(frames), size)
+    try:
+        decompress_exactly(frames, np.frombuffer(memoryview(out)[8 : 8 + size], np.uint8))
+    except InvalidResidualStream:
+        assert expected is None
+    else:
+        assert out[8 : 8 + size] == expected
+        walk_frames(frames)
+    assert out[:8] == out[8 + size :] == b"\x55" * 8
+
+
+def frame_by_frame(data: bytes, size: int) -> bytes | None:
+    """Decompress frames one at a time; ``None`` unless they give exactly so many bytes.
+
+    The stream reader stands in for libzstd where a frame does not say its size; where it does, one pass decides.
+    """
+    made, position = b"", 0
+    decompressor = zstandard.ZstdDecompressor(max_window_size=1 << 31)
+    while position < len(data):
+        try:
+            stop, known = frame_at(data, position)
+            frame = data[position:stop]
+            if known is None:
+                made += decompressor.stream_reader(frame).read(size - len(made) + 1)
+            elif known > size - len(made):
+                return None
+            elif known or frame[:4] == b"\x28\xb5\x2f\xfd":
+                part = bytearray(known or 1)
+                count = decompressor.stream_reader(frame).readinto(part)
+                if count != known:
+                    return None
+                made += part[:known]
+        except (ValueError, zstandard.ZstdError):
+            return None
+        position = stop
+    return made if len(made) == size else None
+
+
+def runs(data: bytes) -> None:
+    """Run-length streams of all three forms; the first three bytes say which, and how long a result is wanted."""
+    size = int.from_bytes(data[1:3], "little")
+    form = _FORMS[data[0] % len(_FORMS)] if data else _FORMS[0]
+    size -= size % form.unit
+    guarded = bytearray(b"\x55" * (size + 16))
+    out = memoryview(guarded)[8 : 8 + size]
+    good = form.decode(data[3:], out)
+    assert guarded[:8] == guarded[8 + size :] == b"\x55" * 8
+    if good:
+        stream, again = form.encode(out), bytearray(size)
+        assert stream is not None
+        assert form.decode(stream, again)
+        assert again == out
+
+
+@dataclass(frozen=True)
+class _Form:
+    unit: int
+    decode: Callable[[Buffer, memoryview | bytearray], bool]
+    encode: Callable[[memoryview], bytes | None]
+
+
+_FORMS = [
+    _Form(1, lambda data, out: _native.decode_runs(data, out, 1, 2), _native.encode_runs),
+    _Form(1, _native.decode_packed_runs, _native.encode_packed_runs),
+    _Form(4, lambda data, out: _native.decode_runs(data, out, 4, 1), _native.encode_word_runs),
+]
+
+
+# -- repairs: what a random change nearly always breaks, and then hides everything behind it
+
+
+def with_container_checksum(data: bytes) -> bytes:
+    """Return a container with the checksum of its chunks."""
+    return data[:24] + fnv1a64(data[32:]).to_bytes(8, "big") + data[32:] if len(data) >= 32 else data
+
+
+def with_index_crc(data: bytes) -> bytes:
+    """Return an index frame with the CRC of its bytes."""
+    return data[:-12] + zlib.crc32(data[:-12]).to_bytes(4, "little") + data[-8:] if len(data) >= 12 else data
+
+
+def with_checksum_of_content(data: bytes) -> bytes:
+    """Return an exact payload with the checksum of whatever its data decodes to."""
+    try:
+        decode_payload(data, max_values=MAX_VALUES)
+    except ChecksumMismatch as err:
+        return data[:20] + err.actual.to_bytes(8, "big") + data[28:]
+    except QatcError:
+        pass
+    return data
+
+
+def as_it_is(data: bytes) -> bytes:
+    """Return it unchanged."""
+    return data
+
+
+@dataclass(frozen=True)
+class Target:
+    """One parser.
+
+    Attributes:
+        check: raises if the parser misbehaves.
+        repair: makes a changed input pass the first checks again.
+    """
+
+    check: Callable[[bytes], None]
+    repair: Callable[[bytes], bytes] = as_it_is
+
+
+TARGETS = {
+    "payload": Target(payload, with_checksum_of_content),
+    "container": Target(container, with_container_checksum),
+    "index_frame": Target(index_frame, with_index_crc),
+    "zstd_frames": Target(zstd_frames),
+    "runs": Target(runs),
+}

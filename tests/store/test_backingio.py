@@ -1,0 +1,57 @@
+"""Every change below BACKING goes through one object, which tests can make fail."""
+
+import ast
+import errno
+import os
+from pathlib import Path
+
+import pytest
+from faults import FaultyIO
+from mounted import errno_of
+
+import qatqfs.store
+from qatqfs.store import Store, StoreOptions, backingio
+from qatqfs.store.backingio import OPERATIONS, BackingIO
+from qatqfs.store.sysfile import Fd
+
+CHANGING = {
+    *("pwrite", "pwritev", "write", "writev", "ftruncate", "truncate", "rename", "replace", "renames", "link"),
+    *("unlink", "remove", "rmdir", "removedirs", "mkdir", "makedirs", "mkfifo", "mknod", "symlink", "fsync"),
+    *("fdatasync", "sync", "chmod", "fchmod", "chown", "fchown", "lchown", "setxattr", "removexattr", "utime"),
+    *("copy_file_range", "sendfile", "posix_fallocate"),
+}
+ALLOWED = {"backingio.py": CHANGING, "sysfile.py": {"fsync"}}  # fsync_directory there is for the command line
+
+
+@pytest.mark.parametrize("path", sorted(Path(qatqfs.store.__file__).parent.glob("*.py")), ids=lambda p: p.name)
+def test_nothing_but_the_backing_io_changes_anything(path: Path) -> None:
+    called = {
+        node.func.attr
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
+        if isinstance(node.func.value, ast.Name) and node.func.value.id == "os"
+    }
+    assert called & CHANGING <= ALLOWED.get(path.name, set())
+
+
+def test_every_public_method_is_an_operation_or_made_of_them() -> None:
+    public = {name for name in vars(BackingIO) if not name.startswith("_")}
+    assert public - set(OPERATIONS) == {"pwrite_all"}
+
+
+def test_a_step_can_fail_and_the_next_succeed(backing: Path) -> None:
+    io = FaultyIO()
+    with Store(backing, StoreOptions(idle_seconds=3600.0), io=io) as store:
+        io.fail(errno.EIO, "mkdir")
+        assert errno_of(store.mkdir, b"d") == "EIO"
+        io.heal()
+        store.mkdir(b"d")
+    assert (backing / "d").is_dir()
+
+
+def test_a_punched_hole_reads_as_zeros_and_keeps_the_size(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    path.write_bytes(b"x" * 20_000)
+    fd = Fd(os.open(path, os.O_RDWR))
+    backingio.BackingIO().punch(fd, 4096, 8192)
+    assert path.read_bytes() == b"x" * 4096 + bytes(8192) + b"x" * (20_000 - 4096 - 8192)

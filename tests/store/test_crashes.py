@@ -1,0 +1,257 @@
+"""Every step of every operation, stopped by a kill and by a loss of power."""
+
+import os
+from pathlib import Path
+
+import pytest
+from crashes import CHUNK, History, Scenario, kill_everywhere, lose_power_everywhere, pattern
+
+from qatqfs.store import Store, commit
+from qatqfs.store.sysfile import RENAME_EXCHANGE
+
+OLD = pattern(5 * CHUNK + 100, 1)
+OTHER = pattern(2 * CHUNK, 2)
+NEW = pattern(3 * CHUNK + 50, 3)
+POWER_SEEDS = 4
+
+
+def nothing(store: Store, history: History) -> None:
+    pass
+
+
+def old_file(store: Store, history: History) -> None:
+    with store.create(b"x") as handle:
+        handle.write(OLD, 0)
+    history.start(b"x", OLD)
+
+
+def two_files(store: Store, history: History) -> None:
+    old_file(store, history)
+    with store.create(b"y") as handle:
+        handle.write(OTHER, 0)
+    history.start(b"y", OTHER)
+
+
+def dirty_file(store: Store, history: History) -> object:
+    """A committed file with changes of several kinds that are synced but not committed."""
+    old_file(store, history)
+    store.sync()
+    handle = store.open(b"x", os.O_RDWR)
+    change(handle, history)
+    handle.fsync()
+    history.start(b"x", history.now(b"x"))
+    return handle
+
+
+def change(handle, history: History) -> None:
+    history.write(handle, "x", pattern(10, 4), CHUNK + 7)
+    history.write(handle, "x", pattern(2 * CHUNK, 5), 2 * CHUNK - 5)
+    history.write(handle, "x", pattern(CHUNK, 6), 4 * CHUNK)
+
+
+def create(store: Store, history: History) -> object:
+    kept = []
+    history.does(lambda: kept.append(store.create(b"n")), n=b"")
+    history.makes_durable(kept[0].fsync, b"n")
+    return kept
+
+
+def write_new(store: Store, history: History) -> object:
+    kept = []
+    history.does(lambda: kept.append(store.create(b"n")), n=b"")
+    history.write(kept[0], "n", NEW, 0)
+    history.makes_durable(kept[0].fsync, b"n")
+    history.write(kept[0], "n", pattern(CHUNK, 7), len(NEW))
+    return kept
+
+
+def write_into(store: Store, history: History) -> object:
+    handle = store.open(b"x", os.O_RDWR)
+    change(handle, history)
+    history.makes_durable(handle.fsync, b"x")
+    history.write(handle, "x", pattern(3 * CHUNK, 8), 100)
+    history.write(handle, "x", pattern(CHUNK, 9), 5 * CHUNK + 50)
+    return handle
+
+
+def truncate(store: Store, history: History) -> object:
+    handle = store.open(b"x", os.O_RDWR)
+    history.truncate(handle, "x", 3 * CHUNK + 10)
+    history.truncate(handle, "x", 6 * CHUNK)
+    history.makes_durable(handle.fsync, b"x")
+    history.truncate(handle, "x", CHUNK - 1)
+    history.write(handle, "x", pattern(50, 10), CHUNK + 100)
+    return handle
+
+
+def empty_and_rewrite(store: Store, history: History) -> object:
+    kept = []
+    history.does(lambda: kept.append(store.open(b"x", os.O_RDWR | os.O_TRUNC)), x=b"")
+    history.write(kept[0], "x", NEW, 0)
+    history.makes_durable(kept[0].fsync, b"x")
+    return kept
+
+
+def rename(store: Store, history: History) -> None:
+    history.does(lambda: store.rename(b"x", b"z"), x=None, z=OLD)
+    history.makes_durable(lambda: store.fsync_directory(b""), b"x", b"z")
+
+
+def rename_over(store: Store, history: History) -> object:
+    handle = store.open(b"x", os.O_RDWR)
+    history.write(handle, "x", pattern(2 * CHUNK, 11), 50)
+    history.makes_durable(handle.fsync, b"x")
+    history.does(lambda: store.rename(b"x", b"y"), x=None, y=history.now(b"x"))
+    history.write(handle, "y", pattern(10, 12), 0)
+    history.makes_durable(handle.fsync, b"x", b"y")
+    return handle
+
+
+def exchange(store: Store, history: History) -> object:
+    handle = store.open(b"x", os.O_RDWR)
+    history.write(handle, "x", pattern(10, 13), 5)
+    one, other = history.now(b"x"), history.now(b"y")
+    history.does(lambda: store.rename(b"x", b"y", RENAME_EXCHANGE), x=other, y=one)
+    return handle
+
+
+def unlink(store: Store, history: History) -> None:
+    history.does(lambda: store.unlink(b"x"), x=None)
+    history.makes_durable(lambda: store.fsync_directory(b""), b"x")
+
+
+def unlink_dirty(store: Store, history: History) -> object:
+    handle = store.open(b"x", os.O_RDWR)
+    history.write(handle, "x", pattern(10, 14), 5)
+    history.makes_durable(handle.fsync, b"x")
+    history.does(lambda: store.unlink(b"x"), x=None)
+    handle.write(b"nobody sees this", 0)
+    return handle
+
+
+def commit_new(store: Store, history: History) -> object:
+    kept = []
+    history.does(lambda: kept.append(store.create(b"n")), n=b"")
+    history.write(kept[0], "n", NEW, 0)
+    store.sync()
+    history.makes_durable(kept[0].fsync, b"n")
+    return kept
+
+
+def commit_changes(store: Store, history: History) -> object:
+    handle = store.open(b"x", os.O_RDWR)
+    change(handle, history)
+    history.makes_durable(handle.fsync, b"x")
+    store.sync()
+    history.write(handle, "x", pattern(10, 15), 2 * CHUNK)
+    store.sync()
+    return handle
+
+
+def commit_while_writing(store: Store, history: History) -> object:
+    """A commit during which a chunk is changed and another appended, and one more after that."""
+    handle = store.open(b"x", os.O_RDWR)
+    change(handle, history)
+    history.makes_durable(handle.fsync, b"x")
+    real = commit.copy_metadata
+
+    def write_meanwhile(*args: object) -> None:
+        commit.copy_metadata = real
+        history.write(handle, "x", pattern(20, 16), 3 * CHUNK + 1)
+        history.write(handle, "x", pattern(CHUNK, 17), 6 * CHUNK)
+        real(*args)
+
+    commit.copy_metadata = write_meanwhile
+    try:
+        store.sync()
+    finally:
+        commit.copy_metadata = real
+    history.write(handle, "x", pattern(30, 18), CHUNK - 10)
+    history.makes_durable(handle.fsync, b"x")
+    store.sync()
+    return handle
+
+
+def two_names(store: Store, history: History) -> None:
+    old_file(store, history)
+    store.link(b"x", b"y")
+    history.start(b"y", OLD)
+
+
+def link(store: Store, history: History) -> object:
+    handle = store.open(b"x", os.O_RDWR)
+    history.write(handle, "x", pattern(10, 19), 5)
+    history.does(lambda: store.link(b"x", b"y"), y=history.now(b"x"))
+    history.makes_durable(handle.fsync, b"x", b"y")
+    store.sync()
+    return handle
+
+
+def commit_two_names(store: Store, history: History) -> object:
+    handle = store.open(b"x", os.O_RDWR)
+    new = pattern(10, 20) + OLD[10:]
+    history.does(lambda: handle.write(new[:10], 0), x=new, y=new)
+    history.makes_durable(handle.fsync, b"x", b"y")
+    store.sync()
+    return handle
+
+
+def unlink_one_of_two(store: Store, history: History) -> object:
+    handle = store.open(b"x", os.O_RDWR)
+    new = pattern(10, 21) + OLD[10:]
+    history.does(lambda: handle.write(new[:10], 0), x=new, y=new)
+    history.makes_durable(handle.fsync, b"x", b"y")
+    history.does(lambda: store.unlink(b"x"), x=None)
+    store.sync()
+    return handle
+
+
+def recover(store: Store, history: History) -> None:
+    store.sync()
+
+
+SCENARIOS = [
+    Scenario("create", nothing, create),
+    Scenario("write a new file", nothing, write_new),
+    Scenario("write into a file", old_file, write_into),
+    Scenario("truncate", old_file, truncate),
+    Scenario("empty and rewrite", old_file, empty_and_rewrite),
+    Scenario("rename", old_file, rename, one_of=(b"x", b"z"), kept=OLD),
+    Scenario("rename over", two_files, rename_over, one_of=(b"x", b"y"), kept=OLD[-CHUNK:]),
+    Scenario("exchange", two_files, exchange, one_of=(b"x", b"y"), kept=OLD[-CHUNK:]),
+    Scenario("unlink", old_file, unlink),
+    Scenario("unlink while dirty", old_file, unlink_dirty, removes=True),
+    Scenario("commit a new file", nothing, commit_new),
+    Scenario("commit changes", old_file, commit_changes),
+    Scenario("commit while writing", old_file, commit_while_writing),
+    Scenario("link and commit", old_file, link, one_of=(b"x", b"y")),
+    Scenario("commit a file with two names", two_names, commit_two_names),
+    Scenario("unlink one of two names and commit", two_names, unlink_one_of_two, kept=OLD[-CHUNK:]),
+    Scenario("recover and commit", dirty_file, recover, dirty=True),
+]
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    path = tmp_path / "trial"
+    path.mkdir()
+    return path
+
+
+def report(capsys: pytest.CaptureFixture, text: str) -> None:
+    with capsys.disabled():
+        print(f"\n  {text}", end=" ")
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda s: s.name)
+def test_a_kill_at_any_step_loses_nothing_acknowledged(scenario: Scenario, base: Path, capsys) -> None:
+    points = kill_everywhere(scenario, base)
+    report(capsys, f"{scenario.name}: killed at {points} points")
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda s: s.name)
+def test_a_loss_of_power_at_any_step_loses_nothing_synced(
+    scenario: Scenario, base: Path, capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    points = lose_power_everywhere(scenario, base, POWER_SEEDS, monkeypatch)
+    report(capsys, f"{scenario.name}: power lost at {points} points")

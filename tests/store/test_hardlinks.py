@@ -1,0 +1,121 @@
+"""Files with several names: one content, whichever name is written through, whenever it is committed."""
+
+import os
+from pathlib import Path
+
+import pytest
+from strict_decoder import decode_container
+
+from qatqfs.store import Store
+
+CHUNK = 4096
+DATA = os.urandom(3 * CHUNK + 10)
+
+
+def write(store: Store, path: bytes, data: bytes, offset: int = 0) -> None:
+    with store.create(path) as handle:
+        handle.write(data, offset)
+
+
+def read(store: Store, path: bytes) -> bytes:
+    with store.open(path) as handle:
+        return bytes(handle.read(handle.attributes().size, 0))
+
+
+def stored(backing: Path, name: str) -> bytes:
+    return decode_container((backing / f"{name}.qatc").read_bytes()).raw
+
+
+def test_a_link_shows_the_same_file_and_counts(store: Store) -> None:
+    write(store, b"x", DATA)
+    assert store.link(b"x", b"y").nlink == 2
+    assert store.stat(b"x").nlink == store.stat(b"y").nlink == 2
+    assert store.stat(b"x").key == store.stat(b"y").key
+    assert read(store, b"y") == DATA
+
+
+@pytest.mark.parametrize("committed", [True, False])
+def test_a_write_through_one_name_shows_under_the_other_before_and_after_the_commit(
+    store: Store, backing: Path, committed: bool
+) -> None:
+    write(store, b"x", DATA)
+    if committed:
+        store.sync()
+    store.link(b"x", b"y")
+    write(store, b"y", b"patch", CHUNK)
+    expected = DATA[:CHUNK] + b"patch" + DATA[CHUNK + 5 :]
+    assert read(store, b"x") == read(store, b"y") == expected
+    store.sync()
+    assert read(store, b"x") == read(store, b"y") == expected
+    assert stored(backing, "x") == stored(backing, "y") == expected
+    assert (backing / "x.qatc").stat().st_ino == (backing / "y.qatc").stat().st_ino
+    assert list((backing / ".qatqfs/staging").iterdir()) == []
+
+
+def test_links_made_in_backing_itself_are_kept_by_a_commit(store: Store, backing: Path) -> None:
+    write(store, b"x", DATA)
+    store.sync()
+    os.link(backing / "x.qatc", backing / "z.qatc")
+    write(store, b"x", b"!", 0)
+    store.sync()
+    assert stored(backing, "z") == b"!" + DATA[1:]
+
+
+def test_the_name_that_is_left_gets_what_was_written_through_the_one_that_went(store: Store, backing: Path) -> None:
+    write(store, b"x", DATA)
+    store.sync()
+    store.link(b"x", b"y")
+    with store.open(b"x", os.O_RDWR) as handle:
+        handle.write(b"late", 5)
+        store.unlink(b"x")
+        assert store.stat(b"y").nlink == 1
+        store.sync()
+        assert bytes(handle.read(4, 5)) == b"late"
+    assert stored(backing, "y") == DATA[:5] + b"late" + DATA[9:]
+    assert store.list_names() == [b"y"]
+
+
+def test_a_reader_goes_on_while_the_shared_inode_is_overwritten(store: Store) -> None:
+    write(store, b"x", DATA)
+    store.link(b"x", b"y")
+    store.sync()
+    with store.open(b"y") as reader:
+        container = reader.node.container()
+        write(store, b"x", b"new", 0)
+        store.sync()
+        assert reader.node.container() is not container
+        assert bytes(reader.read(3 * CHUNK, 0)) == b"new" + DATA[3 : 3 * CHUNK]
+    assert "corrupt_chunks" not in store.snapshot()
+
+
+def test_mode_times_and_attributes_of_the_inode_stay(store: Store) -> None:
+    write(store, b"x", DATA)
+    store.link(b"x", b"y")
+    store.chmod(b"y", 0o640)
+    store.setxattr(b"x", b"user.k", b"v")
+    with store.open(b"x", os.O_RDWR) as handle:
+        handle.write(b"1", 0)
+        store.utimens(b"x", 1_000_000_001, 2_000_000_003)
+    store.sync()
+    found = store.stat(b"y")
+    assert (found.mode & 0o777, found.atime_ns, found.mtime_ns) == (0o640, 1_000_000_001, 2_000_000_003)
+    assert store.getxattr(b"y", b"user.k") == b"v"
+
+
+def test_truncating_and_appending_through_different_names(store: Store) -> None:
+    write(store, b"x", DATA)
+    store.link(b"x", b"y")
+    store.truncate(b"x", 2 * CHUNK + 1)
+    store.sync()
+    write(store, b"y", b"tail", 2 * CHUNK + 1)
+    assert read(store, b"x") == DATA[: 2 * CHUNK + 1] + b"tail"
+    store.sync()
+    assert read(store, b"x") == DATA[: 2 * CHUNK + 1] + b"tail"
+
+
+def test_a_raw_file_with_two_names_stays_raw_when_it_is_rewritten(store: Store, backing: Path) -> None:
+    (backing / "r").write_bytes(b"old")
+    store.link(b"r", b"s")
+    with store.open(b"r", os.O_WRONLY | os.O_TRUNC) as handle:
+        handle.write(b"new!", 0)
+    assert (backing / "s").read_bytes() == b"new!"
