@@ -10,6 +10,7 @@ setup(
             "qatqfs.codec._native",
             sources=["qatqfs/codec/_native.c"],
             depends=sorted(glob("qatqfs/codec/*.h")),
+            libraries=["m"],
             extra_compile_args=["-O3", "-std=c11", "-Wall", "-Wextra", "-fno-strict-aliasing"],
         )
     ]

@@ -4,9 +4,9 @@ import argparse
 import json
 import sys
 
-from bench_lib import codec_bench, mount_bench, writes_bench
+from bench_lib import codec_bench, mount_bench, sizes_bench, writes_bench
 
-_BENCHMARKS = {"codec": codec_bench, "mount": mount_bench, "writes": writes_bench}
+_BENCHMARKS = {"codec": codec_bench, "mount": mount_bench, "sizes": sizes_bench, "writes": writes_bench}
 
 
 def main() -> int:

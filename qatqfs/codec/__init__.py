@@ -68,6 +68,7 @@ from qatqfs.codec.payload import (
     read_payload_header,
 )
 from qatqfs.codec.reader import ChunkHeader, Container
+from qatqfs.codec.search import Memory
 from qatqfs.codec.sinks import BytesSink, FileSink, Sink
 from qatqfs.codec.strategies import STRATEGIES, Strategy
 from qatqfs.codec.verify import Problem, decode_container, verify_container
@@ -108,6 +109,7 @@ __all__ = [
     "Level",
     "LimitExceeded",
     "Limits",
+    "Memory",
     "MixedDtypes",
     "PayloadHeader",
     "PayloadTooShort",

@@ -1,5 +1,6 @@
 /* The module of the codec's kernels: what numpy cannot do fast, which is FNV-1a (_fnv.h), byte planes with their
- * filters (_planes.h), run-length streams (_runs.h) and the headers of zstd frames (_zstd.h).
+ * filters (_planes.h), what they hold and how it is coded (_stats.h), run-length streams (_runs.h) and the headers
+ * of zstd frames (_zstd.h).
  *
  * Policy (what to try, what is an error, which limits hold) stays in Python; a kernel takes buffers whose
  * sizes were checked and says whether its input made sense. Each has a plain Python twin in tests/codec that
@@ -15,6 +16,7 @@
 #include "_fnv.h"
 #include "_planes.h"
 #include "_runs.h"
+#include "_stats.h"
 #include "_zstd.h"
 
 #define RELEASE_GIL_ABOVE 4096 /* bytes; below it the work is shorter than a hand-over of the GIL */
@@ -336,6 +338,73 @@ static PyObject *py_use_instruction_set(PyObject *module, PyObject *args)
     return NULL;
 }
 
+/* ---- byte planes coded, and statistics of them ---------------------------------------------------------- */
+
+static PyObject *py_code_plane(PyObject *module, PyObject *args)
+{
+    Py_buffer data, room;
+    plane_stats stats = {0};
+    PyObject *ends = NULL, *result = NULL;
+    (void)module;
+    if (!PyArg_ParseTuple(args, "y*w*ddd", &data, &room, &stats.singles_below, &stats.matches_from,
+                          &stats.matches_in_noise_from))
+        return NULL;
+    size_t size = (size_t)data.len;
+    if (size == 0 || size > UINT32_MAX) {
+        PyErr_SetString(PyExc_ValueError, "a plane has 1 to 2**32 - 1 bytes");
+        goto done;
+    }
+    if ((size_t)room.len < stats_room(size)) {
+        PyErr_SetString(PyExc_ValueError, "the room has too few bytes");
+        goto done;
+    }
+    stats_place(&stats, room.buf, size);
+    Py_BEGIN_ALLOW_THREADS
+    stats_code_plane(data.buf, size, &stats);
+    Py_END_ALLOW_THREADS
+    ends = PyList_New((Py_ssize_t)stats.block_count);
+    for (size_t i = 0, end = 0; ends != NULL && i < stats.block_count; i++) {
+        PyObject *number = PyLong_FromSize_t(end += stats.blocks[i].size);
+        if (number == NULL)
+            Py_CLEAR(ends);
+        else
+            PyList_SET_ITEM(ends, (Py_ssize_t)i, number);
+    }
+    if (ends != NULL) /* takes the list, whatever happens */
+        result = Py_BuildValue("(y#y#dddN)", stats.frame_sizes[0] ? (const char *)stats.frames[0] : NULL,
+                               (Py_ssize_t)stats.frame_sizes[0],
+                               stats.frame_sizes[1] ? (const char *)stats.frames[1] : NULL,
+                               (Py_ssize_t)stats.frame_sizes[1], stats.equal, stats.chance, stats.repeats, ends);
+done:
+    PyBuffer_Release(&data);
+    PyBuffer_Release(&room);
+    return result;
+}
+
+static PyObject *py_equal_at_lags(PyObject *module, PyObject *args)
+{
+    Py_buffer data;
+    Py_ssize_t lags;
+    (void)module;
+    if (!PyArg_ParseTuple(args, "y*n", &data, &lags))
+        return NULL;
+    PyObject *counts = NULL;
+    if (lags < 0 || lags > data.len) {
+        PyErr_SetString(PyExc_ValueError, "more lags than there are bytes");
+    } else if ((counts = PyBytes_FromStringAndSize(NULL, (lags + 1) * 4)) != NULL) {
+        char *to = PyBytes_AS_STRING(counts);
+        Py_BEGIN_ALLOW_THREADS
+        for (Py_ssize_t lag = 0; lag <= lags; lag++) {
+            const uint8_t *start = (const uint8_t *)data.buf + (lags - lag);
+            uint32_t count = (uint32_t)stats_equal_at(start, (size_t)(data.len - (lags - lag)), (size_t)lag);
+            memcpy(to + 4 * lag, &count, 4);
+        }
+        Py_END_ALLOW_THREADS
+    }
+    PyBuffer_Release(&data);
+    return counts;
+}
+
 static PyMethodDef methods[] = {
     {"fnv1a64", (PyCFunction)(void (*)(void))py_fnv1a64, METH_VARARGS | METH_KEYWORDS,
      "fnv1a64(data, state=offset_basis) -> int"},
@@ -357,6 +426,11 @@ static PyMethodDef methods[] = {
      "instruction_sets() -> tuple[str, ...]: those that this processor has, the best one last"},
     {"use_instruction_set", py_use_instruction_set, METH_VARARGS,
      "use_instruction_set(name): run the kernels of this one from now on, in all threads"},
+    {"code_plane", py_code_plane, METH_VARARGS,
+     "code_plane(plane, room, singles_below, matches_from, matches_in_noise_from)"
+     " -> (frame of single bytes, frame with matches, equal, chance, repeats, ends)"},
+    {"equal_at_lags", py_equal_at_lags, METH_VARARGS,
+     "equal_at_lags(data, lags) -> for each lag, 0 to lags, a native u32: bytes of data[lags:] that equal one before"},
     {NULL, NULL, 0, NULL},
 };
 

@@ -26,7 +26,7 @@ from qatqfs.codec.errors import (
 )
 from qatqfs.codec.level import Level
 from qatqfs.codec.planes import swap_elements
-from qatqfs.codec.search import encode_smallest
+from qatqfs.codec.search import Memory, encode_smallest
 from qatqfs.codec.strategies import STRATEGIES
 
 PAYLOAD_MAGIC = b"QATQ"
@@ -264,6 +264,7 @@ def encode_payload(
     appendable: bool = False,
     strategy: int | None = None,
     stride: int | None = None,
+    memory: Memory | None = None,
 ) -> bytes:
     """Encode raw values as one exact payload.
 
@@ -274,7 +275,8 @@ def encode_payload(
         appendable: choose among strategies 7 to 10 only, whose data ends in zstd frames, so that a skippable
             frame may be appended to the payload.
         strategy: force this one, an id from :data:`~qatqfs.codec.STRATEGIES`.
-        stride: of strategy 10, in elements; needed when that is forced, without meaning otherwise.
+        stride: of strategy 10, in elements; needed when that is forced, a hint otherwise.
+        memory: of the stream that the values are a chunk of; it makes the search shorter.
 
     Returns:
         The payload.
@@ -284,23 +286,26 @@ def encode_payload(
             strategy is unknown, not legal for the dtype, or cannot hold the values.
     """
     values = _values(raw, dtype)
-    body = _encode(values, dtype, level, appendable, strategy, stride)
+    body = _encode(values, dtype, level, appendable, strategy, stride, memory)
     return _with_header(body, values, dtype, values_checksum(values, dtype))
 
 
-def encode_payloads(raws: Sequence[Buffer], dtype: DType, *, level: Level = Level.BALANCED) -> list[bytes]:
+def encode_payloads(
+    raws: Sequence[Buffer], dtype: DType, *, level: Level = Level.BALANCED, memory: Memory | None = None
+) -> list[bytes]:
     """Encode several raw values as one exact payload each, with their checksums worked out together.
 
     Args:
         raws: little-endian elements, at most 2**26 of them in each.
         dtype: their type.
         level: how hard to look for a small form.
+        memory: as for :func:`encode_payload`.
 
     Raises:
         ValueError: as :func:`encode_payload`.
     """
     values = [_values(raw, dtype) for raw in raws]
-    bodies = [_encode(each, dtype, level, False, None, None) for each in values]
+    bodies = [_encode(each, dtype, level, False, None, None, memory) for each in values]
     sums = values_checksums(values, dtype)
     return [_with_header(body, each, dtype, found) for body, each, found in zip(bodies, values, sums, strict=True)]
 
@@ -316,10 +321,18 @@ def _values(raw: Buffer, dtype: DType) -> Bytes:
 
 
 def _encode(
-    values: Bytes, dtype: DType, level: Level, appendable: bool, strategy: int | None, stride: int | None
+    values: Bytes,
+    dtype: DType,
+    level: Level,
+    appendable: bool,
+    strategy: int | None,
+    stride: int | None,
+    memory: Memory | None,
 ) -> tuple[int, float, bytes]:
     """Return strategy, scale and data."""
-    chosen, data = encode_smallest(values, dtype, level, appendable=appendable, strategy=strategy, stride=stride)
+    chosen, data = encode_smallest(
+        values, dtype, level, appendable=appendable, strategy=strategy, stride=stride, memory=memory
+    )
     scale_of = STRATEGIES[chosen].scale
     return chosen, _UNUSED_SCALE if scale_of is None else scale_of(values), data
 

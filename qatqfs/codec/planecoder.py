@@ -1,37 +1,55 @@
-"""Compress byte planes, each in a zstd frame of its own with the settings that suit it.
+"""Compress byte planes, each in a zstd frame of its own, in the way that suits it.
 
 The planes of a tensor differ: the top one (sign and exponent) has few symbols, the lower ones are close to
 noise. In one frame they would share blocks and Huffman tables, and zstd's match finders find false matches in
-them, which makes them slower and larger than coding the entropy alone. Where rows repeat, on the other hand,
-only matches help. So each plane is compressed by entropy alone, which is cheap, and then again in ways that
-may do better, as far as the level goes and the first results promise something:
+them, which makes them slower and larger than coding single bytes. Where rows repeat, on the other hand, only
+matches help. So every plane is looked at first, and then coded in one of these ways:
 
-* in blocks of 16 KiB instead of 128, for the statistics of a plane drift;
-* with a thin table of seven-byte matches, which notices repeated rows at hardly any cost;
-* on planes near noise with a binary tree of matches, which gives up quickly where there is nothing;
-* with an optimal parser, which weighs each match against the entropy of what it replaces. It is the best of all
-  and twenty times slower, hence the last resort of ``BALANCED``;
-* all planes in one frame, where hardly anything is left of them.
+* ``SINGLES`` codes single bytes, in blocks cut where the statistics of the plane change. Our own kernel writes
+  these frames, for it has the histograms at hand, and libzstd looks for matches whatever one asks it for;
+* ``MATCHES`` has matches too, but only such as are cheaper than the bytes they replace. On tensors that is nearly
+  as small as libzstd's optimal parser, and ten times as fast;
+* ``DEEP`` is an ordinary high level, for text and whatever else is no tensor;
+* noise is stored, a constant plane takes a few bytes.
+
+``FAST`` looks for matches only where a sample of the plane shows that strings repeat. ``BALANCED`` tries them on
+every plane that is no noise, and remembers (:mod:`lessons`) where they pay. ``SMALL`` tries slower parsers too.
 """
 
+import enum
 import threading
-from collections.abc import Callable
 
 import zstandard
 
-from qatqfs.codec.buffers import Bytes
+from qatqfs.codec.buffers import Buffer, Bytes
+from qatqfs.codec.lessons import Lessons
 from qatqfs.codec.level import Level
-from qatqfs.codec.zstdframes import constant_frame
+from qatqfs.codec.statistics import CodedPlane, code_plane
+from qatqfs.codec.zstdframes import constant_frame, stored_frame
 
-_BLOCK_BYTES = 16 * 1024
-_NEAR_NOISE = 0.9
-"""Share of the raw bytes from which on entropy coding alone has next to nothing to gain."""
-_NOISE = 0.999
-"""Share of the raw bytes from which on a plane is noise to the last bit."""
-_PROMISING = 0.985
-"""Matches pay if even the thin table brings a plane below this share of its entropy coding alone."""
+_FEW_REPEATS = 0.015
+"""Share of repeated strings above which matches pay even on a plane of noise."""
+_MANY_REPEATS = 0.1
+"""Share of repeated strings from which on a plane may be text rather than numbers."""
+_RUNS = 1.5
+"""How much more often than by chance a byte equals the one before where runs are worth a match finder."""
+_ABOVE_ALL, _BELOW_ALL = 2.0, 0.0  # as bounds of a share
+_MATCHES_GAIN = 0.98
+"""``MATCHES`` takes three times as long as ``SINGLES``: it has to save two percent for that."""
+_DEEP_GAIN = 0.97
+"""``DEEP`` takes some ten times as long as ``MATCHES``."""
 _VERY_SMALL = 1 / 16
 """Share of the raw bytes below which frame headers and tables weigh, so that one frame for all may do better."""
+_SAMPLE_BYTES = 4096
+"""How much of a plane ``DEEP`` is tried on first."""
+
+
+class Way(enum.Enum):
+    """How a plane is compressed; see above."""
+
+    SINGLES = "singles"
+    MATCHES = "matches"
+    DEEP = "deep"
 
 
 def _compressor(**settings: int) -> zstandard.ZstdCompressor:
@@ -39,129 +57,135 @@ def _compressor(**settings: int) -> zstandard.ZstdCompressor:
     return zstandard.ZstdCompressor(compression_params=parameters)
 
 
+def _optimal(strategy: int, min_match: int, table_log: int, search_log: int) -> zstandard.ZstdCompressor:
+    return _compressor(
+        strategy=strategy,
+        min_match=min_match,
+        hash_log=table_log,
+        chain_log=table_log + 1,
+        search_log=search_log,
+        target_length=32 if search_log == 1 else 256,
+        window_log=20,
+    )
+
+
 class _Contexts(threading.local):
-    """One compressor for each way, in each thread: they are neither cheap to make nor safe to share."""
+    """Compressors of each thread: they are neither cheap to make nor safe to share."""
 
     def __init__(self) -> None:
-        self.entropy = _compressor(
-            strategy=zstandard.STRATEGY_FAST,
-            min_match=7,
-            hash_log=6,
-            chain_log=6,
-            target_length=0,
-            window_log=17,
-        )
-        self.thin = _compressor(
-            strategy=zstandard.STRATEGY_FAST,
-            min_match=7,
-            hash_log=14,
-            chain_log=6,
-            target_length=0,
-            window_log=17,
-        )
-        self.tree = _compressor(
-            strategy=zstandard.STRATEGY_BTLAZY2,
-            min_match=6,
-            hash_log=15,
-            chain_log=16,
-            search_log=1,
-            target_length=32,
-            window_log=18,
-        )
-        self.optimal = _compressor(
-            strategy=zstandard.STRATEGY_BTOPT,
-            min_match=6,
-            hash_log=15,
-            chain_log=16,
-            search_log=1,
-            target_length=32,
-            window_log=18,
-        )
-        self.whole = zstandard.ZstdCompressor(level=9)
+        self.deep = zstandard.ZstdCompressor(level=9)
+
+
+class _ThoroughContexts(threading.local):
+    """What only ``SMALL`` needs, and takes megabytes for."""
+
+    def __init__(self) -> None:
         self.ultra = zstandard.ZstdCompressor(level=19)
-        self.thorough = [
-            _compressor(
-                strategy=zstandard.STRATEGY_BTULTRA2,
-                min_match=min_match,
-                hash_log=17,
-                chain_log=18,
-                search_log=7,
-                target_length=256,
-                window_log=18,
-            )
-            for min_match in (3, 6)
+        self.parsers = [
+            _optimal(zstandard.STRATEGY_BTLAZY2, 6, 15, 1),
+            _optimal(zstandard.STRATEGY_BTOPT, 6, 15, 1),
+            *(_optimal(zstandard.STRATEGY_BTULTRA2, min_match, 17, 7) for min_match in (3, 6)),
+            self.ultra,
         ]
 
 
 _contexts = _Contexts()
+_thorough = _ThoroughContexts()
 
 
-def encode_planes(planes: Bytes, width: int, level: Level) -> bytes:
+def encode_planes(planes: Bytes, width: int, level: Level, lessons: Lessons[Way] | None = None) -> bytes:
     """Return zstd frames that hold the planes one after another.
 
     Args:
         planes: ``width`` planes of equal length.
         width: how many planes there are.
         level: how hard to look for matches.
+        lessons: what earlier planes of the same stream taught; used and extended by ``BALANCED`` alone.
     """
     n = len(planes) // width
     if n == 0:
         return b""
-    encode = _ENCODERS[level]
-    frames = b"".join(_constant(plane) or encode(plane.data) for plane in planes.reshape(width, n))
+    parts: list[Buffer] = []
+    for i in range(width):
+        parts += _encode_plane(planes[i * n : (i + 1) * n], i, level, lessons)
+    frames = b"".join(parts)
+    if level is not Level.FAST and len(frames) < _VERY_SMALL * len(planes):
+        frames = min(frames, _contexts.deep.compress(planes.data), key=len)
     if level is Level.SMALL:
-        return min(frames, _contexts.ultra.compress(planes.data), key=len)
-    if level is Level.BALANCED and len(frames) < _VERY_SMALL * len(planes):
-        return min(frames, _contexts.whole.compress(planes.data), key=len)
+        frames = min(frames, _thorough.ultra.compress(planes.data), key=len)
     return frames
 
 
-def _constant(plane: Bytes) -> bytes | None:
-    """Return the frame of a plane that repeats one byte, ``None`` for any other plane."""
-    if plane[0] != plane[-1] or plane[0] != plane[len(plane) // 2] or (plane != plane[0]).any():
-        return None
-    return constant_frame(int(plane[0]), len(plane))
+def _encode_plane(plane: Bytes, number: int, level: Level, lessons: Lessons[Way] | None) -> list[Buffer]:
+    """Return the parts of a frame; they refer to the plane if it is stored."""
+    if plane[0] == plane[-1] == plane[len(plane) // 2] and not (plane != plane[0]).any():
+        return [constant_frame(int(plane[0]), len(plane))]
+    if level is Level.FAST:
+        encoded = _fast(plane)
+    elif level is Level.BALANCED:
+        encoded = _balanced(plane, number, lessons)
+    else:
+        encoded = _smallest(plane)
+    return [encoded] if encoded is not None and len(encoded) < len(plane) else stored_frame(plane)
 
 
-def _fast(plane: memoryview) -> bytes:
-    return _contexts.entropy.compress(plane)
+def _fast(plane: Bytes) -> bytes | None:
+    coded = code_plane(plane, singles_below=_FEW_REPEATS, matches_from=_FEW_REPEATS, matches_in_noise_from=_FEW_REPEATS)
+    return coded.singles or coded.matches
 
 
-def _balanced(plane: memoryview) -> bytes:
-    best = _contexts.entropy.compress(plane)
-    if len(best) > _NEAR_NOISE * len(plane):
-        return min(best, _contexts.tree.compress(plane), key=len)
-    if len(plane) > 2 * _BLOCK_BYTES:
-        best = min(best, _in_small_blocks(plane), key=len)
-    thin = _contexts.thin.compress(plane)
-    if len(thin) > _PROMISING * len(best):
-        return min(best, thin, key=len)
-    return min(best, thin, _contexts.optimal.compress(plane), key=len)
+def _balanced(plane: Bytes, number: int, lessons: Lessons[Way] | None) -> bytes | None:
+    way = lessons.recall(number) if lessons is not None else None
+    if way is Way.SINGLES:
+        return _fast(plane)
+    if way is Way.DEEP:
+        return _still_deep(plane, number, lessons)
+    singles_below = _ABOVE_ALL if way is None else _BELOW_ALL
+    coded = code_plane(plane, singles_below=singles_below, matches_from=0, matches_in_noise_from=_FEW_REPEATS)
+    if way is not None or coded.noise:
+        return coded.matches
+    best, encoded = _by_trial(plane, coded)
+    if lessons is not None:
+        lessons.learn(number, best)
+    return encoded
 
 
-def _small(plane: memoryview) -> bytes:
-    contexts = _contexts
-    ways = (contexts.entropy, contexts.thin, contexts.tree, contexts.optimal)
-    best = min([_in_small_blocks(plane), *(way.compress(plane) for way in ways)], key=len)
-    if len(best) > _NOISE * len(plane):
-        return best  # even the optimal parser has found nothing
-    return min([best, *(way.compress(plane) for way in (contexts.ultra, *contexts.thorough))], key=len)
+def _still_deep(plane: Bytes, number: int, lessons: Lessons[Way] | None) -> bytes:
+    """Return the plane at the ordinary high level, unless it is no text any more; the check costs a tenth."""
+    deep, fast = _contexts.deep.compress(plane.data), _fast(plane)
+    if fast is None or len(deep) <= len(fast):
+        return deep
+    if lessons is not None:
+        lessons.forget(number)
+    return fast
 
 
-def _in_small_blocks(plane: memoryview) -> bytes:
-    session = _contexts.entropy.compressobj(size=len(plane))
-    parts = []
-    for start in range(0, len(plane), _BLOCK_BYTES):
-        parts.append(session.compress(plane[start : start + _BLOCK_BYTES]))
-        is_last = start + _BLOCK_BYTES >= len(plane)
-        parts.append(
-            session.flush(zstandard.COMPRESSOBJ_FLUSH_FINISH if is_last else zstandard.COMPRESSOBJ_FLUSH_BLOCK)
-        )
-    return b"".join(parts)
+def _by_trial(plane: Bytes, coded: CodedPlane) -> tuple[Way, bytes]:
+    assert coded.singles is not None and coded.matches is not None
+    best, encoded = Way.MATCHES, coded.matches
+    if len(encoded) > _MATCHES_GAIN * len(coded.singles):
+        best, encoded = Way.SINGLES, min(coded.singles, encoded, key=len)
+    if _may_be_text(plane, coded):
+        deep = _contexts.deep.compress(plane.data)
+        if len(deep) < _DEEP_GAIN * len(encoded):
+            best, encoded = Way.DEEP, deep
+    return best, encoded
 
 
-_ENCODERS: dict[Level, Callable[[memoryview], bytes]] = {
-    Level.FAST: _fast,
-    Level.BALANCED: _balanced,
-    Level.SMALL: _small,
-}
+def _may_be_text(plane: Bytes, coded: CodedPlane) -> bool:
+    if len(plane) <= 2 * _SAMPLE_BYTES:
+        return True
+    if coded.repeats < _MANY_REPEATS and coded.equal < _RUNS * coded.chance + 0.01:
+        return False
+    middle = len(plane) // 2
+    sample = plane[middle : middle + _SAMPLE_BYTES]
+    singles = code_plane(
+        sample, singles_below=_ABOVE_ALL, matches_from=_ABOVE_ALL, matches_in_noise_from=_ABOVE_ALL
+    ).singles
+    return len(_contexts.deep.compress(sample.data)) < _DEEP_GAIN * len(singles or sample)
+
+
+def _smallest(plane: Bytes) -> bytes:
+    coded = code_plane(plane, singles_below=_ABOVE_ALL, matches_from=_BELOW_ALL, matches_in_noise_from=_BELOW_ALL)
+    forms = [form for form in (coded.singles, coded.matches) if form is not None]
+    return min([*forms, *(parser.compress(plane.data) for parser in _thorough.parsers)], key=len)

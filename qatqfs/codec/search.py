@@ -1,25 +1,90 @@
 """Which strategy holds some values in the fewest bytes.
 
-Byte planes in zstd frames (7) win on nearly all tensors, so the others are tried where a sample says that they
-might: differences (8) on smooth f32, the adjacent XOR (9) on sorted or slowly changing 16-bit values. What no
-strategy makes smaller stays raw bits (1), unless an index frame has to be appended.
+Byte planes in zstd frames (7) win on nearly all tensors. Others are a filter before the same frames: differences
+(8) on smooth f32, the XOR with the element before (9) or with the one a row before (10) on 16-bit values that
+change slowly. What a filter gives is seen on a sample of the filtered values, so that hardly any value is
+compressed twice; :mod:`planecoder` looks after the planes. Run lengths (2 to 6) may win where next to nothing is
+left, as they have no frame headers, and what no strategy makes smaller stays raw bits (1), unless an index frame
+has to be appended.
+
+``FAST`` takes no filter, ``BALANCED`` the one that wins on the sample, ``SMALL`` tries on all values what the sample
+does not rule out. A :class:`Memory` carries over from chunk to chunk what was found.
 """
+
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from qatqfs.codec.buffers import Bytes
+from qatqfs.codec.buffers import Bytes, scratch
 from qatqfs.codec.dtypes import DType
+from qatqfs.codec.lessons import Lessons
 from qatqfs.codec.level import Level
+from qatqfs.codec.planecoder import Way, encode_planes
+from qatqfs.codec.planes import Filter as Kind
+from qatqfs.codec.planes import split_planes
+from qatqfs.codec.statistics import equal_at_lags
 from qatqfs.codec.strategies import STRATEGIES
+from qatqfs.codec.stride import infer_stride
 
-_RAW_BITS, _BLOCKS, _PLANES, _DIFFERENCES, _ADJACENT = 1, 5, 7, 8, 9
-_FILTERED = {DType.F32: _DIFFERENCES, DType.F16: _ADJACENT, DType.BF16: _ADJACENT}
+_PREDICTOR, _RAW_BITS, _PLANES, _DIFFERENCES, _ADJACENT, _STRIDED = 0, 1, 7, 8, 9, 10
+_KINDS = {_PLANES: Kind.NONE, _DIFFERENCES: Kind.DIFFERENCE, _ADJACENT: Kind.XOR, _STRIDED: Kind.XOR}
+_RUN_LENGTHS = (2, 3, 4, 5, 6)
 _SAMPLE_PARTS = 4
 _SAMPLE_PART_BYTES = 4096
 _TINY_BYTES = 1024
-"""Up to here the headers of zstd frames weigh, so that simpler strategies may win."""
+"""Up to here the headers of zstd frames weigh, so that every strategy is tried."""
+_SHORT_BYTES = 1 << 16
+"""Up to here ``SMALL`` asks no sample."""
+_LITTLE = 1 / 16
+"""Share of the raw bytes below which a sample says too little, and trying everything takes no time."""
+_NEXT_TO_NOTHING = 1 / 64
+"""Share of the raw bytes below which run lengths may win."""
+_WORTH_A_TRIAL = 0.98
+"""Share of the plain sample that a filtered one has to stay below; nearer to 1 it is chance as likely as not."""
+_ALIKE = 0.5
+"""Share of top bytes that must equal the earlier ones, lest the XOR leave more than it takes away."""
+_SURPRISE = 0.1
+"""Relative change of a chunk's share from which on what the chunks before taught is doubted."""
 _HOPELESS = 1.03
 """Relative size in the sample from which ``SMALL`` does not try a filter on all values."""
+_GRID = 0.9
+"""Share of the plain sample that the predictor has to stay below: it wins on values of its own grid, or not at all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """What is done to values before their planes are compressed.
+
+    Attributes:
+        strategy: id, 7 to 10.
+        stride: elements, for id 10 alone.
+        share: of the raw bytes, that the chunk took which taught this filter.
+    """
+
+    strategy: int
+    stride: int = 0
+    share: float = field(default=0.0, compare=False)
+
+
+_PLAIN = Filter(_PLANES)
+
+
+@dataclass
+class Memory:
+    """What the chunks of one stream of values taught, kept by whoever encodes the stream.
+
+    It may be shared by the threads that encode the chunks, see :class:`Lessons`. A new one is as good as an old
+    one, but for the speed of the first chunks.
+
+    Attributes:
+        filters: which filter won.
+        ways: which way of compressing a plane won behind each strategy.
+    """
+
+    filters: Lessons[Filter] = field(default_factory=Lessons)
+    ways: dict[int, Lessons[Way]] = field(
+        default_factory=lambda: {i: Lessons() for i in (_PLANES, _DIFFERENCES, _ADJACENT, _STRIDED)}
+    )
 
 
 def encode_smallest(
@@ -30,6 +95,7 @@ def encode_smallest(
     appendable: bool = False,
     strategy: int | None = None,
     stride: int | None = None,
+    memory: Memory | None = None,
 ) -> tuple[int, bytes]:
     """Encode values with the strategy that suits them.
 
@@ -39,7 +105,8 @@ def encode_smallest(
         level: how hard to look.
         appendable: only strategies whose data ends in zstd frames.
         strategy: force this one.
-        stride: for strategy 10 when it is forced, in elements.
+        stride: elements in a row: the one to use when strategy 10 is forced, else a hint.
+        memory: of the stream that the values are a chunk of.
 
     Returns:
         The id of the strategy and its data.
@@ -51,34 +118,123 @@ def encode_smallest(
         if appendable and strategy in STRATEGIES and STRATEGIES[strategy].zstd_offset is None:
             raise ValueError(f"nothing can be appended to strategy {STRATEGIES[strategy].name}")
         return strategy, _encode(strategy, raw, dtype, level, stride)
-    candidates = [(i, _encode(i, raw, dtype, level)) for i in _candidates(raw, dtype, level, appendable)]
-    best, data = min(candidates, key=lambda candidate: len(candidate[1]))
-    if len(data) >= len(raw) and not appendable:
+    best, data = _smallest_frames(raw, dtype, level, stride, memory)
+    if not appendable:
+        best, data = _without_frames(raw, dtype, level, best, data)
+    return best, data
+
+
+# -- zstd frames, behind a filter or none ------------------------------------------------------------------
+
+
+def _smallest_frames(
+    raw: Bytes, dtype: DType, level: Level, stride: int | None, memory: Memory | None
+) -> tuple[int, bytes]:
+    if level is Level.FAST and len(raw) > _TINY_BYTES:
+        return _PLANES, _encode_frames(_PLAIN, raw, dtype, level, memory)
+    known = memory.filters.recall(dtype) if memory is not None else None
+    if known is not None and known.stride < len(raw) // dtype.width:
+        data = _encode_frames(known, raw, dtype, level, memory)
+        if abs(len(data) / len(raw) - known.share) <= _SURPRISE * known.share:
+            return known.strategy, data
+    forms = [(_PLAIN, _encode_frames(_PLAIN, raw, dtype, level, memory))]
+    for filter_ in _candidates(raw, dtype, level, stride, plain_bytes=len(forms[0][1])):
+        forms += [(filter_, _encode_frames(filter_, raw, dtype, level, memory))]
+    best, data = min(forms, key=lambda form: len(form[1]))
+    if memory is not None and level is not Level.SMALL and len(raw):
+        memory.filters.learn(dtype, replace(best, share=len(data) / len(raw)))
+    return best.strategy, data
+
+
+def _candidates(raw: Bytes, dtype: DType, level: Level, hint: int | None, plain_bytes: int) -> list[Filter]:
+    """Return the filters worth trying on all values, when without one they take ``plain_bytes``."""
+    if dtype is DType.F32:
+        filters = [Filter(_DIFFERENCES)]
+    elif len(raw) <= _TINY_BYTES:
+        filters = [Filter(_ADJACENT)]
+    else:
+        filters = _xor_filters(raw, level, hint)
+    if len(raw) <= _TINY_BYTES or not filters:
+        return filters
+    if plain_bytes < _LITTLE * len(raw) or (level is Level.SMALL and len(raw) <= _SHORT_BYTES):
+        return filters
+    plain = len(encode_planes(_sampled_planes(_PLAIN, raw, dtype), dtype.width, Level.FAST))
+    limit = plain * (_HOPELESS if level is Level.SMALL else _WORTH_A_TRIAL)
+    sizes = {
+        filter_: len(encode_planes(_sampled_planes(filter_, raw, dtype), dtype.width, Level.FAST))
+        for filter_ in filters
+    }
+    promising = sorted((filter_ for filter_ in filters if sizes[filter_] < limit), key=sizes.__getitem__)
+    return promising if level is Level.SMALL else promising[:1]
+
+
+def _xor_filters(raw: Bytes, level: Level, hint: int | None) -> list[Filter]:
+    """Return the XOR filters that the top plane suggests: most of its bytes must equal the earlier ones."""
+    top_plane = np.ascontiguousarray(raw[1::2])
+    counts = equal_at_lags(top_plane)
+    lags = {1, infer_stride(counts), hint} - {None}
+    return [
+        Filter(_STRIDED, lag) if lag > 1 else Filter(_ADJACENT)
+        for lag in sorted(lag for lag in lags if lag is not None and 0 < lag < len(top_plane))
+        if level is Level.SMALL or lag >= len(counts) or counts[lag] > _ALIKE * counts[0]
+    ]
+
+
+def _sampled_planes(filter_: Filter, raw: Bytes, dtype: DType) -> Bytes:
+    """Return the planes of a few runs of filtered values from all over."""
+    planes = _split(filter_, raw, dtype).reshape(dtype.width, -1)
+    n, part = planes.shape[1], _SAMPLE_PART_BYTES // dtype.width
+    if n <= _SAMPLE_PARTS * part:
+        return planes.reshape(-1)
+    starts = [i * (n - part) // (_SAMPLE_PARTS - 1) for i in range(_SAMPLE_PARTS)]
+    return np.concatenate([planes[:, start : start + part] for start in starts], axis=1).reshape(-1)
+
+
+def _split(filter_: Filter, raw: Bytes, dtype: DType) -> Bytes:
+    """Return the planes of the filtered values, in scratch memory."""
+    planes = scratch("planes", len(raw))
+    split_planes(raw, dtype.width, planes, _KINDS[filter_.strategy], max(filter_.stride, 1))
+    return planes
+
+
+def _encode_frames(filter_: Filter, raw: Bytes, dtype: DType, level: Level, memory: Memory | None) -> bytes:
+    planes = _split(filter_, raw, dtype)
+    lessons = memory.ways[filter_.strategy] if memory is not None else None
+    frames = encode_planes(planes, dtype.width, level, lessons)
+    return filter_.stride.to_bytes(4, "big") + frames if filter_.strategy == _STRIDED else frames
+
+
+# -- everything else ---------------------------------------------------------------------------------------
+
+
+def _without_frames(raw: Bytes, dtype: DType, level: Level, best: int, data: bytes) -> tuple[int, bytes]:
+    """Return the best form, or a smaller one of a strategy that has no zstd frames."""
+    tried: list[int] = []
+    if len(raw) <= _TINY_BYTES or (len(data) < _NEXT_TO_NOTHING * len(raw) and level is not Level.FAST):
+        tried += _RUN_LENGTHS
+    if level is Level.SMALL and dtype is DType.F32 and _suits_predictor(raw, dtype):
+        tried.append(_PREDICTOR)
+    for strategy in tried:
+        known = STRATEGIES[strategy]
+        if known.encode is None or dtype not in known.dtypes:
+            continue
+        other = known.encode(raw, dtype, level)
+        if other is not None and len(other) < len(data):
+            best, data = strategy, other
+    if len(data) >= len(raw):
         return _RAW_BITS, _encode(_RAW_BITS, raw, dtype, level)
     return best, data
 
 
-def _candidates(raw: Bytes, dtype: DType, level: Level, appendable: bool) -> list[int]:
-    """Return the ids worth trying on all values."""
-    filtered = _FILTERED[dtype]
-    if len(raw) <= _TINY_BYTES:
-        tiny = [_PLANES, filtered]
-        return tiny if appendable or dtype is not DType.F32 else [*tiny, _BLOCKS]
-    if level is Level.FAST or (level is Level.BALANCED and dtype.width == 2):
-        return [_PLANES]
-    sample = _sample(raw)
-    plain, other = (len(_encode(i, sample, dtype, Level.FAST)) for i in (_PLANES, filtered))
-    if level is Level.SMALL:
-        return [_PLANES, filtered] if other < _HOPELESS * plain else [_PLANES]
-    return [filtered] if other < plain else [_PLANES]
-
-
-def _sample(raw: Bytes) -> Bytes:
-    """Return a few runs of values from all over."""
-    if len(raw) <= _SAMPLE_PARTS * _SAMPLE_PART_BYTES:
-        return raw
-    step = (len(raw) - _SAMPLE_PART_BYTES) // (_SAMPLE_PARTS - 1) // 4 * 4
-    return np.concatenate([raw[i * step : i * step + _SAMPLE_PART_BYTES] for i in range(_SAMPLE_PARTS)])
+def _suits_predictor(raw: Bytes, dtype: DType) -> bool:
+    encode = STRATEGIES[_PREDICTOR].encode
+    if encode is None:
+        return False
+    sample = raw[:_SAMPLE_PART_BYTES]
+    predicted = encode(sample, dtype, Level.FAST)
+    return predicted is not None and len(predicted) < _GRID * len(
+        encode_planes(_sampled_planes(_PLAIN, sample, dtype), dtype.width, Level.FAST)
+    )
 
 
 def _encode(strategy: int, raw: Bytes, dtype: DType, level: Level, stride: int | None = None) -> bytes:

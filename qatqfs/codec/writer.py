@@ -24,6 +24,7 @@ from qatqfs.codec.payload import (
     encode_payloads,
     read_payload_header,
 )
+from qatqfs.codec.search import Memory
 from qatqfs.codec.sinks import BytesSink, Sink
 from qatqfs.codec.strategies import STRATEGIES
 
@@ -232,12 +233,15 @@ def encode_container(
     writer = ContainerWriter(sink, dtype, values_per_chunk, level=level)
     chunk_bytes = values_per_chunk * dtype.width
     parts = [view[start : start + chunk_bytes] for start in range(0, len(view), chunk_bytes)]
+    memory = Memory()
     needs_index = len(parts) > 1 or len(view) != true_length
     for first in range(0, len(parts) - 1, HASHED_TOGETHER):
-        for payload in encode_payloads(parts[first : min(first + HASHED_TOGETHER, len(parts) - 1)], dtype, level=level):
+        for payload in encode_payloads(
+            parts[first : min(first + HASHED_TOGETHER, len(parts) - 1)], dtype, level=level, memory=memory
+        ):
             writer.append(payload)
     if parts:
-        writer.append(encode_payload(parts[-1], dtype, level=level, appendable=needs_index))
+        writer.append(encode_payload(parts[-1], dtype, level=level, appendable=needs_index, memory=memory))
     writer.finish(true_length)
     return sink.getvalue()
 

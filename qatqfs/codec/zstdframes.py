@@ -9,12 +9,13 @@ is cut off. So this walk proves that the frames fill the data exactly.
 from dataclasses import dataclass
 
 from qatqfs.codec import _native
-from qatqfs.codec.buffers import Buffer
+from qatqfs.codec.buffers import Buffer, Bytes
 from qatqfs.codec.errors import InvalidResidualStream
 
 FRAME_MAGIC = b"\x28\xb5\x2f\xfd"
 _MAX_BLOCK_BYTES = 128 * 1024
-_RLE = 1
+_RAW, _RLE = 0, 1
+_SINGLE_SEGMENT = 0x20
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +69,31 @@ def with_narrow_windows(data: Buffer, window_limit: int) -> bytearray:
     return copy
 
 
+def _header(size: int) -> bytes:
+    """Return a frame header for less than 2**32 bytes of content in a single segment."""
+    if size < 256:
+        header = bytes([_SINGLE_SEGMENT, size])
+    elif size < 65536 + 256:
+        header = bytes([_SINGLE_SEGMENT | 0x40]) + (size - 256).to_bytes(2, "little")
+    else:
+        header = bytes([_SINGLE_SEGMENT | 0x80]) + size.to_bytes(4, "little")
+    return FRAME_MAGIC + header
+
+
+def stored_frame(content: Bytes) -> list[Buffer]:
+    """Return the parts of a zstd frame of bytes as they are: 3 bytes more for each 128 KiB, and at most 9.
+
+    Args:
+        content: at least 1 and less than 2**32 bytes; the parts refer to them.
+    """
+    parts: list[Buffer] = [_header(len(content))]
+    for start in range(0, len(content), _MAX_BLOCK_BYTES):
+        block = content[start : start + _MAX_BLOCK_BYTES]
+        is_last = start + len(block) == len(content)
+        parts += ((len(block) << 3 | _RAW << 1 | is_last).to_bytes(3, "little"), block.data)
+    return parts
+
+
 def constant_frame(value: int, size: int) -> bytes:
     """Return a zstd frame of one byte repeated, written by hand: 4 bytes for each 128 KiB, 9 at most for the header.
 
@@ -75,16 +101,9 @@ def constant_frame(value: int, size: int) -> bytes:
         value: the byte, 0 to 255.
         size: bytes of content, at least 1 and less than 2**32.
     """
-    single_segment = 0x20
-    if size < 256:
-        header = bytes([single_segment, size])
-    elif size < 65536 + 256:
-        header = bytes([single_segment | 0x40]) + (size - 256).to_bytes(2, "little")
-    else:
-        header = bytes([single_segment | 0x80]) + size.to_bytes(4, "little")
     blocks = []
     for start in range(0, size, _MAX_BLOCK_BYTES):
         length = min(_MAX_BLOCK_BYTES, size - start)
         is_last = start + length == size
         blocks.append((length << 3 | _RLE << 1 | is_last).to_bytes(3, "little") + bytes([value]))
-    return FRAME_MAGIC + header + b"".join(blocks)
+    return _header(size) + b"".join(blocks)

@@ -11,8 +11,8 @@ import logging
 import queue
 import threading
 
-from qatqfs.codec import MAX_CHUNKS, QatcError
-from qatqfs.store.building import Payloads, fill
+from qatqfs.codec import MAX_CHUNKS, Memory, QatcError
+from qatqfs.store.building import Payloads, fill, note_encoded
 from qatqfs.store.commit import CommitEngine
 from qatqfs.store.draft import Draft
 from qatqfs.store.dtypechoice import choose_dtype
@@ -21,7 +21,7 @@ from qatqfs.store.node import Node
 from qatqfs.store.options import StoreOptions
 from qatqfs.store.snapshot import SnapshotLost
 from qatqfs.store.staging import StagingEntry
-from qatqfs.store.sysfile import pread_exact
+from qatqfs.store.sysfile import pread_exact, yield_to_others
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +66,7 @@ class AheadEncoder:
         self._waiting.put(node)
 
     def _run(self) -> None:
+        yield_to_others()
         while (node := self._waiting.get()) is not None:
             with self._lock:
                 self._queued.discard(node)
@@ -80,15 +81,16 @@ class AheadEncoder:
     def _advance(self, node: Node) -> None:
         with node.lock:
             entry, path = node.staging, node.path
-        if entry is None or path is None:
-            return
+            # What builds on a container has not all of its content in the data file.
+            if entry is None or path is None or entry.view.chunks.base_chunks or entry.sequential_end <= 0:
+                return
         try:
             draft = entry.draft or self._begin(node, entry, path)
             while draft is not None and (stop := self._claim(node, entry, draft)):
-                payloads = self._payloads_of(entry, draft)
+                payloads = self._payloads_of(node, entry, draft)
                 fill(draft, stop, payloads, self._engine.executor, self._options.workers)
         except (OSError, QatcError) as err:
-            log.debug("encoding ahead of %r stops: %s", path, err)
+            log.debug("encoding ahead of %r stops: %s", path, str(err))  # err itself holds files open
             with node.lock:
                 entry.sequential_end = -1
                 lost, entry.draft = entry.draft, None
@@ -126,13 +128,18 @@ class AheadEncoder:
             draft.claimed = stop
             return stop
 
-    def _payloads_of(self, entry: StagingEntry, draft: Draft) -> Payloads:
-        unit, dtype, level = draft.unit, draft.dtype, self._options.level
+    def _payloads_of(self, node: Node, entry: StagingEntry, draft: Draft) -> Payloads:
+        unit, dtype, level, memory = draft.unit, draft.dtype, self._options.level, Memory()
 
         def payloads(first: int, stop: int) -> list[bytes]:
+            if node.path is None or self._stopping:
+                raise SnapshotLost("nobody wants it any more")
             raw = memoryview(pread_exact(entry.data.number, (stop - first) * unit, first * unit))
             if len(raw) != (stop - first) * unit:
                 raise SnapshotLost("the file was cut")
-            return [encode_chunk(raw[i : i + unit], dtype, level) for i in range(0, len(raw), unit)]
+            result = [encode_chunk(raw[i : i + unit], dtype, level, memory=memory) for i in range(0, len(raw), unit)]
+            for payload in result:
+                note_encoded(self._engine.statistics, unit, payload)
+            return result
 
         return payloads

@@ -3,6 +3,7 @@
 Mode 0700 and never visible in the mount. A read-only store creates and locks nothing.
 """
 
+import contextlib
 import fcntl
 import os
 import stat
@@ -85,8 +86,9 @@ class PrivateArea:
         return fd
 
     def _write_holder(self, fd: Fd) -> None:
-        self._io.ftruncate(fd, 0)
-        self._io.pwrite(fd, b"%d\n" % os.getpid(), 0)
+        with contextlib.suppress(OSError):  # on a full disk; the lock holds without it
+            self._io.ftruncate(fd, 0)
+            self._io.pwrite(fd, b"%d\n" % os.getpid(), 0)
 
     def close(self) -> None:
         """Release the lock."""

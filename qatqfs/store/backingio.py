@@ -9,6 +9,7 @@ its system call does.
 """
 
 import ctypes
+import errno
 import os
 
 from qatqfs.store.sysfile import Fd, fail, libc, renameat2, set_times
@@ -16,6 +17,9 @@ from qatqfs.store.sysfile import Fd, fail, libc, renameat2, set_times
 Buffer = bytes | bytearray | memoryview
 
 _PUNCH_HOLE_KEEP_SIZE = 3  # fallocate(2): FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE
+
+_CANNOT_COPY = (errno.EOPNOTSUPP, errno.ENOSYS, errno.EXDEV, errno.EINVAL)
+_COPY_BYTES = 1 << 20
 
 OPERATIONS = (
     *("open", "pwrite", "ftruncate", "copy_range", "punch", "fsync", "fdatasync", "fsync_directory"),
@@ -60,7 +64,12 @@ class BackingIO:
 
     def copy_range(self, source: Fd, offset: int, target: Fd, target_offset: int, size: int) -> int:
         """Copy bytes from one file to another in the kernel, sharing them where it can; returns how many."""
-        return os.copy_file_range(source.number, target.number, size, offset, target_offset)
+        try:
+            return os.copy_file_range(source.number, target.number, size, offset, target_offset)
+        except OSError as err:
+            if err.errno not in _CANNOT_COPY:
+                raise
+        return os.pwrite(target.number, os.pread(source.number, min(size, _COPY_BYTES), offset), target_offset)
 
     def punch(self, fd: Fd, offset: int, size: int) -> None:
         """Give back the space of a range, which reads as zeros from then on."""

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 
-from qatqfs.codec import MAX_CHUNKS, DType, Level, QatcError
+from qatqfs.codec import MAX_CHUNKS, DType, Level, Memory, QatcError
 from qatqfs.store.chunkmap import chunks_of
 from qatqfs.store.containerfile import ContainerFile, io_error
 from qatqfs.store.draft import Draft
@@ -17,6 +17,7 @@ from qatqfs.store.dtypechoice import choose_dtype
 from qatqfs.store.encoder import encode_chunk
 from qatqfs.store.options import StoreOptions
 from qatqfs.store.snapshot import Snapshot, SnapshotLost
+from qatqfs.store.stats import Statistics
 
 HOP_BYTES = 1 << 20
 """Raw bytes that a worker gets at a time, at least one chunk."""
@@ -67,20 +68,24 @@ def make_plan(
         aligned = base.chunk_unit(options.chunk_size) == (unit, True) and unit % dtype.width == 0
         if aligned and _fits(dtype, size) and wanted in (None, dtype) and _any_unmodified(snapshot):
             return Plan(dtype, unit, base)
-    if draft is not None and _fits(draft.dtype, size) and wanted in (None, draft.dtype):
-        return Plan(draft.dtype, draft.unit)
 
     def sample(offset: int, length: int) -> bytes:
         return bytes(snapshot.read(offset, min(offset + length, size), final=False))
 
-    return Plan(choose_dtype(path, size, sample, explicit=explicit), options.chunk_size)
+    dtype = choose_dtype(path, size, sample, explicit=explicit)
+    kept = draft is not None and _fits(draft.dtype, size) and wanted in (None, draft.dtype)
+    if draft is not None and kept and draft.dtype.width == dtype.width:
+        return Plan(draft.dtype, draft.unit)  # else what the file begins with, a header or zeros, misled it
+    return Plan(dtype, options.chunk_size)
 
 
 def _any_unmodified(snapshot: Snapshot) -> bool:
     return any(snapshot.is_unmodified(chunk) for chunk in range(chunks_of(snapshot.size, snapshot.unit)))
 
 
-def payloads_of(snapshot: Snapshot, plan: Plan, level: Level, old: Draft | None, stale: set[int]) -> Payloads:
+def payloads_of(
+    snapshot: Snapshot, plan: Plan, level: Level, old: Draft | None, stale: set[int], statistics: Statistics
+) -> Payloads:
     """Return what gives the payloads of a snapshot.
 
     Args:
@@ -89,8 +94,11 @@ def payloads_of(snapshot: Snapshot, plan: Plan, level: Level, old: Draft | None,
         level: effort of the encoder.
         old: a draft that has some of them.
         stale: those of the draft's that are not to be taken.
+        statistics: told what is encoded.
     """
     total = chunks_of(snapshot.size, plan.unit)
+    memory = Memory()
+    alike = old if old is not None and (old.dtype, old.unit) == (plan.dtype, plan.unit) else None
     indexed = total > 1 or snapshot.size % plan.dtype.width != 0
 
     def known(chunk: int) -> bytes | None:
@@ -99,14 +107,24 @@ def payloads_of(snapshot: Snapshot, plan: Plan, level: Level, old: Draft | None,
                 return plan.base.container.raw_chunk(chunk)
             except QatcError as err:
                 raise io_error(f"chunk {chunk} cannot be taken over: {err}") from err
-        if old is not None and chunk < old.count and chunk not in stale:
-            return old.payload(chunk)
+        if alike is not None and chunk < alike.count and chunk not in stale:
+            return alike.payload(chunk)
         return None
+
+    zeros: list[bytes] = []
+
+    def known_or_hole(chunk: int) -> bytes | None:
+        payload = known(chunk)
+        if payload is None and snapshot.unit == plan.unit and chunk < total - 1 and snapshot.is_hole(chunk):
+            if not zeros:
+                zeros.append(encode_chunk(bytes(plan.unit), plan.dtype, level))
+            return zeros[0]
+        return payload
 
     def payloads(first: int, stop: int) -> list[bytes]:
         if snapshot.cancelled:
             raise SnapshotLost("the file was cut or removed")
-        found = [known(chunk) for chunk in range(first, stop)]
+        found = [known_or_hole(chunk) for chunk in range(first, stop)]
         result = []
         raw = memoryview(b"")
         for chunk, payload in enumerate(found, first):
@@ -117,12 +135,20 @@ def payloads_of(snapshot: Snapshot, plan: Plan, level: Level, old: Draft | None,
                         end += 1
                     raw = snapshot.read(chunk * plan.unit, min(end * plan.unit, snapshot.size))
                 last = indexed and chunk == total - 1
-                payload = encode_chunk(raw[: plan.unit], plan.dtype, level, appendable=last)
+                payload = encode_chunk(raw[: plan.unit], plan.dtype, level, appendable=last, memory=memory)
+                note_encoded(statistics, min(plan.unit, len(raw)), payload)
                 raw = raw[plan.unit :]
             result.append(payload)
         return result
 
     return payloads
+
+
+def note_encoded(statistics: Statistics, size: int, payload: bytes) -> None:
+    """Count a chunk of so many bytes that was encoded."""
+    statistics.add("chunks_encoded")
+    statistics.add("encoded_raw_bytes", size)
+    statistics.add("encoded_stored_bytes", len(payload))
 
 
 def fill(draft: Draft, stop: int, payloads: Payloads, executor: Executor, workers: int) -> None:
@@ -143,8 +169,13 @@ def fill(draft: Draft, stop: int, payloads: Payloads, executor: Executor, worker
     finally:
         for future in running:
             future.cancel()
+        running.clear()
 
 
 def _append(draft: Draft, future: "Future[list[bytes]]") -> None:
-    for payload in future.result():
+    try:
+        payloads = future.result()
+    finally:
+        del future  # its error refers to this frame: without the cycle nothing keeps files open
+    for payload in payloads:
         draft.append(payload)

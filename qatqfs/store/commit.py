@@ -16,6 +16,7 @@ import errno
 import logging
 import os
 import stat
+import threading
 from concurrent.futures import Executor
 
 from qatqfs.codec import DType, QatcError
@@ -51,15 +52,18 @@ class CommitEngine:
 
     Attributes:
         executor: as given.
+        statistics: of the store.
     """
 
     def __init__(self, tree: Tree, lost_and_found: Fd, executor: Executor) -> None:
         self._tree = tree
         self._options = tree.context.options
         self._io = tree.context.io
-        self._statistics = tree.context.reading.statistics
+        self.statistics = tree.context.reading.statistics
         self._lost_and_found = lost_and_found
         self.executor = executor
+        self._lock = threading.Lock()
+        self._unfinished: list[tuple[StagingEntry, bytes]] = []  # protected by _lock
 
     def commit(self, node: Node, *, exclusive: bool = False) -> bool:
         """Put what a node's content is now into its container.
@@ -79,6 +83,10 @@ class CommitEngine:
                 entry, path = node.staging, node.path
                 if entry is None or path is None:
                     return True
+            self.finish()  # an entry of this very file must be gone before its container is replaced again
+            with node.lock:
+                if node.staging is not entry:
+                    return False
                 snapshot = entry.freeze()
                 stale = set(entry.draft.stale) if entry.draft is not None else set()
             try:
@@ -95,18 +103,23 @@ class CommitEngine:
     def _commit(self, node: Node, entry: StagingEntry, snapshot: Snapshot, stale: set[int], path: bytes) -> bool:
         draft = self._complete(node, entry, snapshot, stale, path)
         replaces_content = os.fstat(node.fd.number).st_size > _EMPTY_CONTAINER_SIZE
-        durable = entry.synced or node.durable or replaces_content
+        durable = entry.log.synced or node.durable or replaces_content
         changed_at = os.fstat(node.fd.number).st_ctime_ns
         copy_metadata(self._io, node.fd, draft.fd, entry.mtime_ns)
         if durable:
             self._io.fsync(draft.fd)
+        if entry.log.synced:
+            self._io.fdatasync(entry.data)  # so that little is left of that for when the locks are held
         with node.lock, self._tree.lock:
             if snapshot.cancelled or node.path is None:
                 return False
-            if os.fstat(node.fd.number).st_ctime_ns != changed_at:
+            synced_meanwhile = not durable and (entry.log.synced or node.durable)
+            durable = durable or synced_meanwhile
+            metadata_changed = os.fstat(node.fd.number).st_ctime_ns != changed_at
+            if metadata_changed:
                 copy_metadata(self._io, node.fd, draft.fd, entry.mtime_ns)
-                if durable:
-                    self._io.fsync(draft.fd)
+            if synced_meanwhile or (metadata_changed and durable):
+                self._io.fsync(draft.fd)
             whole = entry.size == snapshot.size and not snapshot.changed.held_bytes(1)
             in_place = self._has_other_names(node)
             placed = None if in_place else self._swap(node, entry, snapshot, draft, whole=whole)
@@ -114,20 +127,46 @@ class CommitEngine:
                 return False
         if in_place:
             return self._commit_in_place(node, entry, snapshot, draft)
-        if durable and placed:
-            self._tree.fsync_parent(placed)
         if whole:
-            entry.drop()
-            if entry.synced:  # or it would come back after a power cut, when others have been committed over this one
-                self._io.fsync_directory(entry.area.directory.number)
+            with self._lock:
+                self._unfinished.append((entry, placed or b"" if durable else b""))
             with self._tree.lock:
                 self._tree.forget_if_idle(node)
+            self.finish()
         else:
+            if durable and placed:
+                self._tree.fsync_parent(placed)
             with node.lock:
                 if node.staging is entry:
                     entry.release_space()
-        self._statistics.add("commits")
+        self.statistics.add("commits")
         return True
+
+    def finish(self) -> None:
+        """Remove the entries that are done with, each once its container is sure to stay under its name.
+
+        Raises:
+            OSError: the first failure; what could not be removed is tried again with the next commit, or found to
+                be done with by recovery.
+        """
+        failure: OSError | None = None
+        with self._lock:  # throughout, so that whoever returns from here knows that his own entry is gone
+            waiting, self._unfinished = self._unfinished, []
+            for entry, path in waiting:
+                try:
+                    self._finish(entry, path)
+                except OSError as err:
+                    failure = failure or err
+                    self._unfinished.append((entry, path))
+        if failure is not None:
+            raise failure
+
+    def _finish(self, entry: StagingEntry, path: bytes) -> None:
+        if path:
+            self._tree.fsync_parent(path)
+        entry.drop()
+        if entry.log.synced:  # or a power cut might bring it back when others have been committed over this one
+            self._io.fsync_directory(entry.area.directory.number)
 
     # -- the container ---------------------------------------------------------------------------------
 
@@ -138,18 +177,15 @@ class CommitEngine:
             explicit = self.explicit_dtype(node, path)
             plan = make_plan(snapshot, old, path, explicit, self._options)
             draft = entry.draft = self._begin(entry, snapshot, plan, old, stale)
-            payloads = payloads_of(snapshot, plan, self._options.level, old, stale)
-            before = draft.count
+            usable = old if old is not None and (old.dtype, old.unit) == (plan.dtype, plan.unit) else None
+            payloads = payloads_of(snapshot, plan, self._options.level, usable, stale, self.statistics)
             fill(draft, chunks_of(snapshot.size, plan.unit), payloads, self.executor, self._options.workers)
-            info = draft.finish(snapshot.size)
+            draft.finish(snapshot.size)
         except QatcError as err:
             raise OSError(errno.EFBIG, str(err)) from err
         finally:
             if old is not None and old is not entry.draft:
                 old.discard()
-        self._statistics.add("chunks_encoded", info.chunk_count - before)
-        self._statistics.add("encoded_raw_bytes", snapshot.size)
-        self._statistics.add("encoded_stored_bytes", info.size)
         return draft
 
     def _begin(self, entry: StagingEntry, snapshot: Snapshot, plan: Plan, old: Draft | None, stale: set[int]) -> Draft:
@@ -157,12 +193,15 @@ class CommitEngine:
         total = chunks_of(snapshot.size, plan.unit)
         if old is not None and (old.dtype, old.unit) == (plan.dtype, plan.unit) and plan.base is None:
             sound = min(min(stale, default=old.count), old.count, total)
-            if sound == min(old.count, total) or stale.issuperset(range(sound, old.count)):
+            rest = range(sound, min(old.count, total))
+            if not rest or stale.issuperset(rest) or not entry.area.space.has_room(old.size):
                 old.rewind(sound)
                 return old
             draft = self.new_draft(entry, plan.dtype, plan.unit)
             draft.take_prefix(*old.prefix(sound))
             return draft
+        if old is not None:
+            self._discard(entry)  # before another one takes its space
         draft = self.new_draft(entry, plan.dtype, plan.unit)
         if plan.base is not None:
             index = plan.base.container.index
@@ -207,7 +246,7 @@ class CommitEngine:
             commit_in_place(self._tree, node, entry, draft)
         with self._tree.lock:
             self._tree.forget_if_idle(node)
-        self._statistics.add("commits")
+        self.statistics.add("commits")
         return True
 
     def _swap(self, node: Node, entry: StagingEntry, snapshot: Snapshot, draft: Draft, *, whole: bool) -> bytes | None:
@@ -230,9 +269,9 @@ class CommitEngine:
             chunks = entry.map_over(snapshot.size)
             try:
                 if whole:
-                    entry.log_intent(identity)
+                    entry.log.intent(identity)
                 else:
-                    entry.log_partial_intent(identity, chunks)
+                    entry.log.partial_intent(identity, chunks, entry.data)
                 if target is None:
                     self._to_lost_and_found(node, entry, draft)
                     node.path = None
@@ -241,7 +280,7 @@ class CommitEngine:
                         self._io.rename(entry.area.directory.number, draft.name, target[0], target[1])
             except OSError:
                 with contextlib.suppress(OSError):
-                    entry.log_anew()
+                    entry.log.held(entry.view.chunks)
                 raise
         entry.draft = None
         times.committed(os.fstat(draft.fd.number), ctime_ns)
@@ -269,7 +308,7 @@ class CommitEngine:
         name = names.container_name(names.split(node.path)[1][:180] + b"." + entry.entry_id)
         self._io.rename(entry.area.directory.number, draft.name, self._lost_and_found.number, name)
         self._io.fsync_directory(self._lost_and_found.number)
-        self._statistics.add("lost_files")
+        self.statistics.add("lost_files")
         log.error(
             "%s: was replaced or removed in the backing directory while it had uncommitted content;"
             " what was written through the mount is kept as %s",

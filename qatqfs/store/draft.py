@@ -176,8 +176,9 @@ class Draft:
         return self._writer.finish(length)
 
     def discard(self) -> None:
-        """Remove the file; raises OSError."""
+        """Remove the file, its space at once, whoever still has it open; raises OSError."""
         try:
+            self._io.ftruncate(self.fd, 0)
             self._io.unlink(self._directory, self.name)
         except FileNotFoundError:
             return

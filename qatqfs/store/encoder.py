@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
 
-from qatqfs.codec import ContainerInfo, ContainerWriter, DType, FileSink, Level, encode_payload
+from qatqfs.codec import ContainerInfo, ContainerWriter, DType, FileSink, Level, Memory, encode_payload
 
 Buffer = bytes | bytearray | memoryview
 
@@ -20,7 +20,9 @@ class ShortReadError(OSError):
     """The logical file became shorter while it was being encoded."""
 
 
-def encode_chunk(raw: Buffer, dtype: DType, level: Level, *, appendable: bool = False) -> bytes:
+def encode_chunk(
+    raw: Buffer, dtype: DType, level: Level, *, appendable: bool = False, memory: Memory | None = None
+) -> bytes:
     """Return the payload of one chunk's raw bytes; an odd length, of the last chunk, gets its pad byte.
 
     Args:
@@ -28,10 +30,11 @@ def encode_chunk(raw: Buffer, dtype: DType, level: Level, *, appendable: bool = 
         dtype: of its values.
         level: effort.
         appendable: an index frame is going to follow, see :func:`qatqfs.codec.encode_payload`.
+        memory: what the file's other chunks taught; threads may share it.
     """
     if len(raw) % dtype.width:
         raw = bytes(raw) + b"\0"  # the index frame has the true length
-    return encode_payload(raw, dtype, level=level, appendable=appendable)
+    return encode_payload(raw, dtype, level=level, appendable=appendable, memory=memory)
 
 
 def _payloads(
@@ -39,12 +42,13 @@ def _payloads(
 ) -> Iterator[tuple[bytes, int]]:
     """Yield each chunk's payload and raw length in order, at most ``window`` chunks being worked on."""
     running: deque[tuple[Future[bytes], int]] = deque()
+    memory = Memory()
     try:
         for offset in range(0, size, chunk_size):
             raw = read_at(offset, min(chunk_size, size - offset))
             if len(raw) != min(chunk_size, size - offset):
                 raise ShortReadError(f"the file ends at {offset + len(raw)} bytes, not at {size}")
-            running.append((executor.submit(encode_chunk, raw, dtype, level), len(raw)))
+            running.append((executor.submit(encode_chunk, raw, dtype, level, memory=memory), len(raw)))
             if len(running) >= window:
                 future, length = running.popleft()
                 yield future.result(), length

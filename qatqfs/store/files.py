@@ -252,7 +252,7 @@ def set_owner(io: BackingIO, opened: Fd, directory: int, mode: int, owner: tuple
 
 
 def copy_xattrs(io: BackingIO, source: Fd, target: Fd) -> None:
-    """Copy all extended attributes, ACLs included; what the target cannot have is left out.
+    """Make a file's extended attributes, ACLs included, those of another; what it cannot have is left out.
 
     Raises:
         OSError: the source's cannot be read.
@@ -263,6 +263,9 @@ def copy_xattrs(io: BackingIO, source: Fd, target: Fd) -> None:
         if err.errno != errno.EOPNOTSUPP:
             raise
         return
+    for name in set(os.listxattr(target.number)) - set(found):
+        with contextlib.suppress(PermissionError):
+            io.removexattr(target, os.fsencode(name))
     for name in found:
         with contextlib.suppress(PermissionError):
             io.setxattr(target, os.fsencode(name), os.getxattr(source.number, name))

@@ -43,8 +43,8 @@ def commit_in_place(tree: Tree, node: Node, entry: StagingEntry, draft: Draft) -
     io.rename(where, draft.name, where, entry.entry_id + REDO)
     entry.draft = None
     inode = Identity.of(target.number)
-    entry.log_intent(dataclasses.replace(inode, size=identity.size, head=identity.head))  # what it is to become
-    entry.log_intent(identity)
+    entry.log.intent(dataclasses.replace(inode, size=identity.size, head=identity.head))  # what it is to become
+    entry.log.intent(identity)
     io.fsync_directory(where)
     old = entry.view.base
     entry.rebase(ChunkMap(entry.unit, redo.length), redo, identity, redone_into=inode)

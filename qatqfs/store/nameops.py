@@ -103,7 +103,7 @@ def link(tree: Tree, path: bytes, new_path: bytes) -> Attributes:
             if node is not None:
                 node.several_names = True
                 if node.staging is not None:
-                    node.staging.log_path(b"")  # recovery may find it under either
+                    node.staging.log.path(b"")  # recovery may find it under either
             tree.context.io.link(fd, entry.stored, new_fd, stored)
         return tree.entry_attributes(fd, path, tree.resolve(fd, above, name))
 
@@ -126,7 +126,12 @@ def _announce_loss(tree: Tree, entry: Entry) -> None:
     """Log that the last name of an entry is about to go; namespace lock held."""
     node = tree.nodes.get(entry.key)
     if node is not None and node.staging is not None and entry.st.st_nlink == 1:
-        node.staging.log_unlink()
+        try:
+            node.staging.announce_unlink()
+        except OSError as err:
+            # On a full disk removing must work; without the record a crash would leave a copy in lost+found.
+            if err.errno != errno.ENOSPC:
+                raise
 
 
 def _after_loss(tree: Tree, entry: Entry) -> None:
@@ -244,7 +249,7 @@ def _nodes_at(tree: Tree, path: bytes, entry: Entry) -> list[Node]:
 def _log_paths(nodes: list[Node], src: bytes, dst: bytes) -> None:
     for node in nodes:
         if node.staging is not None and node.path is not None:
-            node.staging.log_path(dst + node.path[len(src) :])
+            node.staging.log.path(dst + node.path[len(src) :])
 
 
 def _set_paths(nodes: list[Node], src: bytes, dst: bytes) -> None:

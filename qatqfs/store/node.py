@@ -316,9 +316,9 @@ class Node:
         with self.context.namespace_lock:
             # Renames and unlinks log to the entry only once it is here; catch up with what came before.
             if self.path is None:
-                entry.log_unlink()
+                entry.announce_unlink()
             elif self.path != path:
-                entry.log_path(self.path)
+                entry.log.path(self.path)
             self.staging = entry
 
     def fsync(self) -> None:

@@ -80,7 +80,7 @@ class Recovery:
             entry.drop()
             return False
         if not state.current_boot:
-            entry.compact_log()
+            entry.renew_log()
         node.staging = entry
         with self._tree.lock:
             self._tree.nodes[node.key] = node
@@ -103,7 +103,7 @@ class Recovery:
             if at and not state.since(at)[0]:
                 return None
             node = Node(self._tree.context, key_of(os.fstat(opened.number)), path, Kind.CONTAINER, opened)
-            entry.attach(state, at, self._base_of(node), path)
+            entry.attach(state, at, self._base_of(node, entry, state, at), path)
             return node
         if state.unlinked or not hints:
             return None
@@ -156,11 +156,17 @@ class Recovery:
         return max((at for at, one in enumerate(known) if one == identity), default=None)
 
     @staticmethod
-    def _base_of(node: Node) -> ContainerFile | None:
-        """Return what a node's container holds, ``None`` if it is none: then nothing of it was kept either."""
+    def _base_of(node: Node, entry: StagingEntry, state: LogState, at: int) -> ContainerFile | None:
+        """Return what a node's container holds, ``None`` if it cannot be read and nothing of it is needed.
+
+        Raises:
+            OSError: it cannot be read and is needed.
+        """
         try:
             return node.container()
         except OSError:
+            if not state.is_self_contained(entry.size, at):
+                raise
             return None
 
     def _open_container(self, path: bytes) -> Fd | None:

@@ -9,6 +9,8 @@
 * :meth:`Committer.sync` commits everything now.
 """
 
+import heapq
+import itertools
 import logging
 import os
 import threading
@@ -50,6 +52,8 @@ class Committer:
         self._statistics = tree.context.reading.statistics
         self._condition = threading.Condition()
         self._due: dict[Node, float] = {}
+        self._queue: list[tuple[float, int, Node]] = []  # a heap; what _due says otherwise about by now is skipped
+        self._serial = itertools.count()
         self._pause: dict[Node, float] = {}
         self._rewrites: LRUCache[bytes, tuple[int, float]] = LRUCache(_REMEMBERED)  # by path: how often, when last
         self._stopping = False
@@ -106,7 +110,8 @@ class Committer:
 
     def _set_due(self, node: Node, delay: float) -> None:
         with self._condition:
-            self._due[node] = time.monotonic() + max(delay, self._pause.get(node, 0.0))
+            due = self._due[node] = time.monotonic() + max(delay, self._pause.get(node, 0.0))
+            heapq.heappush(self._queue, (due, next(self._serial), node))
             self._condition.notify()
 
     def _run(self) -> None:
@@ -120,12 +125,16 @@ class Committer:
     def _next_due(self) -> Node | None:
         with self._condition:
             while not self._stopping:
-                if not self._due:
+                if not self._queue:
                     self._condition.wait()
                     continue
-                node = min(self._due, key=self._due.__getitem__)
-                wait = self._due[node] - time.monotonic()
+                due, _, node = self._queue[0]
+                wait = due - time.monotonic()
+                if self._due.get(node) != due:
+                    heapq.heappop(self._queue)
+                    continue
                 if wait <= 0:
+                    heapq.heappop(self._queue)
                     del self._due[node]
                     return node
                 self._condition.wait(wait)
@@ -159,7 +168,7 @@ class Committer:
     def _report_failure(self, node: Node, err: Exception) -> None:
         self._statistics.add("commit_failures")
         name = os.fsdecode(node.path or b"(unlinked)")
-        log.error("%s: could not be committed and stays in staging: %s", name, err)
+        log.error("%s: could not be committed and stays in staging: %s", name, str(err))
 
     def sync(self, below: bytes = b"") -> None:
         """Return once everything written so far at or below a logical path is in containers.
@@ -168,6 +177,10 @@ class Committer:
             OSError: the first failure, after all files were tried; staging is kept.
         """
         failure: OSError | None = None
+        try:
+            self._engine.finish()
+        except OSError as err:
+            failure = err
         for node in self._tree.dirty_nodes(below):
             try:
                 self.commit_now(node)

@@ -71,6 +71,10 @@ class Snapshot:
             return False
         return stop == min((chunk + 1) * chunks.unit, base.length)
 
+    def is_hole(self, chunk: int) -> bool:
+        """Whether a chunk is zeros that nobody wrote."""
+        return not self._view.chunks.holds(chunk) and not self._view.chunks.is_below(chunk)
+
     def concerns(self, first: int, stop: int) -> bool:
         """Whether a change of chunks would have to save any; content lock held."""
         return any(self._has_to_save(chunk) for chunk in range(first, min(stop, self._count)))
@@ -89,7 +93,7 @@ class Snapshot:
                     if self._has_to_save(chunk):
                         self._save(chunk)
             except OSError as err:  # the writer is not to suffer from it
-                log.info("a commit starts again: %s", err)
+                log.info("a commit starts again: %s", str(err))
                 self.cancelled = True
         self.changed.hold(first, stop)
 

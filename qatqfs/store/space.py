@@ -40,7 +40,7 @@ class SpaceLedger:
     def __init__(self, directory: Fd) -> None:
         self._directory = directory
         self._lock = threading.Lock()
-        self._reserved: dict[bytes, int] = {}
+        self._files: dict[bytes, tuple[int, int]] = {}  # worst case, and how much of it is on disk already
         self._copies: dict[bytes, int] = {}
         self._total = 0
         self._largest_copy = 0
@@ -50,62 +50,75 @@ class SpaceLedger:
     @property
     def reserved(self) -> int:
         """Bytes that are not free although the filesystem says so."""
-        return self._total + self._largest_copy + _HEADROOM if self._reserved else 0
+        return max(0, self._total) + self._largest_copy + _HEADROOM if self._files else 0
 
-    def reserve(self, key: bytes, amount: int, writing: int = 0, *, copies: int | None = None) -> None:
+    def has_room(self, size: int) -> bool:
+        """Whether so many bytes are free beside all that is reserved."""
+        st = os.fstatvfs(self._directory.number)
+        with self._lock:
+            return st.f_bavail * st.f_frsize - self.reserved >= size
+
+    def reserve(self, key: bytes, worst: int, writing: int = 0, *, done: int = 0, copies: int | None = None) -> None:
         """Let a file reserve this much from now on, if there is room for that and for what is being written.
 
         Args:
             key: names the file.
-            amount: bytes, in place of what it had reserved.
+            worst: bytes that its container takes at most, in place of what was said before.
             writing: bytes about to be written besides.
+            done: bytes of the container that are on disk already.
             copies: bytes of the old container that a commit of it copies, if that changed.
 
         Raises:
             OSError: ENOSPC, and nothing has changed.
         """
         with self._lock:
-            before = self._reserved.get(key, 0)
-            more = amount - before + writing
+            before, _ = self._files.get(key, (0, 0))
+            self._set(key, before, done)  # what is on disk by now is neither free nor reserved any more
+            more = worst - before + writing
             if copies is not None and copies > self._largest_copy:
                 more += copies - self._largest_copy
             if more > 0:
                 self._take(more)
-            self._reserved[key] = amount
-            self._total += amount - before
+            self._set(key, worst, done)
             if copies is not None:
-                self._copies[key] = copies
-                self._largest_copy = max(self._copies.values())
+                self._set_copies(key, copies)
+
+    def _set(self, key: bytes, worst: int, done: int) -> None:
+        old_worst, old_done = self._files.get(key, (0, 0))
+        self._files[key] = worst, done
+        self._total += (worst - done) - (old_worst - old_done)
+
+    def _set_copies(self, key: bytes, copies: int) -> None:
+        self._copies[key] = copies
+        self._largest_copy = max(self._copies.values())
 
     def _take(self, more: int) -> None:
         now = time.monotonic()
         if now - self._asked_at > _FRESH_S or self._left - more < _AMPLE:
             st = os.fstatvfs(self._directory.number)
-            self._left = st.f_bavail * st.f_frsize - self._total - self._largest_copy - _HEADROOM
+            self._left = st.f_bavail * st.f_frsize - max(0, self._total) - self._largest_copy - _HEADROOM
             self._asked_at = now
         if self._left < more:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         self._left -= more
 
-    def charge(self, key: bytes, amount: int, copies: int) -> None:
+    def charge(self, key: bytes, worst: int, copies: int) -> None:
         """As :meth:`reserve` for what is there already: never fails, whatever is free."""
         with self._lock:
-            self._total += amount - self._reserved.get(key, 0)
-            self._reserved[key] = amount
-            self._copies[key] = copies
-            self._largest_copy = max(self._copies.values())
+            self._set(key, worst, 0)
+            self._set_copies(key, copies)
 
-    def lower(self, key: bytes, amount: int) -> None:
+    def lower(self, key: bytes, worst: int) -> None:
         """Let a file reserve less; never fails."""
         with self._lock:
-            before = self._reserved.get(key)
-            if before is not None and amount < before:
-                self._reserved[key] = amount
-                self._total += amount - before
+            before, done = self._files.get(key, (0, 0))
+            if worst < before:
+                self._set(key, worst, min(done, worst))
 
     def release(self, key: bytes) -> None:
         """Give back all that a file has reserved."""
         with self._lock:
-            self._total -= self._reserved.pop(key, 0)
+            worst, done = self._files.pop(key, (0, 0))
+            self._total -= worst - done
             if self._copies.pop(key, None) is not None:
                 self._largest_copy = max(self._copies.values(), default=0)

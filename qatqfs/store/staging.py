@@ -5,23 +5,21 @@ whole, application data, VALID, reply. The logical size and mtime are the data f
 change is needed.
 """
 
+import contextlib
 import errno
 import os
-import threading
 
 from qatqfs.store import staginglog
-from qatqfs.store.chunkmap import OPEN_END, ChunkMap, chunks_of
+from qatqfs.store.chunkmap import ChunkMap, chunks_of
 from qatqfs.store.containerfile import ContainerFile, Retired
 from qatqfs.store.draft import Draft
+from qatqfs.store.entrylog import EntryLog
 from qatqfs.store.snapshot import Aside, Snapshot
 from qatqfs.store.space import worst_case
 from qatqfs.store.stagedview import View, data_ranges
-from qatqfs.store.stagingarea import DATA, LOG, PRE, RELOG, StagingArea
-from qatqfs.store.staginglog import Base, LogState, LogWriter
+from qatqfs.store.stagingarea import DATA, LOG, PRE, StagingArea
+from qatqfs.store.staginglog import LogState, LogWriter
 from qatqfs.store.sysfile import Fd, Identity
-
-_LONG_LOG = 1 << 20
-"""Bytes of log from which a sync writes it anew."""
 
 
 def create_entry(area: StagingArea) -> "StagingEntry":
@@ -65,20 +63,20 @@ def load_entry(area: StagingArea, entry_id: bytes) -> "tuple[StagingEntry, LogSt
         area.io.set_times(data, None, state.synced_mtime_ns)
     writer = LogWriter(area.io, log, area.boot_id, sequence=state.next_sequence, offset=state.good_length)
     entry = StagingEntry(area, entry_id, data, log, writer)
-    entry.synced = state.synced_size is not None
+    entry.log.synced = state.synced_size is not None
     return entry, state
 
 
 class StagingEntry:
     """One file's uncommitted content: some chunks in a data file, the rest still those of the container below.
 
-    The inode's content lock (:class:`qatqfs.store.node.Node`) protects everything but the log, which has a lock of
-    its own, because renames and unlinks append to it without the content lock. Readers take no lock: they look at
-    the view (map and base together), read, and read again if a commit put another view in its place meanwhile.
+    The inode's content lock (:class:`qatqfs.store.node.Node`) protects everything but the log. Readers take no
+    lock: they look at the view (map and base together), read, and read again if a commit put another view in its
+    place meanwhile.
 
     Attributes:
         data: descriptor of the data file, valid as long as anyone holds it, also after :meth:`drop`.
-        synced: a SYNC record was written, so the entry survives a power cut and its commit has to as well.
+        log: of the entry; its own lock protects it, for renames and unlinks append to it without the content lock.
         snapshot: what a commit under way encodes, ``None`` without one; told of every change first.
         draft: the container that is being made of this content, as far as it is, ``None`` if none is.
         sequential_end: where a writer that began an empty file at offset 0 and never left a gap has got to, in bytes.
@@ -89,22 +87,14 @@ class StagingEntry:
         self.area = area
         self.entry_id = entry_id
         self.data = data
-        self.synced = False
+        self.log = EntryLog(area, entry_id, log, writer)
         self.snapshot: Snapshot | None = None
         self.draft: Draft | None = None
         self.sequential_end = 0
         self.ahead_end = 0
         self._io = area.io
         self._view = View(ChunkMap(1, 0), None)
-        self._base_identity: Identity | None = None
-        self._redone_into: Identity | None = None
         self._low_unlogged = False
-        self._path = b""
-        self._anywhere = False
-        self._unlinked = False
-        self._log_fd = log
-        self._writer = writer
-        self._log_lock = threading.Lock()
 
     # -- state -----------------------------------------------------------------------------------------
 
@@ -155,18 +145,11 @@ class StagingEntry:
         """
         length = base.length if base is not None else 0
         self._view = View(ChunkMap(unit, length), base)
-        self._base_identity, self._path = identity, path
         if length:
             self._io.ftruncate(self.data, length)
         self._io.set_times(self.data, None, mtime_ns)
         self._reserve(length, copies=base.stored_size if base is not None else 0)
-        with self._log_lock:
-            self._writer.base(Base(identity, unit))
-            self._writer.path(path)
-            if several_names:
-                self._writer.path(b"")
-                self._anywhere = True
-            self._writer.valid(self._view.chunks.base_chunks, OPEN_END)
+        self.log.begin(identity, self._view.chunks, path, several_names=several_names)
 
     def attach(self, state: LogState, at: int, base: ContainerFile | None, path: bytes, *, redo: bool = False) -> None:
         """Build on a container again after an earlier daemon.
@@ -182,9 +165,7 @@ class StagingEntry:
             OSError: as writing does.
         """
         assert state.base is not None
-        self._redone_into = state.base.identity if redo else None
-        self._base_identity = state.intents[at - 1] if at else state.base.identity
-        self._path, self._unlinked, self._anywhere = path, state.unlinked, b"" in state.paths
+        self.log.adopt(state, at, path, redo=redo)
         unit = state.base.chunk_size
         held, low = state.since(at)
         size = self.size
@@ -208,87 +189,20 @@ class StagingEntry:
 
     # -- log -------------------------------------------------------------------------------------------
 
-    def log_path(self, path: bytes) -> None:
-        """Record where the file is about to be, or ``b""``: somewhere, one of several names went; raises OSError."""
-        with self._log_lock:
-            self._writer.path(path)
-            if path:
-                self._path = path
-            else:
-                self._anywhere = True
+    def announce_unlink(self) -> None:
+        """Log that the last name is about to go; raises OSError."""
+        self.log.unlink()
+        self.area.space.lower(self.entry_id, 0)  # it is never going to be a container
 
-    def log_unlink(self) -> None:
-        """Record that the last name is about to go; raises OSError."""
-        with self._log_lock:
-            self._writer.unlink()
-            self._unlinked = True
+    def renew_log(self) -> None:
+        """Write the log of an earlier boot anew, on a full disk before the next change; raises OSError."""
+        self.log.renew(self._view.chunks, self._low, self.data)
 
-    def log_intent(self, identity: Identity) -> None:
-        """Record the container about to replace the base, durably if the entry is; raises OSError."""
-        with self._log_lock:
-            self._writer.intent(identity)
-            if self.synced:
-                self._io.fdatasync(self._log_fd)
-
-    def log_partial_intent(self, identity: Identity, chunks: ChunkMap) -> None:
-        """Record the container about to replace the base, and what it does not have; raises OSError.
-
-        Args:
-            identity: of the container.
-            chunks: the map over it.
-        """
-        if self.synced:
-            self._io.fdatasync(self.data)
-        st = os.fstat(self.data.number)
-        with self._log_lock:
-            self._writer.intent(identity)
-            self._log_held(chunks)
-            if self.synced:
-                self._writer.sync(st.st_size, st.st_mtime_ns)
-                self._io.fdatasync(self._log_fd)
-
-    def log_anew(self) -> None:
-        """Say once more which chunks are held: the container that an INTENT named did not come; raises OSError."""
-        with self._log_lock:
-            self._log_held(self._view.chunks)
-
-    def _log_held(self, chunks: ChunkMap) -> None:
-        for first, stop in chunks.runs(0, chunks.base_chunks):
-            self._writer.valid(first, stop - first)
-        self._writer.valid(chunks.base_chunks, OPEN_END)
-
-    def compact_log(self) -> None:
-        """Replace the log by one of the running boot that says the same in few records, durably; raises OSError."""
-        assert self._base_identity is not None
-        temporary = self.entry_id + RELOG
-        where = self.area.directory.number
-        with self._log_lock:
-            self.area.remove(temporary)
-            log = self._io.open(where, temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC)
-            previous, self._writer = self._writer, LogWriter(self._io, log, self.area.boot_id)
-            try:
-                chunks, st = self._view.chunks, os.fstat(self.data.number)
-                self._writer.base(Base(self._redone_into or self._base_identity, chunks.unit))
-                self._writer.path(self._path)
-                if self._redone_into is not None:
-                    self._writer.intent(self._base_identity)
-                if self._anywhere:
-                    self._writer.path(b"")
-                self._log_held(chunks)
-                if chunks.base_length < (self._view.base.length if self._view.base is not None else 0):
-                    self._writer.size(st.st_size, chunks.base_length)
-                if self._unlinked:
-                    self._writer.unlink()
-                self._io.fdatasync(self.data)
-                self._writer.sync(st.st_size, st.st_mtime_ns)
-                self._io.fdatasync(log)
-                self._io.rename(where, temporary, where, self.entry_id + LOG)
-            except BaseException:
-                self._writer = previous
-                raise
-            self._log_fd = log
-            self._io.fsync_directory(where)
-            self.synced = True
+    @property
+    def _low(self) -> int | None:
+        """The lowest size since the base in bytes, if the base has content behind it."""
+        chunks, base = self._view.chunks, self._view.base
+        return chunks.base_length if base is not None and chunks.base_length < base.length else None
 
     # -- content ---------------------------------------------------------------------------------------
 
@@ -331,8 +245,7 @@ class StagingEntry:
         chunks = self._view.chunks
         unit = chunks.unit
         first, stop = offset // unit, chunks_of(end, unit)
-        if self._low_unlogged:
-            self._log_low()
+        self._settle_log()
         size = self.size
         self._reserve(max(size, end), first, stop, writing=len(data))
         self._announce(first, stop, offset)
@@ -368,8 +281,7 @@ class StagingEntry:
         content = view.read_base(start, stop)
         if self._io.pwrite_all(self.data, content, start) != len(content):
             raise no_space()
-        with self._log_lock:
-            self._writer.valid(chunk, 1)
+        self.log.valid(chunk, 1)
         view.chunks.hold(chunk, chunk + 1)
 
     def _hold_covered(self, covered: tuple[int, int], offset: int, written: int, wanted: int) -> int:
@@ -383,15 +295,13 @@ class StagingEntry:
                 if written == 0:
                     raise no_space()
         if first < stop:
-            with self._log_lock:
-                self._writer.valid(first, stop - first)
+            self.log.valid(first, stop - first)
             self._view.chunks.hold(first, stop)
         return written
 
     def truncate(self, size: int) -> None:
         """Set the logical size in bytes, zeros where it grows; content lock held. Raises OSError."""
-        if self._low_unlogged:
-            self._log_low()
+        self._settle_log()
         before = self.size
         chunks = self._view.chunks
         if size > before:
@@ -410,9 +320,15 @@ class StagingEntry:
         if self._low_unlogged:
             self._log_low()
 
+    def _settle_log(self) -> None:
+        """Write what the log has to say before anything else changes."""
+        if self.log.is_old:
+            self.log.write_anew(self._view.chunks, self._low, self.data)
+        if self._low_unlogged:
+            self._log_low()
+
     def _log_low(self) -> None:
-        with self._log_lock:
-            self._writer.size(self.size, self._view.chunks.base_length)
+        self.log.low(self.size, self._view.chunks.base_length)
         self._low_unlogged = False
 
     def _announce(self, first: int, stop: int, offset: int) -> None:
@@ -428,25 +344,18 @@ class StagingEntry:
         chunks = self._view.chunks
         held = chunks.held_bytes(size, chunks.missing(first, stop))
         amount = worst_case(held, chunks_of(size, chunks.unit))
-        if self.draft is not None:
-            amount = max(amount - self.draft.size, 0)
-        self.area.space.reserve(self.entry_id, amount, writing, copies=copies)
+        if self.log.unlinked:
+            amount = 0  # it is never going to be a container
+        done = min(self.draft.size, amount) if self.draft is not None else 0
+        self.area.space.reserve(self.entry_id, amount, writing, done=done, copies=copies)
 
     def sync(self) -> None:
         """Make what was written so far survive a power cut; content lock held. Raises OSError."""
-        if self._low_unlogged:
-            self._log_low()
-        if self._writer.length > _LONG_LOG:
-            self.compact_log()
-            return
-        st = os.fstat(self.data.number)
-        self._io.fdatasync(self.data)
-        with self._log_lock:
-            self._writer.sync(st.st_size, st.st_mtime_ns)
-            self._io.fdatasync(self._log_fd)
-        if not self.synced:
-            self._io.fsync_directory(self.area.directory.number)
-            self.synced = True
+        self._settle_log()
+        if self.log.is_long:
+            self.log.write_anew(self._view.chunks, self._low, self.data)
+        else:
+            self.log.sync(self.data)
 
     # -- commit ----------------------------------------------------------------------------------------
 
@@ -491,20 +400,21 @@ class StagingEntry:
             identity: of it.
             redone_into: it is a redo file, about to be copied into this inode.
         """
-        self._base_identity = identity
-        self._redone_into = redone_into
+        self.log.rebased(identity, redone_into)
+        self.sequential_end = -1  # nothing is encoded ahead of what builds on a container
         self._view = View(chunks, base)
         size = self.size
         amount = worst_case(chunks.held_bytes(size), chunks_of(size, chunks.unit))
         self.area.space.charge(self.entry_id, amount, base.stored_size)
 
     def release_space(self) -> None:
-        """Give back the space of chunks that the base has by now; content lock held. Raises OSError."""
+        """Give back the space of chunks that the base has by now, where that is possible; content lock held."""
         chunks = self._view.chunks
         chunk = 0
         for first, stop in (*chunks.runs(0, chunks.base_chunks), (chunks.base_chunks, chunks.base_chunks)):
             if chunk < first:
-                self._io.punch(self.data, chunk * chunks.unit, (first - chunk) * chunks.unit)
+                with contextlib.suppress(OSError):  # nothing depends on it
+                    self._io.punch(self.data, chunk * chunks.unit, (first - chunk) * chunks.unit)
             chunk = stop
 
     def drop(self) -> None:

@@ -113,20 +113,22 @@ class LogState:
         valid_before, lows_before = self._marks[intent - 1] if intent else (0, 0)
         return self.valid[valid_before:], min(self._lows[lows_before:], default=None)
 
-    def is_self_contained(self, size: int) -> bool:
-        """Whether the data file, of so many bytes, has all of the content."""
-        if self.base is None or not any(stop >= OPEN_END for _, stop in self.valid):
-            return True  # a log of version 0.1's first form: everything was copied up before anything was written
-        return self.covers(chunks_of(min(size, *self._lows, size), self.base.chunk_size))
+    def is_self_contained(self, size: int, intent: int = 0) -> bool:
+        """Whether the data file, of so many bytes, has all of the content, so that nothing of a container is needed.
 
-    def covers(self, chunks: int) -> bool:
-        """Whether chunks 0 to ``chunks - 1`` all need nothing of the base."""
+        Args:
+            size: of the data file.
+            intent: which container, as for :meth:`since`.
+        """
+        valid, low = self.since(intent)
+        if self.base is None or not any(stop >= OPEN_END for _, stop in valid):
+            return True  # a log of the first form: everything was copied up before anything was written
         reached = 0
-        for first, stop in sorted(self.valid):
+        for first, stop in sorted(valid):
             if first > reached:
                 break
             reached = max(reached, stop)
-        return reached >= chunks
+        return reached >= chunks_of(min(size, low if low is not None else size), self.base.chunk_size)
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,7 @@ from qatqfs.store.recovery import Recovery
 from qatqfs.store.schedule import Committer
 from qatqfs.store.stagingarea import StagingArea
 from qatqfs.store.stats import Statistics
+from qatqfs.store.sysfile import yield_to_others
 from qatqfs.store.tree import Tree
 
 _BLOCK = 4096
@@ -81,7 +82,7 @@ class Store:
             staging = StagingArea(self._area.staging, io)
         workers = self.options.workers
         self._decoders = ThreadPoolExecutor(workers, thread_name_prefix="qatqfs-decode")
-        self._encoders = ThreadPoolExecutor(workers, thread_name_prefix="qatqfs-encode")
+        self._encoders = ThreadPoolExecutor(workers, thread_name_prefix="qatqfs-encode", initializer=yield_to_others)
         reading = ReadContext(
             cache=ChunkCache(self.options.cache_size, self.statistics),
             damage=DamageRegister(self.statistics),
@@ -280,9 +281,15 @@ class Store:
             self.tree.context.io.fsync_directory(fd)
 
     def statvfs(self) -> os.statvfs_result:
-        """Return the backing filesystem's space in 4 KiB blocks, and the longest logical name."""
+        """Return the backing filesystem's space in 4 KiB blocks, and the longest logical name.
+
+        What commits are going to need does not count as free.
+        """
         real = os.fstatvfs(self.tree.root.number)
-        scaled = [blocks * real.f_frsize // _BLOCK for blocks in (real.f_blocks, real.f_bfree, real.f_bavail)]
+        staging = self.tree.context.staging
+        taken = -(-staging.space.reserved // _BLOCK) if staging is not None else 0
+        free = [max(0, blocks * real.f_frsize // _BLOCK - taken) for blocks in (real.f_bfree, real.f_bavail)]
+        scaled = (real.f_blocks * real.f_frsize // _BLOCK, *free)
         rest = (real.f_files, real.f_ffree, real.f_favail, real.f_flag, real.f_namemax - len(SUFFIX))
         return os.statvfs_result((_BLOCK, _BLOCK, *scaled, *rest))
 

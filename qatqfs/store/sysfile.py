@@ -8,6 +8,7 @@ import ctypes
 import errno
 import os
 import struct
+import threading
 import time
 from dataclasses import dataclass
 
@@ -25,6 +26,7 @@ RENAME_NOREPLACE = 1
 RENAME_EXCHANGE = 2
 """renameat2(2): swap the two names."""
 
+_BACKGROUND_NICENESS = 5
 _READ_ATTEMPTS = 3
 _RETRY_PAUSE_S = 0.02
 
@@ -162,6 +164,12 @@ def pread_exact(fd: int, size: int, offset: int) -> bytes:
                 raise
             time.sleep(_RETRY_PAUSE_S)
     raise AssertionError("unreachable")  # the last attempt returned or raised
+
+
+def yield_to_others() -> None:
+    """Let the calling thread step back for threads that somebody waits for; without effect where nobody else runs."""
+    with contextlib.suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _BACKGROUND_NICENESS)
 
 
 def open_directory(root: int, parts: list[bytes]) -> int:

@@ -39,9 +39,9 @@ def test_a_full_disk_is_reported_to_the_writer_and_harms_no_other_file(tmp_path:
         mount.sync()
         fd = os.open(mount.path / "large", os.O_CREAT | os.O_WRONLY)
         assert errno_of(lambda: [os.write(fd, os.urandom(MIB)) for _ in range(32)]) == "ENOSPC"
-        os.close(fd)
         assert (mount.path / "kept").read_bytes() == kept
         assert errno_of((mount.path / "more").write_bytes, os.urandom(MIB)) == "ENOSPC"
+        os.close(fd)
         (mount.path / "large").unlink()
         deadline = time.monotonic() + 30  # what was being encoded of it is let go a moment later
         while errno_of((mount.path / "more").write_bytes, kept) == "ENOSPC" and time.monotonic() < deadline:

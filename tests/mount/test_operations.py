@@ -134,6 +134,21 @@ def test_what_pyfuse3_does_not_have_is_refused_or_falls_back(top: Path) -> None:
     os.close(fd)
 
 
+def test_a_hard_link_is_the_same_file_before_and_after_a_commit(top: Path, shared_mount: Mounted) -> None:
+    (top / "x").write_bytes(b"content")
+    os.link(top / "x", top / "y")
+    for _ in range(2):
+        one, other = (top / "x").stat(), (top / "y").stat()
+        assert (one.st_ino, one.st_nlink) == (other.st_ino, other.st_nlink) == (one.st_ino, 2)
+        with (top / "y").open("ab") as file:
+            file.write(b"!")
+        shared_mount.sync()
+    assert (top / "x").read_bytes() == b"content!!"
+    (top / "x").unlink()
+    assert (top / "y").stat().st_nlink == 1
+    assert (top / "y").read_bytes() == b"content!!"
+
+
 def test_statvfs_tells_the_real_free_space_in_blocks_of_4_kib(shared_mount: Mounted) -> None:
     shown, real = os.statvfs(shared_mount.path), os.statvfs(shared_mount.backing)
     assert (shown.f_bsize, shown.f_frsize) == (4096, 4096)

@@ -49,6 +49,18 @@ def test_a_step_can_fail_and_the_next_succeed(backing: Path) -> None:
     assert (backing / "d").is_dir()
 
 
+def test_bytes_are_copied_where_the_kernel_cannot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unsupported(*args: object) -> int:
+        raise OSError(errno.EOPNOTSUPP, "not here")
+
+    monkeypatch.setattr(os, "copy_file_range", unsupported)
+    (tmp_path / "a").write_bytes(b"0123456789")
+    source = Fd(os.open(tmp_path / "a", os.O_RDONLY))
+    target = Fd(os.open(tmp_path / "b", os.O_RDWR | os.O_CREAT))
+    assert BackingIO().copy_range(source, 2, target, 1, 5) == 5
+    assert (tmp_path / "b").read_bytes() == b"\x0023456"
+
+
 def test_a_punched_hole_reads_as_zeros_and_keeps_the_size(tmp_path: Path) -> None:
     path = tmp_path / "x"
     path.write_bytes(b"x" * 20_000)

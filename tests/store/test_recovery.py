@@ -7,9 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from faults import FaultyIO, Killed, abandon
 from strict_decoder import decode_container
 
 from qatqfs.store import Store, StoreOptions, staginglog
+from qatqfs.store.backingio import BackingIO
+from qatqfs.store.sysfile import Fd, Identity
+
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # threads are killed
 
 CHUNK = 4096
 OPTIONS = StoreOptions(chunk_size=CHUNK, idle_seconds=3600.0, workers=1)
@@ -124,7 +129,7 @@ def test_a_kill_between_the_logged_and_the_real_rename_loses_nothing(backing: Pa
         kept = write_and_keep_open(b"x")(store)
         node = next(iter(store.tree.nodes.values()))
         assert node.staging is not None
-        node.staging.log_path(b"elsewhere")
+        node.staging.log.path(b"elsewhere")
         return kept
 
     die_after(backing, work)
@@ -138,7 +143,7 @@ def test_a_kill_between_the_logged_and_the_real_unlink_loses_nothing(backing: Pa
         kept = write_and_keep_open(b"x")(store)
         node = next(iter(store.tree.nodes.values()))
         assert node.staging is not None
-        node.staging.log_unlink()
+        node.staging.log.unlink()
         return kept
 
     die_after(backing, work)
@@ -279,3 +284,179 @@ def test_a_read_only_store_says_how_many_files_wait_and_touches_nothing(backing:
         assert store.recovered == 1
         assert read(store, b"x") == b""
     assert staged(backing) == before
+
+
+def patched_and_left_behind(backing: Path) -> bytes:
+    """A committed file of which one chunk was changed before the daemon died; returns its content."""
+    with reopen(backing) as store, store.create(b"x") as handle:
+        handle.write(DATA, 0)
+    die_after(backing, write_and_keep_open(b"x", b"patch", 100))
+    return DATA[:100] + b"patch" + DATA[105:]
+
+
+def test_what_goes_to_lost_and_found_is_completed_with_a_container_that_was_moved(backing: Path) -> None:
+    content = patched_and_left_behind(backing)
+    (backing / "deep/er").mkdir(parents=True)
+    (backing / "x.qatc").rename(backing / "deep/er/moved.qatc")
+    with reopen(backing) as store:
+        store.sync()
+        assert read(store, b"deep/er/moved") == DATA
+    (found,) = (backing / ".qatqfs/lost+found").iterdir()
+    assert decode_container(found.read_bytes()).raw == content
+
+
+def test_what_goes_to_lost_and_found_has_zeros_for_what_is_nowhere(
+    backing: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    content = patched_and_left_behind(backing)
+    (backing / "x.qatc").unlink()
+    with reopen(backing) as store:
+        store.sync()
+    (found,) = (backing / ".qatqfs/lost+found").iterdir()
+    assert decode_container(found.read_bytes()).raw == content[:CHUNK].ljust(len(content), b"\0")
+    assert "with zeros for what only that had" in caplog.text
+
+
+def test_a_rename_that_got_to_the_disk_without_its_record_is_found(
+    backing: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def work(store: Store) -> object:
+        handle = store.create(b"x")
+        handle.write(DATA, 0)
+        handle.fsync()
+        return handle
+
+    die_after(backing, work)
+    (backing / "d").mkdir()
+    (backing / "x.qatc").rename(backing / "d/y.qatc")
+    lose_power(monkeypatch)
+    with reopen(backing) as store:
+        assert read(store, b"d/y") == DATA
+        store.sync()
+    assert decode_container((backing / "d/y.qatc").read_bytes()).raw == DATA
+    assert list((backing / ".qatqfs/lost+found").iterdir()) == []
+
+
+def test_a_log_of_the_first_form_with_everything_copied_up_is_understood(backing: Path) -> None:
+    with reopen(backing) as store, store.create(b"x") as handle:
+        handle.write(DATA, 0)
+    identity = Identity.of(os.open(backing / "x.qatc", os.O_RDONLY))
+    staging = backing / ".qatqfs/staging"
+    content = b"changed" + DATA[7:] + b"and longer" * CHUNK
+    (staging / "e.data").write_bytes(content)
+    log = staginglog.LogWriter(
+        BackingIO(), Fd(os.open(staging / "e.log", os.O_RDWR | os.O_CREAT)), staginglog.current_boot_id()
+    )
+    log.base(staginglog.Base(identity, 2 * CHUNK))
+    log.path(b"x")
+    log.valid(0, -(-len(DATA) // (2 * CHUNK)))
+    with reopen(backing) as store:
+        assert read(store, b"x") == content
+        store.sync()
+    assert decode_container((backing / "x.qatc").read_bytes()).raw == content
+
+
+@pytest.mark.parametrize("power", [False, True])
+def test_a_log_that_grew_long_is_written_anew_by_a_sync_and_says_the_same(
+    backing: Path, power: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = bytearray(DATA)
+
+    def work(store: Store) -> object:
+        with store.create(b"x") as handle:
+            handle.write(DATA, 0)
+        store.sync()
+        handle = store.open(b"x", os.O_RDWR)
+        handle.truncate(2 * CHUNK + 5)
+        handle.truncate(3 * CHUNK)
+        store.rename(b"x", b"y")
+        for i in range(100):
+            handle.write(b"%d" % i, 10)
+            handle.fsync()
+        return handle
+
+    content[2 * CHUNK + 5 :] = bytes(CHUNK - 5)
+    content[10:12] = b"99"
+    monkeypatch.setattr("qatqfs.store.entrylog._LONG_LOG", 1000)
+    die_after(backing, work)
+    (log,) = (backing / ".qatqfs/staging").glob("*.log")
+    assert log.stat().st_size < 2000
+    if power:
+        lose_power(monkeypatch)
+    with reopen(backing) as store:
+        assert read(store, b"y") == content
+        store.sync()
+        assert read(store, b"y") == content
+
+
+def test_a_committed_entry_whose_removal_failed_is_removed_later(backing: Path) -> None:
+    io = FaultyIO()
+    with Store(backing, OPTIONS, io=io) as store:
+        handle = store.create(b"x")
+        handle.write(DATA, 0)
+        io.fail(5, "unlink", when=lambda args: args[1].endswith(b".log"))
+        with pytest.raises(OSError, match="Input/output error"):
+            store.sync()
+        assert decode_container((backing / "x.qatc").read_bytes()).raw == DATA
+        assert read(store, b"x") == DATA
+        io.heal()
+        store.sync()
+        assert staged(backing) == []
+        handle.close()
+
+
+def test_what_a_cut_took_does_not_come_back_when_the_kill_came_before_its_record(backing: Path) -> None:
+    with reopen(backing) as store, store.create(b"x") as handle:
+        handle.write(DATA, 0)
+    io = FaultyIO()
+    store = Store(backing, OPTIONS, io=io)
+    handle = store.open(b"x", os.O_RDWR)
+    handle.write(b"x", 2 * CHUNK)
+    io.after = lambda number, name, args: io.die() if name == "ftruncate" else None
+    with pytest.raises(Killed):
+        handle.truncate(10)
+    abandon(store, io)
+    for _ in range(2):  # the second time what the first recovery found has to be in the log
+        io = FaultyIO()
+        store = Store(backing, OPTIONS, io=io)
+        assert read(store, b"x")[:10] == DATA[:10]
+        handle = store.open(b"x", os.O_RDWR)
+        handle.truncate(len(DATA))
+        assert read(store, b"x") == DATA[:10].ljust(len(DATA), b"\0")
+        abandon(store, io)
+
+
+def test_what_builds_on_a_container_that_cannot_be_read_waits_for_better_days(
+    backing: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = patched_and_left_behind(backing)
+
+    def unreadable(*args: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("qatqfs.store.containerfile.pread_exact", unreadable)
+        with reopen(backing) as store:
+            assert store.recovered == 0
+    assert [name.rpartition(".")[2] for name in staged(backing)] == ["data", "log"]
+    with reopen(backing) as store:
+        assert read(store, b"x") == content
+
+
+def test_a_committed_entry_is_removed_before_its_file_is_committed_again(backing: Path) -> None:
+    io = FaultyIO()
+    store = Store(backing, OPTIONS, io=io)
+    handle = store.create(b"x")
+    handle.write(DATA, 0)
+    io.fail(5, "unlink", when=lambda args: args[1].endswith(b".log"))
+    with pytest.raises(OSError, match="Input/output error"):
+        store.sync()
+    handle.write(b"again", 0)
+    with pytest.raises(OSError, match="Input/output error"):
+        store.sync()
+    abandon(store, io)
+    with reopen(backing) as store:
+        assert read(store, b"x") == b"again" + DATA[5:]
+        store.sync()
+    assert list((backing / ".qatqfs/lost+found").iterdir()) == []
+    assert staged(backing) == []

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qatqfs.store.backingio import BackingIO
+from qatqfs.store.chunkmap import OPEN_END
 from qatqfs.store.staginglog import Base, LogWriter, replay
 from qatqfs.store.sysfile import Fd, Identity
 
@@ -122,7 +123,8 @@ def test_coverage_needs_every_chunk(tmp_path: Path) -> None:
         log.base(Base(IDENTITY, 4096))
         log.valid(3, 2)
         log.valid(0, 2)
+        log.valid(9, OPEN_END)
 
     state = replay(log_bytes(tmp_path, write), BOOT)
-    assert state.covers(2)
-    assert not state.covers(3)
+    assert state.is_self_contained(2 * 4096)
+    assert not state.is_self_contained(2 * 4096 + 1)

@@ -1,0 +1,151 @@
+/* Finite state entropy coding (RFC 8878 section 4.1): tables of normalized counts, their description, states.
+ *
+ * What zstd uses for the weights of Huffman tables and for the codes of sequences; at most 64 symbols here. No
+ * symbol is given the "less than one" probability: at these sizes it saves nothing.
+ */
+#ifndef QATQFS_FSE_H
+#define QATQFS_FSE_H
+
+#include <stdint.h>
+#include <string.h>
+
+#define FSE_MAX_LOG 8
+#define FSE_MAX_SYMBOLS 64
+
+/* ---- a stream of bits, the first in the lowest bit ---------------------------------------------------------- */
+
+typedef struct {
+    uint64_t bits;
+    int used;
+    uint8_t *at;
+} bit_writer;
+
+/* Append the `count` low bits of a value that has no others; at most 57 of them. */
+static inline void bits_put(bit_writer *to, uint64_t value, int count)
+{
+    to->bits |= value << to->used;
+    to->used += count;
+    while (to->used >= 8) {
+        *to->at++ = (uint8_t)to->bits;
+        to->bits >>= 8;
+        to->used -= 8;
+    }
+}
+
+static inline void bits_pad(bit_writer *to)
+{
+    if (to->used)
+        bits_put(to, 0, 8 - to->used);
+}
+
+/* End a stream that is read backwards: a one marks where it starts. */
+static inline void bits_close(bit_writer *to)
+{
+    bits_put(to, 1, 1);
+    bits_pad(to);
+}
+
+/* ---- tables ------------------------------------------------------------------------------------------------- */
+
+typedef struct {
+    int log;
+    uint16_t states[1 << FSE_MAX_LOG];
+    int32_t first[FSE_MAX_SYMBOLS];       /* what takes a state to its symbol's part of `states` */
+    uint32_t bits_delta[FSE_MAX_SYMBOLS]; /* added to a state it gives, in bits 16 and up, the bits to write */
+} fse_table;
+
+/* Scale counts of `total` to a sum of 1 << log, at least 1 where there is any; the log must leave room for that. */
+static void fse_normalize(const uint32_t *counts, int symbols, uint32_t total, int log, int *scaled)
+{
+    int left = 1 << log, largest = 0;
+    for (int s = 0; s < symbols; s++) {
+        scaled[s] = (int)(((uint64_t)counts[s] << log) / total);
+        if (counts[s] && scaled[s] == 0)
+            scaled[s] = 1;
+        left -= scaled[s];
+        if (scaled[s] > scaled[largest])
+            largest = s;
+    }
+    for (; left < 0 && scaled[largest] + left < 1; left++) { /* many rare symbols: take from whatever has two */
+        int s = 0;
+        while (scaled[s] < 2 || (s == largest && scaled[s] < 3))
+            s++;
+        scaled[s]--;
+    }
+    scaled[largest] += left;
+}
+
+static void fse_put_counts(bit_writer *to, const int *scaled, int log)
+{
+    int remaining = (1 << log) + 1, threshold = 1 << log, count_bits = log + 1, after_zero = 0;
+    bits_put(to, (uint64_t)(log - 5), 4);
+    for (int s = 0; remaining > 1;) {
+        if (after_zero) {
+            int zeros = 0;
+            while (scaled[s] == 0)
+                s++, zeros++;
+            for (; zeros >= 3; zeros -= 3)
+                bits_put(to, 3, 2);
+            bits_put(to, (uint64_t)zeros, 2);
+        }
+        int most = 2 * threshold - 1 - remaining, value = scaled[s] + 1;
+        remaining -= scaled[s++];
+        if (value >= threshold)
+            value += most;
+        bits_put(to, (uint64_t)value, count_bits - (value < most));
+        after_zero = value == 1;
+        for (; remaining < threshold; threshold >>= 1)
+            count_bits--;
+    }
+    bits_pad(to);
+}
+
+static void fse_build(fse_table *table, const int *scaled, int symbols, int log)
+{
+    uint8_t spread[1 << FSE_MAX_LOG];
+    int size = 1 << log, step = (size >> 1) + (size >> 3) + 3;
+    int next[FSE_MAX_SYMBOLS], total = 0, at = 0;
+    table->log = log;
+    for (int s = 0; s < symbols; s++) {
+        for (int i = 0; i < scaled[s]; i++, at = (at + step) & (size - 1))
+            spread[at] = (uint8_t)s;
+        next[s] = total;
+        if (scaled[s]) {
+            int high = 0;
+            while ((scaled[s] - 1) >> (high + 1))
+                high++;
+            int most = log - (scaled[s] > 1 ? high : 0);
+            table->bits_delta[s] = ((uint32_t)most << 16) - ((uint32_t)scaled[s] << most);
+            table->first[s] = total - scaled[s];
+            total += scaled[s];
+        }
+    }
+    for (int i = 0; i < size; i++)
+        table->states[next[spread[i]]++] = (uint16_t)(size + i);
+}
+
+/* ---- states: the last symbol starts one, which then takes the symbols before it ------------------------------ */
+
+static inline uint32_t fse_start(const fse_table *table, int symbol)
+{
+    if (table->log == 0)
+        return 0;
+    uint32_t bits = (table->bits_delta[symbol] + (1 << 15)) >> 16;
+    uint32_t value = (bits << 16) - table->bits_delta[symbol];
+    return table->states[(int32_t)(value >> bits) + table->first[symbol]];
+}
+
+static inline uint32_t fse_put(bit_writer *to, const fse_table *table, uint32_t state, int symbol)
+{
+    if (table->log == 0) /* one symbol only: nothing to say */
+        return 0;
+    uint32_t bits = (state + table->bits_delta[symbol]) >> 16;
+    bits_put(to, state & ((1u << bits) - 1), (int)bits);
+    return table->states[(int32_t)(state >> bits) + table->first[symbol]];
+}
+
+static inline void fse_finish(bit_writer *to, const fse_table *table, uint32_t state)
+{
+    bits_put(to, state & ((1u << table->log) - 1), table->log);
+}
+#endif

@@ -1,0 +1,342 @@
+/* Cheap statistics of a byte plane, and the frame that codes its single bytes.
+ *
+ * A plane is taken in segments of 128 KiB, the largest block of zstd, and these in units of 4 KiB with a histogram
+ * each. Neighbours whose histograms are alike are merged into blocks, since each block has a Huffman table of its
+ * own; that is worth it where layers, heads or pages meet. Which blocks there are, and whether matches could pay,
+ * are guesses that cost size when they are wrong; nothing else depends on them.
+ */
+#ifndef QATQFS_STATS_H
+#define QATQFS_STATS_H
+
+#include <stdint.h>
+#include <string.h>
+
+#include "_histogram.h"
+#include "_huffman.h"
+#include "_matches.h"
+
+#define STATS_UNIT 4096
+#define STATS_SEGMENT (128 * 1024)       /* RFC 8878 section 3.1.1.2.4 */
+#define STATS_UNITS (STATS_SEGMENT / STATS_UNIT)
+#define STATS_BLOCK_BITS (8 * 15)        /* block header, literals header, jump table, sequence count */
+#define STATS_SYMBOL_BITS 3.6f           /* what one more symbol adds to the description of a table */
+#define STATS_LEAST_GAIN (1.f / 64)      /* less than that is not worth the time of the decoder */
+#define STATS_SAMPLE 256                 /* bytes looked at in each unit when noise is looked for */
+
+typedef struct {
+    uint32_t counts[256];
+    uint32_t size;
+    int coded;  /* 0: stored, 1: Huffman, -1: one byte repeated */
+    float bits; /* estimated, with what is around them */
+} stats_block;
+
+typedef struct {
+    /* Set by the caller; frames are written as the share of repeats has it. */
+    double singles_below, matches_from, matches_in_noise_from;
+    stats_block *blocks; /* room for one per unit */
+    uint8_t *frames[2];  /* of single bytes, of matches too: room for stats_frame_room(size) bytes each */
+
+    double equal;          /* share of bytes that equal the one before */
+    double chance;         /* what that share would be if the order did not matter */
+    double repeats;        /* share of sampled strings of 9 bytes that were there before */
+    size_t block_count;    /* 0 for noise: single bytes have nothing to give, and equal and chance are unknown */
+    size_t frame_sizes[2]; /* 0 where none was written */
+} plane_stats;
+
+/* x * log2 x to about 2e-4, without a branch or a table, so that compilers make vectors of it. */
+static inline float stats_xlogx(uint32_t x)
+{
+    union {
+        float f;
+        uint32_t u;
+    } value = {(float)x}, mantissa;
+    float exponent = (float)(int32_t)((value.u >> 23) - 127);
+    mantissa.u = (value.u & 0x7fffff) | 0x3f800000;
+    float m = mantissa.f; /* a fit of log2 on 1 to 2 */
+    float log = exponent - 2.510148f + m * (4.059838f + m * (-2.107613f + m * (0.638230f + m * -0.080307f)));
+    return value.f * log;
+}
+
+static float stats_xlogx_sum(const uint32_t *counts)
+{
+    float sums[8] = {0};
+    for (int i = 0; i < 256; i += 8)
+        for (int k = 0; k < 8; k++)
+            sums[k] += stats_xlogx(counts[i + k]);
+    return ((sums[0] + sums[1]) + (sums[2] + sums[3])) + ((sums[4] + sums[5]) + (sums[6] + sums[7]));
+}
+
+static void stats_judge(stats_block *block)
+{
+    int symbols = 0;
+    for (int i = 0; i < 256; i++)
+        symbols += block->counts[i] != 0;
+    float stored = 8.f * (float)block->size + 24;
+    float coded = stats_xlogx(block->size) - stats_xlogx_sum(block->counts) + (float)symbols * STATS_SYMBOL_BITS +
+                  STATS_BLOCK_BITS;
+    block->coded = symbols <= 1 ? -1 : coded < stored * (1 - STATS_LEAST_GAIN);
+    block->bits = block->coded < 0 ? 32 : block->coded ? coded : stored;
+}
+
+/* Bytes that equal the one `lag` before them, among data[lag..size). */
+static size_t stats_equal_at(const uint8_t *data, size_t size, size_t lag)
+{
+    size_t equal = 0;
+    for (size_t i = lag; i < size;) {
+        size_t stop = size - i > 4096 ? i + 4096 : size;
+        for (; i + 64 <= stop;) {
+            uint8_t sums[64] = {0};
+            size_t rounds = (stop - i) / 64;
+            for (size_t r = 0; r < rounds; r++, i += 64)
+                for (int k = 0; k < 64; k++)
+                    sums[k] = (uint8_t)(sums[k] + (data[i + k] == data[i + k - lag]));
+            for (int k = 0; k < 64; k++)
+                equal += sums[k];
+        }
+        for (; i < stop; i++)
+            equal += data[i] == data[i - lag];
+    }
+    return equal;
+}
+
+/* The byte that comes closest to one of 192: neither so rare that it says nothing nor so frequent that it costs. */
+static uint8_t stats_anchor(const uint32_t *counts, size_t size)
+{
+    float wanted = (float)size / 192 + 1, best = -1;
+    int anchor = 0;
+    for (int s = 0; s < 256; s++) {
+        float distance = (float)counts[s] > wanted ? (float)counts[s] / wanted : wanted / ((float)counts[s] + 1e-6f);
+        if (best < 0 || distance < best) {
+            best = distance;
+            anchor = s;
+        }
+    }
+    return (uint8_t)anchor;
+}
+
+/* Share of strings that start with a byte `anchor` and occurred earlier: content picks the samples, so that a
+ * repetition is found at any distance. */
+static double stats_repeats(const uint8_t *data, size_t size, uint8_t anchor)
+{
+    enum { KEY = 8, LOG = 11 };
+    uint32_t table[1 << LOG];
+    size_t samples = 0, hits = 0;
+    if (size < KEY + 1)
+        return 0;
+    memset(table, 0, sizeof table);
+    const uint8_t *stop = data + size - KEY;
+    for (const uint8_t *at = data; at < stop && (at = memchr(at, anchor, (size_t)(stop - at))) != NULL; at++) {
+        uint64_t key, other;
+        memcpy(&key, at + 1, KEY);
+        uint32_t *slot = &table[(key * 0x9e3779b97f4a7c15u) >> (64 - LOG)];
+        if (*slot) {
+            memcpy(&other, data + *slot, KEY);
+            hits += key == other;
+        }
+        samples++;
+        *slot = (uint32_t)(at + 1 - data);
+    }
+    return samples ? (double)hits / (double)samples : 0;
+}
+
+/* Whether single bytes have nothing to give anywhere: the histogram of a sample from every unit is flat. */
+static int stats_is_noise(const uint8_t *data, size_t size, uint32_t *counts)
+{
+    uint8_t seen[256];
+    size_t taken = 0;
+    memset(counts, 0, 256 * sizeof *counts);
+    for (size_t at = 0; at + STATS_SAMPLE <= size; at += STATS_UNIT) {
+        int different = 0;
+        memset(seen, 0, sizeof seen);
+        for (int i = 0; i < STATS_SAMPLE; i++) {
+            counts[data[at + i]]++;
+            seen[data[at + i]] = 1;
+        }
+        for (int s = 0; s < 256; s++)
+            different += seen[s];
+        if (different < 120) /* some 162 in a flat distribution */
+            return 0;
+        taken += STATS_SAMPLE;
+    }
+    if (taken < 8 * STATS_SAMPLE)
+        return 0;
+    float bits = (stats_xlogx((uint32_t)taken) - stats_xlogx_sum(counts)) / (float)taken;
+    float short_of = 255 / (2 * 0.6931f) / (float)taken; /* expected of a flat distribution */
+    return bits + short_of > 8 * (1 - STATS_LEAST_GAIN);
+}
+
+/* Merge neighbours as long as that saves bits; returns how many blocks are left. */
+static int stats_merge(stats_block *blocks, int count)
+{
+    stats_block both;
+    for (int before = count + 1; count < before;) {
+        int kept = 0;
+        before = count;
+        for (int i = 0; i < before; i++, kept++) {
+            if (kept != i)
+                blocks[kept] = blocks[i];
+            if (i + 1 < before) {
+                for (int s = 0; s < 256; s++)
+                    both.counts[s] = blocks[i].counts[s] + blocks[i + 1].counts[s];
+                both.size = blocks[i].size + blocks[i + 1].size;
+                stats_judge(&both);
+                if (both.bits <= blocks[i].bits + blocks[i + 1].bits)
+                    blocks[kept] = both, i++;
+            }
+        }
+        count = kept;
+    }
+    return count;
+}
+
+/* ---- the frame ------------------------------------------------------------------------------------------- */
+
+static size_t stats_frame_room(size_t size)
+{
+    return size + 3 * (size / STATS_UNIT + 1) + 64;
+}
+
+/* Bytes of working memory for a plane: its blocks, and a frame of each kind. */
+static size_t stats_room(size_t size)
+{
+    return (size / STATS_UNIT + 2) * sizeof(stats_block) + 2 * stats_frame_room(size);
+}
+
+static void stats_place(plane_stats *stats, uint8_t *room, size_t size)
+{
+    room += -(uintptr_t)room % _Alignof(stats_block); /* the spare block is for that */
+    stats->blocks = (stats_block *)room;
+    stats->frames[0] = room + (size / STATS_UNIT + 1) * sizeof(stats_block);
+    stats->frames[1] = stats->frames[0] + stats_frame_room(size);
+}
+
+static uint8_t *stats_put_header(uint8_t *to, size_t size)
+{
+    static const uint8_t magic[] = {0x28, 0xb5, 0x2f, 0xfd};
+    int bytes = size < 256 ? 1 : size < 65536 + 256 ? 2 : 4; /* RFC 8878 section 3.1.1.1.1, one segment */
+    uint32_t value = (uint32_t)(bytes == 2 ? size - 256 : size);
+    memcpy(to, magic, sizeof magic);
+    to[4] = (uint8_t)(0x20 | (bytes >> 1) << 6);
+    to += 5;
+    for (int i = 0; i < bytes; i++)
+        *to++ = (uint8_t)(value >> 8 * i);
+    return to;
+}
+
+/* Kinds: 0 stored, 1 one byte repeated, 2 compressed; the size is that of the content for the first two. */
+static uint8_t *stats_put_block_header(uint8_t *to, int kind, size_t size, int is_last)
+{
+    uint32_t header = (uint32_t)size << 3 | (uint32_t)kind << 1 | (uint32_t)is_last;
+    to[0] = (uint8_t)header;
+    to[1] = (uint8_t)(header >> 8);
+    to[2] = (uint8_t)(header >> 16);
+    return to + 3;
+}
+
+static uint8_t *stats_put_block(uint8_t *to, const uint8_t *data, const stats_block *block, int is_last)
+{
+    size_t size = block->size, body = 0;
+    int kind = block->coded < 0;
+    if (block->coded > 0) {
+        body = huffman_put_literals(data, size, block->counts, to + 3, size);
+        if (body != 0) {
+            to[3 + body++] = 0; /* no sequences */
+            kind = 2;
+        }
+    }
+    if (kind == 1) {
+        to[3] = data[0];
+        body = 1;
+    } else if (kind == 0) {
+        memcpy(to + 3, data, size);
+        body = size;
+    }
+    return stats_put_block_header(to, kind, kind == 1 ? size : body, is_last) + body;
+}
+
+static size_t stats_put_singles(const uint8_t *data, size_t size, const plane_stats *stats)
+{
+    uint8_t *to = stats_put_header(stats->frames[0], size);
+    size_t at = 0;
+    for (const stats_block *block = stats->blocks; at < size; at += block++->size)
+        to = stats_put_block(to, data + at, block, at + block->size == size);
+    return (size_t)(to - stats->frames[0]);
+}
+
+/* Write a frame with matches, in the blocks that were found, or in the largest that there may be in noise. */
+static __attribute__((noinline)) size_t
+stats_put_matches(const uint8_t *data, size_t size, const uint32_t *counts, const plane_stats *stats)
+{
+    static _Thread_local match_space space;
+    match_finder *finder = &space.finder;
+    matches_start(finder, data, size, counts, space.table);
+    uint8_t *to = stats_put_header(stats->frames[1], size);
+    const stats_block *found = stats->block_count ? stats->blocks : NULL;
+    for (size_t at = 0; at < size;) {
+        stats_block stored;
+        const stats_block *block = found != NULL ? found++ : &stored;
+        if (block == &stored) {
+            stored.size = (uint32_t)(size - at > STATS_SEGMENT ? STATS_SEGMENT : size - at);
+            stored.bits = 8.f * (float)stored.size;
+            stored.coded = 0;
+        }
+        size_t stop = at + block->size;
+        uint32_t last_offset = finder->last_offset;
+        size_t body = matches_put_block(&space, at, stop);
+        if (body != 0 && body < block->size && (float)body * 8 < block->bits) {
+            to = stats_put_block_header(to, 2, body, stop == size);
+            memcpy(to, space.block, body);
+            to += body;
+        } else {
+            finder->last_offset = last_offset;
+            to = stats_put_block(to, data + at, block, stop == size);
+        }
+        at = stop;
+    }
+    return (size_t)(to - stats->frames[1]);
+}
+
+/* Cut the plane into blocks, and count all of it. */
+static void stats_find_blocks(const uint8_t *data, size_t size, plane_stats *stats, uint32_t *counts)
+{
+    memset(counts, 0, 256 * sizeof *counts);
+    for (size_t at = 0; at < size;) {
+        stats_block *blocks = stats->blocks + stats->block_count;
+        int count = 0;
+        size_t stop = size - at > STATS_SEGMENT ? at + STATS_SEGMENT : size;
+        for (; at < stop; at += STATS_UNIT, count++) {
+            blocks[count].size = (uint32_t)(stop - at < STATS_UNIT ? stop - at : STATS_UNIT);
+            histogram(data + at, blocks[count].size, blocks[count].counts);
+            stats_judge(&blocks[count]);
+            for (int s = 0; s < 256; s++)
+                counts[s] += blocks[count].counts[s];
+        }
+        stats->block_count += (size_t)stats_merge(blocks, count);
+        at = stop;
+    }
+    double chance = 0;
+    for (int s = 0; s < 256; s++)
+        chance += (double)counts[s] * counts[s];
+    stats->chance = chance / ((double)size * (double)size);
+    stats->equal = size > 1 ? (double)stats_equal_at(data, size, 1) / (double)(size - 1) : 0;
+}
+
+/* Look at a plane and write the frames that are wanted. */
+static void stats_code_plane(const uint8_t *data, size_t size, plane_stats *stats)
+{
+    uint32_t counts[256];
+    size_t counted = size;
+    double matches_from = stats->matches_from;
+    if (stats_is_noise(data, size, counts)) {
+        counted = size / (STATS_UNIT / STATS_SAMPLE);
+        matches_from = stats->matches_in_noise_from;
+    } else {
+        stats_find_blocks(data, size, stats, counts);
+    }
+    stats->repeats = stats_repeats(data, size, stats_anchor(counts, counted));
+    if (stats->block_count != 0 && stats->repeats < stats->singles_below)
+        stats->frame_sizes[0] = stats_put_singles(data, size, stats);
+    if (stats->repeats >= matches_from)
+        stats->frame_sizes[1] = stats_put_matches(data, size, counts, stats);
+}
+#endif

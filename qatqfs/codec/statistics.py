@@ -1,0 +1,67 @@
+"""Statistics of byte planes, and the two quick ways of coding one, which come with them from one kernel."""
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from qatqfs.codec import _native
+from qatqfs.codec.buffers import Bytes, scratch
+
+MAX_LAG = 4096
+"""Widest row, in elements, that :func:`equal_at_lags` looks for."""
+_ROOM_BYTES = 16 * 1024
+"""Working memory of the kernel, beside three bytes for each of the plane."""
+_WINDOW_BYTES = 2048
+"""How much of a plane is compared with what lies a lag before it: enough for a share to within some percent."""
+
+
+class CodedPlane(NamedTuple):
+    """What the kernel found out about a byte plane, and made of it.
+
+    Attributes:
+        singles: a zstd frame that codes single bytes, in blocks that end where the plane changes; ``None`` for
+            noise, which that would not make smaller, and when it was not asked for.
+        matches: a frame that has long matches too; ``None`` when it was not asked for.
+        equal: share of bytes that equal the one before; 0 for noise.
+        chance: what that share would be if the order of the bytes did not matter; 0 for noise.
+        repeats: share of strings of 9 bytes, sampled by content, that occurred before.
+        ends: where the blocks end, the last one with the plane; none for noise.
+    """
+
+    singles: bytes | None
+    matches: bytes | None
+    equal: float
+    chance: float
+    repeats: float
+    ends: list[int]
+
+    @property
+    def noise(self) -> bool:
+        """Whether coding single bytes has nothing to gain."""
+        return not self.ends
+
+
+def code_plane(plane: Bytes, *, singles_below: float, matches_from: float, matches_in_noise_from: float) -> CodedPlane:
+    """Return the statistics of a plane, and the frames that its share of repeated strings asks for.
+
+    Args:
+        plane: 1 to 2**32 - 1 bytes.
+        singles_below: shares for which single bytes are coded.
+        matches_from: shares for which matches are, on planes that are no noise.
+        matches_in_noise_from: the same on noise.
+    """
+    room = scratch("frames", 3 * len(plane) + _ROOM_BYTES)
+    return CodedPlane(*_native.code_plane(plane.data, room.data, singles_below, matches_from, matches_in_noise_from))
+
+
+def equal_at_lags(plane: Bytes) -> npt.NDArray[np.uint32]:
+    """Return, for each lag from 0 to at most :data:`MAX_LAG`, how many bytes equal the one a lag before.
+
+    A window in the middle of the plane is looked at, the same for all lags. Lags that leave fewer than half of
+    the plane as a window are left out.
+    """
+    lags = min(MAX_LAG, len(plane) // 2)
+    window = min(_WINDOW_BYTES, len(plane) - lags)
+    start = (len(plane) - lags - window) // 2
+    return np.frombuffer(_native.equal_at_lags(plane[start : start + lags + window].data, lags), np.uint32)

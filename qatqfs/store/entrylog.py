@@ -1,0 +1,210 @@
+"""The log of one staging entry while it is in use: what is appended when, and what it last said.
+
+Renames and unlinks append to it without the content lock, so it has a lock of its own. What it last said about
+names is kept, so that a log that grew long, or is of an earlier boot, can be written anew in a few records.
+"""
+
+import errno
+import os
+import threading
+
+from qatqfs.store.chunkmap import OPEN_END, ChunkMap
+from qatqfs.store.stagingarea import LOG, RELOG, StagingArea
+from qatqfs.store.staginglog import Base, LogState, LogWriter
+from qatqfs.store.sysfile import Fd, Identity
+
+_LONG_LOG = 1 << 20
+"""Bytes from which a sync writes the log anew."""
+
+
+class EntryLog:
+    """See the module's text. Every method that writes raises OSError.
+
+    Args:
+        area: where the log is.
+        entry_id: of the entry.
+        log: the file.
+        writer: appends to it.
+
+    Attributes:
+        unlinked: it says that the last name of the file went.
+        synced: it has a SYNC record, so the entry survives a power cut and its commit has to as well.
+        is_old: it is of an earlier boot and has to be written anew before the content changes.
+        base_identity: of the container that the entry builds on.
+    """
+
+    def __init__(self, area: StagingArea, entry_id: bytes, log: Fd, writer: LogWriter) -> None:
+        self.unlinked = False
+        self.synced = False
+        self.is_old = False
+        self.base_identity: Identity | None = None
+        self._area = area
+        self._io = area.io
+        self._entry_id = entry_id
+        self._fd = log
+        self._writer = writer
+        self._lock = threading.Lock()
+        self._path = b""
+        self._anywhere = False
+        self._redone_into: Identity | None = None
+
+    def begin(self, identity: Identity, chunks: ChunkMap, path: bytes, *, several_names: bool) -> None:
+        """Write the first records; until the last of them is there the entry counts for nothing.
+
+        Args:
+            identity: of the container it builds on.
+            chunks: the map over it.
+            path: a logical path of the file.
+            several_names: it has other names, too.
+        """
+        self.base_identity, self._path, self._anywhere = identity, path, several_names
+        with self._lock:
+            self._writer.base(Base(identity, chunks.unit))
+            self._writer.path(path)
+            if several_names:
+                self._writer.path(b"")
+            self._writer.valid(chunks.base_chunks, OPEN_END)
+
+    def adopt(self, state: LogState, at: int, path: bytes, *, redo: bool) -> None:
+        """Go on with what an earlier daemon wrote; the arguments are those of ``StagingEntry.attach``."""
+        assert state.base is not None
+        self.base_identity = state.intents[at - 1] if at else state.base.identity
+        self._redone_into = state.base.identity if redo else None
+        self._path, self._anywhere, self.unlinked = path, b"" in state.paths, state.unlinked
+
+    def rebased(self, identity: Identity, redone_into: Identity | None) -> None:
+        """Note that the container that the last INTENT named is in place."""
+        self.base_identity, self._redone_into = identity, redone_into
+
+    # -- records ---------------------------------------------------------------------------------------
+
+    def path(self, path: bytes) -> None:
+        """Record where the file is about to be, or ``b""``: somewhere, it has several names."""
+        with self._lock:
+            self._writer.path(path)
+            if path:
+                self._path = path
+            else:
+                self._anywhere = True
+
+    def unlink(self) -> None:
+        """Record that the last name is about to go."""
+        with self._lock:
+            self._writer.unlink()
+            self.unlinked = True
+
+    def valid(self, first: int, count: int) -> None:
+        """Record that the data file has chunks."""
+        with self._lock:
+            self._writer.valid(first, count)
+
+    def low(self, size: int, low: int) -> None:
+        """Record the logical size and the lowest since the base."""
+        with self._lock:
+            self._writer.size(size, low)
+
+    def intent(self, identity: Identity) -> None:
+        """Record the container about to replace the base, durably if the entry is."""
+        with self._lock:
+            self._writer.intent(identity)
+            if self.synced:
+                self._io.fdatasync(self._fd)
+
+    def partial_intent(self, identity: Identity, chunks: ChunkMap, data: Fd) -> None:
+        """Record the container about to replace the base, and what it does not have.
+
+        Args:
+            identity: of the container.
+            chunks: the map over it.
+            data: the data file.
+        """
+        if self.synced:
+            self._io.fdatasync(data)
+        st = os.fstat(data.number)
+        with self._lock:
+            self._writer.intent(identity)
+            self._held(chunks)
+            if self.synced:
+                self._writer.sync(st.st_size, st.st_mtime_ns)
+                self._io.fdatasync(self._fd)
+
+    def held(self, chunks: ChunkMap) -> None:
+        """Say once more which chunks are held: the container that an INTENT named did not come."""
+        with self._lock:
+            self._held(chunks)
+
+    def _held(self, chunks: ChunkMap) -> None:
+        for first, stop in chunks.runs(0, chunks.base_chunks):
+            self._writer.valid(first, stop - first)
+        self._writer.valid(chunks.base_chunks, OPEN_END)
+
+    def sync(self, data: Fd) -> None:
+        """Make data file and log durable."""
+        st = os.fstat(data.number)
+        self._io.fdatasync(data)
+        with self._lock:
+            self._writer.sync(st.st_size, st.st_mtime_ns)
+            self._io.fdatasync(self._fd)
+        if not self.synced:
+            self._io.fsync_directory(self._area.directory.number)
+            self.synced = True
+
+    # -- writing it anew -------------------------------------------------------------------------------
+
+    @property
+    def is_long(self) -> bool:
+        """Whether it is worth writing anew."""
+        return self._writer.length > _LONG_LOG
+
+    def renew(self, chunks: ChunkMap, low: int | None, data: Fd) -> None:
+        """As :meth:`write_anew` for a log of an earlier boot; on a full disk that is left to the next change."""
+        self.is_old = True
+        try:
+            self.write_anew(chunks, low, data)
+        except OSError as err:
+            if err.errno != errno.ENOSPC:
+                raise
+
+    def write_anew(self, chunks: ChunkMap, low: int | None, data: Fd) -> None:
+        """Replace the log by one of the running boot that says the same in few records, durably.
+
+        Args:
+            chunks: the map now.
+            low: the lowest size since the base, if the base has content behind it.
+            data: the data file.
+        """
+        assert self.base_identity is not None
+        temporary = self._entry_id + RELOG
+        where = self._area.directory.number
+        with self._lock:
+            self._area.remove(temporary)
+            log = self._area.open_exclusively(temporary)
+            previous, self._writer = self._writer, LogWriter(self._io, log, self._area.boot_id)
+            try:
+                self._write_all(chunks, low, data)
+                self._io.fdatasync(log)
+                self._io.rename(where, temporary, where, self._entry_id + LOG)
+            except BaseException:
+                self._writer = previous
+                raise
+            self._fd = log
+            self.is_old = False
+            self._io.fsync_directory(where)
+            self.synced = True
+
+    def _write_all(self, chunks: ChunkMap, low: int | None, data: Fd) -> None:
+        assert self.base_identity is not None
+        st = os.fstat(data.number)
+        self._writer.base(Base(self._redone_into or self.base_identity, chunks.unit))
+        self._writer.path(self._path)
+        if self._redone_into is not None:
+            self._writer.intent(self.base_identity)
+        if self._anywhere:
+            self._writer.path(b"")
+        self._held(chunks)
+        if low is not None:
+            self._writer.size(st.st_size, low)
+        if self.unlinked:
+            self._writer.unlink()
+        self._io.fdatasync(data)
+        self._writer.sync(st.st_size, st.st_mtime_ns)
