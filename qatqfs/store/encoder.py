@@ -1,11 +1,28 @@
-"""Logical bytes to a container file, chunk by chunk on several threads, in constant memory."""
+"""Logical bytes to a container file, chunk by chunk on several threads, in constant memory.
 
+What is encoded here soon becomes the only copy of somebody's data. So each payload is decoded once, right after it was
+made: its checksum is that of the bytes it was made from, and whatever went wrong in between is noticed while the
+bytes are still there.
+"""
+
+import errno
 import os
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
 
-from qatqfs.codec import ContainerInfo, ContainerWriter, DType, FileSink, Level, Memory, encode_payload
+from qatqfs.codec import (
+    ContainerInfo,
+    ContainerWriter,
+    DType,
+    FileSink,
+    Level,
+    Memory,
+    QatcError,
+    decode_payload,
+    encode_payload,
+)
+from qatqfs.codec.buffers import scratch
 
 Buffer = bytes | bytearray | memoryview
 
@@ -31,10 +48,18 @@ def encode_chunk(
         level: effort.
         appendable: an index frame is going to follow, see :func:`qatqfs.codec.encode_payload`.
         memory: what the file's other chunks taught; threads may share it.
+
+    Raises:
+        OSError: EIO when what was encoded cannot be decoded, which is a fault of ours or of the machine's memory.
     """
     if len(raw) % dtype.width:
         raw = bytes(raw) + b"\0"  # the index frame has the true length
-    return encode_payload(raw, dtype, level=level, appendable=appendable, memory=memory)
+    payload = encode_payload(raw, dtype, level=level, appendable=appendable, memory=memory)
+    try:
+        decode_payload(payload, scratch("verified", len(raw)).data, dtype=dtype)
+    except QatcError as err:
+        raise OSError(errno.EIO, f"an encoded chunk does not decode again, please report it: {err}") from err
+    return payload
 
 
 def _payloads(

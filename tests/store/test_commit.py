@@ -624,3 +624,28 @@ def test_metadata_changed_during_a_commit_is_kept(open_store, backing: Path, mon
     assert errno_of(store.getxattr, b"x", b"user.gone") == "ENODATA"
     assert store.stat(b"x").mtime_ns == 5_000_000_007
     handle.close()
+
+
+def test_a_chunk_that_does_not_decode_again_is_never_committed(tmp_path, monkeypatch, caplog):
+    from qatqfs.store import encoder
+
+    content = bytes(range(256)) * 40
+    with Store(tmp_path) as store:
+        with store.create(b"x") as handle:
+            handle.write(content, 0)
+            real = encoder.encode_payload
+
+            def faulty(*arguments, **settings):
+                payload = bytearray(real(*arguments, **settings))
+                payload[-1] ^= 1
+                return bytes(payload)
+
+            with monkeypatch.context() as patch:
+                patch.setattr(encoder, "encode_payload", faulty)
+                with pytest.raises(OSError, match="does not decode again"):
+                    store.sync()
+            assert handle.read(len(content), 0) == content
+        store.sync()
+        with store.open(b"x") as handle:
+            assert handle.read(len(content), 0) == content
+    assert "stays in staging" in caplog.text
