@@ -286,6 +286,8 @@ class CommitEngine:
         node.replaced(draft.fd, key_of(os.fstat(draft.fd.number)), container, durable=False)
         if whole:
             node.staging = None
+            with contextlib.suppress(OSError):  # then recovery has to find the container to know
+                entry.log.done()
         else:
             entry.rebase(chunks, container, identity)
         self._tree.rekey(node, old)

@@ -93,6 +93,11 @@ class EntryLog:
             self._writer.unlink()
             self.unlinked = True
 
+    def done(self) -> None:
+        """Record that a container that has all of the content is in place."""
+        with self._lock:
+            self._writer.done()
+
     def valid(self, first: int, count: int) -> None:
         """Record that the data file has chunks."""
         with self._lock:

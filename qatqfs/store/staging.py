@@ -49,7 +49,7 @@ def load_entry(area: StagingArea, entry_id: bytes) -> "tuple[StagingEntry, LogSt
     flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
     log = Fd(os.open(entry_id + LOG, flags, dir_fd=where))
     state = staginglog.replay(os.pread(log.number, os.fstat(log.number).st_size, 0), area.boot_id)
-    if state.base is None or not state.valid:
+    if state.base is None or not state.valid or state.done:
         return None
     try:
         data = Fd(os.open(entry_id + DATA, flags, dir_fd=where))

@@ -27,6 +27,7 @@ PATH      logical path, a hint where to look for the base; empty: one of several
 SYNC      logical size u64, mtime u64: the data file is durable up to this record
 INTENT    identity of the container that is about to replace the base
 UNLINK    empty: the last name is about to be removed
+DONE      empty: the container that the last INTENT names, which has all of it, got its name
 ========  ===========================================================================================
 """
 
@@ -59,6 +60,7 @@ class RecordType(enum.IntEnum):
     SYNC = 5
     INTENT = 6
     UNLINK = 7
+    DONE = 8
 
 
 _HINTS = (RecordType.INTENT, RecordType.UNLINK)
@@ -85,6 +87,7 @@ class LogState:
         paths: path hints, oldest first.
         intents: identities of containers that were about to replace the base.
         unlinked: an UNLINK record counts.
+        done: a DONE record counts: whatever became of the file since, the entry is not needed.
         current_boot: every record was written in the running boot.
         next_sequence: sequence number of the next record to append.
         good_length: bytes of the log up to the end of the last intact record.
@@ -100,6 +103,7 @@ class LogState:
     paths: list[bytes] = field(default_factory=list)
     intents: list[Identity] = field(default_factory=list)
     unlinked: bool = False
+    done: bool = False
     current_boot: bool = True
     next_sequence: int = 0
     good_length: int = 0
@@ -206,6 +210,10 @@ class LogWriter:
         """Log that the last name is about to be removed."""
         self._append(RecordType.UNLINK, b"")
 
+    def done(self) -> None:
+        """Log that the container that the last INTENT names got its name."""
+        self._append(RecordType.DONE, b"")
+
 
 def _records(data: bytes) -> list[_Record]:
     records: list[_Record] = []
@@ -270,3 +278,5 @@ def _apply(state: LogState, record: _Record) -> None:
         state._marks.append((len(state.valid), len(state._lows)))
     elif record.type is RecordType.UNLINK:
         state.unlinked = True
+    elif record.type is RecordType.DONE:
+        state.done = True

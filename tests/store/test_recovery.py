@@ -175,6 +175,34 @@ def test_what_was_renamed_away_while_nobody_looked_goes_to_lost_and_found(backin
     assert staged(backing) == []
 
 
+@pytest.mark.parametrize("change", ["unlink", "rename"])
+def test_what_a_commit_has_put_in_place_is_not_lost_when_its_name_goes_before_the_entry_does(
+    backing: Path, change: str
+) -> None:
+    def work(store: Store) -> None:
+        with store.create(b"x") as handle:
+            handle.write(DATA, 0)
+            handle.fsync()
+
+            def after_the_swap(path: bytes) -> None:
+                if change == "unlink":
+                    store.unlink(b"x")
+                else:
+                    store.rename(b"x", b"y")
+                os.kill(os.getpid(), signal.SIGKILL)
+
+            store.tree.fsync_parent = after_the_swap  # type: ignore[method-assign]
+            store.sync()
+
+    die_after(backing, work)
+    with reopen(backing) as store:
+        assert store.recovered == 0
+        assert store.list_names() == ([] if change == "unlink" else [b"y"])
+        if change == "rename":
+            assert read(store, b"y") == DATA
+    assert not list((backing / ".qatqfs" / "lost+found").iterdir())
+
+
 def test_a_file_of_the_same_name_made_by_somebody_else_is_not_touched(backing: Path) -> None:
     die_after(backing, write_and_keep_open(b"x"))
     foreign = backing / "foreign"

@@ -30,6 +30,7 @@ def everything(log: LogWriter) -> None:
     log.path(b"a/c")
     log.size(100, 100)
     log.intent(NEXT_IDENTITY)
+    log.done()
     log.unlink()
 
 
@@ -42,12 +43,14 @@ def test_all_records_of_the_running_boot_count(tmp_path: Path) -> None:
     assert state.paths == [b"a/b", b"a/c"]
     assert state.intents == [NEXT_IDENTITY]
     assert state.unlinked
+    assert state.done
     assert state.current_boot
 
 
 def test_of_an_earlier_boot_only_what_the_last_sync_covers_counts(tmp_path: Path) -> None:
     state = replay(log_bytes(tmp_path, everything), OTHER_BOOT)
     assert state.low_size == 5000
+    assert not state.done
     assert not state.current_boot
 
 
@@ -88,7 +91,7 @@ def test_without_a_sync_nothing_of_an_earlier_boot_counts(tmp_path: Path) -> Non
 def test_a_cut_log_counts_up_to_its_last_whole_record(tmp_path: Path) -> None:
     whole = log_bytes(tmp_path, everything)
     ends = {replay(whole[:cut], BOOT).good_length for cut in range(len(whole) + 1)}
-    assert len(ends) == 10  # nothing, and after each of nine records
+    assert len(ends) == 11  # nothing, and after each of ten records
     for cut in range(len(whole) + 1):
         assert replay(whole[:cut], BOOT).good_length <= cut
 
