@@ -56,8 +56,12 @@ def test_what_cannot_be_committed_for_lack_of_space_is_served_and_committed_late
         data = os.urandom(6 * MIB)
         filler = disk / ".qatqfs" / "filler"  # somebody else's, out of the mount's sight
         with (mount.path / "x").open("wb", buffering=0) as stream:
-            stream.write(data)
-            filler.write_bytes(bytes(8 * MIB))
+            stream.seek(MIB)  # not from front to back, or it would be encoded, and on the disk, before the sync
+            stream.write(data[MIB:])
+            stream.seek(0)
+            stream.write(data[:MIB])
+            with filler.open("wb", buffering=0) as rest:
+                assert errno_of(lambda: [rest.write(bytes(64 << 10)) for _ in range(256)]) == "ENOSPC"
             with pytest.raises(OSError, match="No space left"):
                 mount.sync()
         assert "stays in staging" in mount.log_text()
