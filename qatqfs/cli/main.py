@@ -11,6 +11,7 @@ from click.shell_completion import shell_complete
 
 from qatqfs import __version__
 from qatqfs.cli.exits import DONE, INTERRUPTED, OUTPUT_CLOSED, REFUSED, Refusal, complain, describe, say
+from qatqfs.cli.memory import keep_freed_memory
 
 _VERBS = ("mount", "umount", "sync", "encode", "decode", "info", "verify", "stats")
 _NAME = "qatqfs"
@@ -117,4 +118,5 @@ def _failure_text(error: Exception) -> str:
 
 def main() -> None:
     """Entry point of the console script."""
+    keep_freed_memory()
     sys.exit(run(sys.argv[1:]))

@@ -23,6 +23,7 @@ from qatqfs.codec import (
     STRATEGIES,
     DType,
     Level,
+    Memory,
     decode_payload,
     decode_payloads,
     encode_container,
@@ -79,7 +80,8 @@ class _Contest:
 
 
 def _encode(parts: Sequence[memoryview], dtype: DType, **options: Any) -> list[bytes]:
-    return [encode_payload(part, dtype, **options) for part in parts]
+    memory = Memory()  # what the first chunks teach is learned again each time
+    return [encode_payload(part, dtype, memory=memory, **options) for part in parts]
 
 
 def _decode(payloads: Sequence[bytes]) -> None:
