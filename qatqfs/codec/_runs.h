@@ -13,6 +13,24 @@ enum { RUN_ZERO, RUN_RAW, RUN_REPEAT };
 
 /* ---- decoders ----------------------------------------------------------------------------------------- */
 
+/* Make one run of `length` bytes at `out`, taking its operand from data[*at...]; 0 when the operand is cut off. */
+static inline int decode_run(int token, size_t length, const uint8_t *data, size_t size, size_t *at, uint8_t *out)
+{
+    if (token == RUN_ZERO) {
+        memset(out, 0, length);
+    } else if (token == RUN_RAW) {
+        if (length > size - *at)
+            return 0;
+        memcpy(out, data + *at, length);
+        *at += length;
+    } else {
+        if (*at == size)
+            return 0;
+        memset(out, data[(*at)++], length);
+    }
+    return 1;
+}
+
 /* Decode `token u8 | len u16 | operand` runs of `unit`-byte words; 1 when data gives exactly `want` bytes. */
 static int decode_runs(const uint8_t *data, size_t size, uint8_t *out, size_t want, size_t unit, int max_token)
 {
@@ -23,20 +41,8 @@ static int decode_runs(const uint8_t *data, size_t size, uint8_t *out, size_t wa
         int token = data[at];
         size_t run = ((size_t)data[at + 1] << 8 | data[at + 2]) * unit;
         at += 3;
-        if (run == 0 || run > want - made || token > max_token)
+        if (run == 0 || run > want - made || token > max_token || !decode_run(token, run, data, size, &at, out + made))
             return 0;
-        if (token == RUN_ZERO) {
-            memset(out + made, 0, run);
-        } else if (token == RUN_RAW) {
-            if (run > size - at)
-                return 0;
-            memcpy(out + made, data + at, run);
-            at += run;
-        } else {
-            if (at == size)
-                return 0;
-            memset(out + made, data[at++], run);
-        }
         made += run;
     }
     return at == size;
@@ -51,20 +57,8 @@ static int decode_packed_runs(const uint8_t *data, size_t size, uint8_t *out, si
             return 0;
         int tag = data[at] >> 6;
         size_t run = (size_t)(data[at++] & 0x3f) + 1;
-        if (run > want - made || tag > RUN_REPEAT)
+        if (run > want - made || tag > RUN_REPEAT || !decode_run(tag, run, data, size, &at, out + made))
             return 0;
-        if (tag == RUN_ZERO) {
-            memset(out + made, 0, run);
-        } else if (tag == RUN_RAW) {
-            if (run > size - at)
-                return 0;
-            memcpy(out + made, data + at, run);
-            at += run;
-        } else {
-            if (at == size)
-                return 0;
-            memset(out + made, data[at++], run);
-        }
         made += run;
     }
     return at == size;
