@@ -265,7 +265,9 @@ def _close_store(store: Store) -> None:
         signal.signal(number, give_up)
     try:
         store.close()
-    except OSError as err:
+    except Exception as err:
+        if not isinstance(err, OSError):
+            log.exception("closing failed")
         raise MountError(f"not everything could be committed; the next mount tries again: {err}") from err
 
 

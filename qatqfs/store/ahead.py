@@ -11,7 +11,7 @@ import logging
 import queue
 import threading
 
-from qatqfs.codec import MAX_CHUNKS, Memory, QatcError
+from qatqfs.codec import MAX_CHUNKS, DType, Memory, QatcError
 from qatqfs.store.building import Payloads, fill, note_encoded
 from qatqfs.store.commit import CommitEngine
 from qatqfs.store.draft import Draft
@@ -99,7 +99,12 @@ class AheadEncoder:
                     lost.discard()
 
     def _begin(self, node: Node, entry: StagingEntry, path: bytes) -> Draft | None:
-        """Make the draft of a file that has none, of the dtype that its beginning suggests."""
+        """Make the draft of a file that has none, of the dtype that its beginning suggests.
+
+        None where the chunks of the container that the file once was do not hold whole values of any dtype.
+        """
+        if entry.unit % DType.F32.width:
+            return None
         size = entry.sequential_end // 4 * 4
 
         def sample(offset: int, length: int) -> bytes:
@@ -108,7 +113,7 @@ class AheadEncoder:
         explicit = self._engine.explicit_dtype(node, path)
         dtype = choose_dtype(path, size, sample, explicit=explicit)
         draft = self._engine.new_draft(entry, dtype, entry.unit)
-        with node.lock:
+        with node.lock, node.context.namespace_lock:
             if node.staging is entry and node.path is not None:
                 entry.draft = draft
                 return draft

@@ -40,11 +40,12 @@ def commit_in_place(tree: Tree, node: Node, entry: StagingEntry, draft: Draft) -
     redo = ContainerFile(draft.fd, node.path or b"(unlinked)", reading)
     identity = Identity.of(draft.fd.number)
     target = Fd(os.open(node.fd.proc_path, os.O_RDWR | os.O_CLOEXEC))
-    io.rename(where, draft.name, where, entry.entry_id + REDO)
-    entry.draft = None
     inode = Identity.of(target.number)
     entry.log.intent(dataclasses.replace(inode, size=identity.size, head=identity.head))  # what it is to become
     entry.log.intent(identity)
+    # Only now: an earlier try may have been cut short, and then its redo file is all there is of what lies below.
+    io.rename(where, draft.name, where, entry.entry_id + REDO)
+    entry.draft = None
     io.fsync_directory(where)
     old = entry.view.base
     entry.rebase(ChunkMap(entry.unit, redo.length), redo, identity, redone_into=inode)

@@ -102,6 +102,7 @@ class Node:
         self.durable = False
         self.several_names = False
         self._container: ContainerFile | None = None
+        self._generation = 0  # counts what may make an open container stale; namespace lock
         self._raw_writable = False
 
     # -- state -----------------------------------------------------------------------------------------
@@ -117,12 +118,21 @@ class Node:
         Raises:
             OSError: EIO when it is none.
         """
-        found = self._container
-        if found is None:
-            # Two threads may do this at once: both get the same content under the same cache keys.
-            found = ContainerFile(self.fd, self.path or b"(unlinked)", self.context.reading)
-            self._container = found
-        return found
+        while True:
+            found = self._container
+            if found is not None:
+                return found
+            # Opening may take long, and must not undo what a commit does meanwhile: whoever was overtaken begins anew.
+            generation = self._generation
+            try:
+                opened = ContainerFile(self.fd, self.path or b"(unlinked)", self.context.reading)
+            except OSError:
+                if self._generation == generation:
+                    raise
+                continue
+            with self.context.namespace_lock:
+                if self._generation == generation and self._container is None:
+                    self._container = opened
 
     @property
     def opened(self) -> bool:
@@ -134,20 +144,25 @@ class Node:
         found = self._container
         if found is not None and found.signature != signature_of(st) and not self.dirty:
             self._container = None
+            self._generation += 1
 
     def replaced(self, fd: Fd, key: Key, container: ContainerFile, *, durable: bool) -> None:
         """Take over a container that has just taken the old one's place; content and namespace lock held."""
+        self._generation += 1
         self.fd, self.key = fd, key
         self._container = container
         self.durable = durable
 
     def forget_container(self) -> ContainerFile | None:
         """Forget where chunks are in the backing inode, which is going to change; returns what is forgotten."""
-        found, self._container = self._container, None
+        with self.context.namespace_lock:
+            self._generation += 1
+            found, self._container = self._container, None
         return found
 
     def become_container(self, fd: Fd, key: Key) -> None:
         """Turn from a raw file into the (empty) container that replaced it; namespace lock held."""
+        self._generation += 1
         self.kind, self.fd, self.key = Kind.CONTAINER, fd, key
         self._container = None
         self._raw_writable = False
@@ -191,6 +206,8 @@ class Node:
             data = pread_exact(fd.number, size, offset)
         else:
             container = self.container()
+            if self.staging is not None:  # a commit in place may be changing what was opened just now
+                return self.read(offset, size)
             try:
                 data = container.read(offset, size)
             except Retired:

@@ -174,9 +174,10 @@ class Committer:
         """Return once everything written so far at or below a logical path is in containers.
 
         Raises:
-            OSError: the first failure, after all files were tried; staging is kept.
+            Exception: the first failure, after all files were tried, an OSError unless the fault is ours; staging is
+                kept.
         """
-        failure: OSError | None = None
+        failure: Exception | None = None
         try:
             self._engine.finish()
         except OSError as err:
@@ -184,7 +185,9 @@ class Committer:
         for node in self._tree.dirty_nodes(below):
             try:
                 self.commit_now(node)
-            except OSError as err:
+            except Exception as err:
+                if not isinstance(err, OSError):
+                    log.exception("commit of %r failed", node.path)
                 self._report_failure(node, err)
                 self._retry_later(node)
                 failure = failure or err
