@@ -160,14 +160,14 @@ def test_a_fault_of_ours_in_one_file_does_not_keep_others_from_being_committed(
             raise ZeroDivisionError("a bug")
         return real(raw, *arguments, **settings)
 
-    with Store(backing, NEVER_IDLE) as store:
-        for name, content in ((b"a", b"bad!"), (b"b", b"good")):
-            with store.create(name) as handle:
-                handle.write(content, 0)
+    with Store(backing, NEVER_IDLE) as store, store.create(b"a") as bad, store.create(b"b") as good:
+        bad.write(b"bad!", 0)
+        good.write(b"good", 0)
         with monkeypatch.context() as patch:
             patch.setattr(building, "encode_chunk", faulty)
             with pytest.raises(ZeroDivisionError):
                 store.sync()
-        assert store.snapshot()["dirty_files"] == 1
-        with store.open(b"a") as handle:
-            assert handle.read(10, 0) == b"bad!"
+            assert store.snapshot()["dirty_files"] == 1
+        assert bad.read(10, 0) == b"bad!"
+        store.sync()
+        assert store.snapshot()["dirty_files"] == 0
