@@ -177,7 +177,7 @@ class World:
     def _is_file(self, name: str) -> bool:
         try:
             return stat.S_ISREG(os.lstat(self._path(name)).st_mode)
-        except OSError:
+        except FileNotFoundError:  # no other error: the daemon may have been killed, and then nothing was answered
             return False
 
     def do_link(self, name: str, new_name: str) -> None:
