@@ -5,11 +5,9 @@ import os
 from dataclasses import dataclass
 from enum import Enum
 
-from qatqfs.codec import DType, Level
+from qatqfs.codec import DEFAULT_CHUNK_BYTES, MAX_CHUNKS, DType, Level
 
 KIB, MIB = 1024, 1024 * 1024
-MAX_CHUNKS = 1 << 20
-"""Chunks in one container that a reference decoder takes by default (format section 6)."""
 
 
 class OnCorrupt(Enum):
@@ -45,7 +43,7 @@ class StoreOptions:
     """
 
     cache_size: int = 512 * MIB
-    chunk_size: int = 256 * KIB
+    chunk_size: int = DEFAULT_CHUNK_BYTES
     level: Level = Level.BALANCED
     workers: int = os.cpu_count() or 1
     dtype_rules: tuple[tuple[str, DType], ...] = ()
