@@ -7,7 +7,7 @@ from enum import Enum
 
 from qatqfs.codec import DEFAULT_CHUNK_BYTES, MAX_CHUNKS, DType, Level
 
-KIB, MIB = 1024, 1024 * 1024
+MIB = 1024 * 1024
 
 
 class OnCorrupt(Enum):
