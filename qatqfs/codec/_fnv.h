@@ -25,19 +25,22 @@ static uint64_t fnv1a64_plain(const uint8_t *data, size_t size, uint64_t hash)
 #include "_fnv_x86.h"
 
 #include "_fnv_gfni.h"
-#else
-#define FNV_BLOCK 512
+#include "_fnv_lanes.h"
 #endif
 
-typedef uint64_t (*fnv_kernel)(const uint8_t *data, size_t blocks, uint64_t hash);
+typedef struct {
+    uint64_t (*hash)(const uint8_t *data, size_t blocks, uint64_t hash); /* hashes whole blocks */
+    size_t block;                                                       /* their bytes */
+    int alone;                                                          /* is faster than four buffers in one loop */
+} fnv_kernel;
 
-/* Hashes whole blocks, for each instruction set; NULL: there is only the plain loop. */
+/* For each instruction set; without a kernel there is only the plain loop. */
 static const fnv_kernel fnv_kernels[INSTRUCTION_SETS] = {
-    NULL,
+    {NULL, 1, 0},
 #if defined(__x86_64__) && defined(__GNUC__)
-    fnv1a64_avx2,
-    fnv1a64_avx512,
-    fnv1a64_avx512_gfni,
+    {fnv1a64_lanes, LANES_BLOCK, 1},
+    {fnv1a64_avx512, FNV_BLOCK, 0},
+    {fnv1a64_avx512_gfni, FNV_BLOCK, 1},
 #endif
 };
 
@@ -46,22 +49,23 @@ static void fnv_init(void)
 #if defined(__x86_64__) && defined(__GNUC__)
     fnv_x86_init();
     fnv_gfni_init();
+    fnv_lanes_init();
 #endif
 }
 
 static uint64_t fnv1a64(const uint8_t *data, size_t size, uint64_t hash)
 {
-    fnv_kernel kernel = fnv_kernels[instruction_set];
-    size_t blocks = kernel == NULL ? 0 : size / FNV_BLOCK;
+    const fnv_kernel *kernel = &fnv_kernels[instruction_set];
+    size_t blocks = kernel->hash == NULL ? 0 : size / kernel->block, done = blocks * kernel->block;
     if (blocks > 0)
-        hash = kernel(data, blocks, hash);
-    return fnv1a64_plain(data + blocks * FNV_BLOCK, size - blocks * FNV_BLOCK, hash);
+        hash = kernel->hash(data, blocks, hash);
+    return fnv1a64_plain(data + done, size - done, hash);
 }
 
 /* Hash four buffers of any sizes (absent ones: size 0) from and into `states`. */
 static void fnv1a64_four(const uint8_t *const data[4], const size_t sizes[4], uint64_t states[4])
 {
-    size_t common = instruction_set >= SET_AVX512_GFNI ? 0 : sizes[0]; /* that is faster one after another */
+    size_t common = fnv_kernels[instruction_set].alone ? 0 : sizes[0];
     for (int k = 1; k < 4; k++)
         if (sizes[k] < common)
             common = sizes[k];

