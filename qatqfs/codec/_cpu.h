@@ -17,9 +17,10 @@ enum { SET_PORTABLE, SET_AVX2, SET_AVX512, SET_AVX512_GFNI, INSTRUCTION_SETS };
 #if defined(__x86_64__) && defined(__GNUC__)
 #define FOR_EACH_INSTRUCTION_SET(MACRO)                                                                                \
     MACRO(portable, )                                                                                                  \
-    MACRO(avx2, __attribute__((target("avx2"))))                                                                       \
-    MACRO(avx512, __attribute__((target("avx512f,avx512bw,avx512vl,prefer-vector-width=512"))))                        \
-    MACRO(avx512_gfni, __attribute__((target("avx512f,avx512bw,avx512vl,avx512vbmi,prefer-vector-width=512"))))
+    MACRO(avx2, __attribute__((target("avx2,bmi,bmi2"))))                                                              \
+    MACRO(avx512, __attribute__((target("bmi,bmi2,avx512f,avx512bw,avx512vl,prefer-vector-width=512"))))               \
+    MACRO(avx512_gfni,                                                                                                 \
+          __attribute__((target("bmi,bmi2,avx512f,avx512bw,avx512vl,avx512vbmi,prefer-vector-width=512"))))
 #else
 #define FOR_EACH_INSTRUCTION_SET(MACRO) MACRO(portable, )
 #endif
@@ -34,7 +35,8 @@ static void cpu_init(void)
 {
 #if defined(__x86_64__) && defined(__GNUC__)
     __builtin_cpu_init();
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("pclmul"))
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("pclmul") && __builtin_cpu_supports("bmi") &&
+        __builtin_cpu_supports("bmi2"))
         best_instruction_set = SET_AVX2;
     if (best_instruction_set == SET_AVX2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
         __builtin_cpu_supports("avx512vl"))

@@ -1,9 +1,15 @@
-/* How often each byte occurs. */
+/* How often each byte occurs, exactly or by a sample; and which bytes occur at all, which a sample cannot say. */
 #ifndef QATQFS_HISTOGRAM_H
 #define QATQFS_HISTOGRAM_H
 
+#include <stddef.h>
 #include <stdint.h>
 #include <string.h>
+
+#include "_cpu.h"
+
+#define HISTOGRAM_LINE 64  /* bytes, of which a sample */
+#define HISTOGRAM_PIECE 16 /* takes so many */
 
 /* Count the bytes of at most 128 KiB, in four tables: a byte that repeats would wait for its own count. */
 static void histogram(const uint8_t *data, size_t size, uint32_t *counts)
@@ -25,5 +31,103 @@ static void histogram(const uint8_t *data, size_t size, uint32_t *counts)
         part[0][data[i]]++;
     for (int s = 0; s < 256; s++)
         counts[s] = (uint32_t)part[0][s] + part[1][s] + part[2][s] + part[3][s];
+}
+
+/* Count a piece of each line of data[0..size), whole lines and at most 128 KiB of them; `line` is the number of the
+ * first. Which piece changes from line to line as the multiples of the golden ratio do, so that no period of the
+ * data, rows of heads say, meets the same one again and again. */
+static void histogram_of_sample(const uint8_t *data, size_t size, size_t line, uint32_t *counts)
+{
+    uint16_t part[4][256];
+    memset(part, 0, sizeof part);
+    for (size_t at = 0; at < size; at += HISTOGRAM_LINE, line++) {
+        const uint8_t *piece = data + at + HISTOGRAM_PIECE * ((uint32_t)line * 0x9e3779b1u >> 30);
+        uint64_t word, next;
+        memcpy(&word, piece, 8);
+        memcpy(&next, piece + 8, 8);
+#pragma GCC unroll 8
+        for (int k = 0; k < 8; k++) {
+            part[k & 1][(uint8_t)(word >> 8 * k)]++;
+            part[2 + (k & 1)][(uint8_t)(next >> 8 * k)]++;
+        }
+    }
+    for (int s = 0; s < 256; s++)
+        counts[s] = (uint32_t)part[0][s] + part[1][s] + part[2][s] + part[3][s];
+}
+
+/* ---- bytes that a sample missed: count once each that occurs but has no count, return how many ------------------- */
+
+static uint32_t histogram_complete_portable(const uint8_t *data, size_t size, uint32_t *counts)
+{
+    uint8_t seen[256] = {0};
+    uint32_t missed = 0;
+    for (size_t i = 0; i < size; i++)
+        seen[data[i]] = 1;
+    for (int s = 0; s < 256; s++)
+        if (seen[s] && counts[s] == 0) {
+            counts[s] = 1;
+            missed++;
+        }
+    return missed;
+}
+
+#if defined(__x86_64__) && defined(__GNUC__)
+#include <immintrin.h>
+
+#define HISTOGRAM_STRETCH 2048 /* bytes looked at together */
+
+/* The set of bytes with a count is a table of 16 bits for each low nibble, a bit for each high one. */
+typedef struct {
+    uint8_t below[16], above[16]; /* of high nibbles below 8, and from there on */
+} histogram_set;
+
+static inline void histogram_add(histogram_set *set, int byte)
+{
+    (byte < 128 ? set->below : set->above)[byte & 15] |= (uint8_t)(1 << (byte >> 4 & 7));
+}
+
+__attribute__((target("avx2"))) static uint32_t histogram_complete_avx2(const uint8_t *data, size_t size,
+                                                                        uint32_t *counts)
+{
+    histogram_set set = {{0}, {0}};
+    uint32_t missed = 0;
+    for (int s = 0; s < 256; s++)
+        if (counts[s])
+            histogram_add(&set, s);
+    const __m256i nibble = _mm256_set1_epi8(15), bits = _mm256_set1_epi64x((long long)0x8040201008040201ULL);
+    for (size_t start = 0; start < size;) {
+        const __m256i below = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)set.below));
+        const __m256i above = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)set.above));
+        size_t stop = size - start > HISTOGRAM_STRETCH ? start + HISTOGRAM_STRETCH : size, at = start;
+        __m256i missing = _mm256_setzero_si256();
+        for (; at + 32 <= stop; at += 32) {
+            __m256i bytes = _mm256_loadu_si256((const __m256i *)(data + at));
+            __m256i low = _mm256_and_si256(bytes, nibble);
+            __m256i high = _mm256_and_si256(_mm256_srli_epi16(bytes, 4), nibble);
+            __m256i row = _mm256_blendv_epi8(_mm256_shuffle_epi8(below, low), _mm256_shuffle_epi8(above, low), bytes);
+            __m256i found = _mm256_and_si256(row, _mm256_shuffle_epi8(bits, high));
+            missing = _mm256_or_si256(missing, _mm256_cmpeq_epi8(found, _mm256_setzero_si256()));
+        }
+        if (!_mm256_testz_si256(missing, missing))
+            at = start;
+        for (; at < stop; at++) /* the last bytes, or all of a stretch in which one is missing */
+            if (counts[data[at]] == 0) {
+                counts[data[at]] = 1;
+                histogram_add(&set, data[at]);
+                missed++;
+            }
+        start = stop;
+    }
+    return missed;
+}
+#endif
+
+static uint32_t histogram_complete(const uint8_t *data, size_t size, uint32_t *counts)
+{
+#if defined(__x86_64__) && defined(__GNUC__)
+    if (instruction_set >= SET_AVX2)
+        return histogram_complete_avx2(data, size, counts);
+#endif
+    return histogram_complete_portable(data, size, counts);
 }
 #endif

@@ -10,15 +10,18 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "_cpu.h"
 #include "_fse.h"
 
 #define HUFFMAN_MAX_BITS 11      /* of a code, RFC 8878 section 4.2.1 */
 #define HUFFMAN_WEIGHTS_LOG 6    /* of the FSE table of weights, the largest that is legal */
 #define HUFFMAN_MAX_TREE 128     /* bytes of a description, its length field included */
+#define HUFFMAN_PAIR_COST 4      /* symbols of a stream for each entry of a table of pairs to pay */
 #define HUFFMAN_STREAM_ROOM (32 * 1024 * HUFFMAN_MAX_BITS / 8 + 16)
 
 typedef struct {
     uint64_t codes[256]; /* code in the highest bits, its length in the lowest */
+    int symbols;         /* that have a code */
     uint8_t tree[HUFFMAN_MAX_TREE];
     int tree_size;
 } huffman_table;
@@ -123,12 +126,13 @@ static int huffman_put_tree(const uint8_t *weights, int count, uint8_t *tree)
 static int huffman_build(const uint32_t *counts, huffman_table *table)
 {
     uint8_t lengths[256], weights[256];
-    int bits = 0, last = 0, of_length[HUFFMAN_MAX_BITS + 2] = {0};
+    int bits = 0, last = 0, symbols = 0, of_length[HUFFMAN_MAX_BITS + 2] = {0};
     uint32_t next[HUFFMAN_MAX_BITS + 2] = {0};
     huffman_lengths(counts, lengths);
     for (int s = 0; s < 256; s++) {
         if (lengths[s]) {
             last = s;
+            symbols++;
             of_length[lengths[s]]++;
             bits = lengths[s] > bits ? lengths[s] : bits;
         }
@@ -141,59 +145,146 @@ static int huffman_build(const uint32_t *counts, huffman_table *table)
         weights[s] = lengths[s] ? (uint8_t)(bits + 1 - lengths[s]) : 0;
         table->codes[s] = lengths[s] ? (uint64_t)next[lengths[s]]++ << (64 - lengths[s]) | lengths[s] : 0;
     }
+    table->symbols = symbols;
     table->tree_size = huffman_put_tree(weights, last, table->tree);
     return table->tree_size != 0;
 }
 
 /* ---- streams --------------------------------------------------------------------------------------------- */
 
-/* Write up to four streams, each from its last symbol to its first; sizes[i] is what stream i takes at to[i].
+/* A stream while it is written, from its last symbol to its first.
  *
  * The bits wait at the top of a word. A code has its length in its low bits, where a shift takes it from without
- * masking; what that leaves at the bottom of the word stays below the bits, which are 7 + 5 * 11 at most, if
- * the last of five codes comes without it. */
-static void huffman_streams(const uint8_t *const *from, const size_t *counts, int streams, const uint64_t *codes,
+ * masking; what that leaves at the bottom of the word stays below the bits as long as there are not too many. */
+typedef struct {
+    const uint8_t *start, *end; /* symbols that are left */
+    uint8_t *out;
+    uint64_t bits, used; /* how many bits there are, in the low byte while codes are put */
+} huffman_stream;
+
+ALWAYS_INLINE void huffman_put_code(huffman_stream *to, uint64_t code)
+{
+    to->bits = to->bits >> (code & 63) | code;
+    to->used += code;
+}
+
+/* Write the bits that there are, and keep those of the last byte if that is not full. */
+ALWAYS_INLINE void huffman_flush(huffman_stream *to)
+{
+    to->used &= 0xff;
+    uint64_t word = to->bits >> (64 - to->used);
+    memcpy(to->out, &word, 8);
+    to->out += to->used >> 3;
+    to->used &= 7;
+}
+
+/* Five symbols at a time: 7 + 5 * 11 bits, if the last of the codes comes without its length. */
+ALWAYS_INLINE void huffman_put_five(huffman_stream *to, const uint64_t *codes)
+{
+    for (int k = 1; k <= 4; k++)
+        huffman_put_code(to, codes[to->end[-k]]);
+    uint64_t code = codes[to->end[-5]];
+    to->bits = to->bits >> (code & 63) | (code & ~(uint64_t)0xff);
+    to->used += code;
+    to->end -= 5;
+    huffman_flush(to);
+}
+
+/* Four symbols at a time, two of them in one code: 7 + 4 * 11 bits, and the length of the last code below. */
+ALWAYS_INLINE void huffman_put_pairs(huffman_stream *to, const uint64_t *pairs)
+{
+    uint16_t later, earlier;
+    memcpy(&later, to->end - 2, 2);
+    memcpy(&earlier, to->end - 4, 2);
+    huffman_put_code(to, pairs[later]);
+    huffman_put_code(to, pairs[earlier]);
+    to->end -= 4;
+    huffman_flush(to);
+}
+
+/* Write what is left, and close the stream; returns its end. */
+static uint8_t *huffman_end_stream(huffman_stream *to, const uint64_t *codes)
+{
+    bit_writer rest = {to->used ? to->bits >> (64 - to->used) : 0, (int)to->used, to->out};
+    while (to->end > to->start) {
+        uint64_t code = codes[*--to->end];
+        int length = (int)(code & 63);
+        bits_put(&rest, code >> (64 - length), length);
+    }
+    bits_close(&rest);
+    return rest.at;
+}
+
+/* Write most of two streams of at least so many symbols side by side, for each waits for itself. */
+ALWAYS_INLINE void huffman_streams_body(huffman_stream two[2], size_t symbols, const uint64_t *codes,
+                                        const uint64_t *pairs)
+{
+    huffman_stream a = two[0], b = two[1];
+    if (pairs != NULL)
+        for (size_t rounds = symbols / 4; rounds > 0; rounds--) {
+            huffman_put_pairs(&a, pairs);
+            huffman_put_pairs(&b, pairs);
+        }
+    else
+        for (size_t rounds = symbols / 5; rounds > 0; rounds--) {
+            huffman_put_five(&a, codes);
+            huffman_put_five(&b, codes);
+        }
+    two[0] = a;
+    two[1] = b;
+}
+
+#define HUFFMAN_KERNEL(SET, TARGET)                                                                                    \
+    TARGET static void huffman_streams_##SET(huffman_stream two[2], size_t symbols, const uint64_t *codes,             \
+                                             const uint64_t *pairs)                                                    \
+    {                                                                                                                  \
+        huffman_streams_body(two, symbols, codes, pairs);                                                              \
+    }
+
+FOR_EACH_INSTRUCTION_SET(HUFFMAN_KERNEL)
+
+#define HUFFMAN_KERNEL_ROW(SET, TARGET) huffman_streams_##SET,
+static void (*const huffman_streams_kernels[])(huffman_stream[2], size_t, const uint64_t *,
+                                               const uint64_t *) = {FOR_EACH_INSTRUCTION_SET(HUFFMAN_KERNEL_ROW)};
+
+/* Make a code of each two symbols that have one: that of the later symbol behind that of the earlier. The table is
+ * looked up by two bytes as they stand in memory; of its half megabyte, a few dozen symbols use what fits a cache. */
+static void huffman_pair_codes(const uint64_t *codes, uint64_t *pairs)
+{
+    uint8_t symbols[256];
+    int count = 0;
+    for (int s = 0; s < 256; s++)
+        if (codes[s])
+            symbols[count++] = (uint8_t)s;
+    for (int i = 0; i < count; i++) {
+        const uint64_t later = codes[symbols[i]] & ~(uint64_t)63, later_length = codes[symbols[i]] & 63;
+        for (int k = 0; k < count; k++) {
+            const uint64_t earlier = codes[symbols[k]], length = earlier & 63;
+            pairs[symbols[i] << 8 | symbols[k]] = (earlier & ~(uint64_t)63) | later >> length | (length + later_length);
+        }
+    }
+}
+
+/* Write one stream or four, of counts[i] symbols at from[i]; sizes[i] is what stream i takes at to[i]. */
+static void huffman_streams(const uint8_t *const *from, const size_t *counts, int streams, const huffman_table *table,
                             uint8_t *const *to, size_t *sizes)
 {
-    size_t shortest = counts[streams - 1];
-    for (int pair = 0; pair < streams; pair += 2) {
-        int width = streams - pair < 2 ? 1 : 2;
-        const uint8_t *end[2];
-        uint8_t *out[2];
-        uint64_t bits[2] = {0, 0}, used[2] = {0, 0};
-        for (int i = 0; i < width; i++) {
-            end[i] = from[pair + i] + counts[pair + i];
-            out[i] = to[pair + i];
-        }
-        for (size_t rounds = width == 2 ? shortest / 5 : 0; rounds > 0; rounds--) {
-#pragma GCC unroll 2
-            for (int i = 0; i < 2; i++) {
-#pragma GCC unroll 4
-                for (int k = 1; k <= 4; k++) {
-                    uint64_t code = codes[end[i][-k]];
-                    bits[i] = bits[i] >> (code & 63) | code;
-                    used[i] += code;
-                }
-                uint64_t code = codes[end[i][-5]];
-                bits[i] = bits[i] >> (code & 63) | (code & ~(uint64_t)0xff);
-                used[i] = (used[i] + code) & 0xff;
-                end[i] -= 5;
-                uint64_t word = bits[i] >> (64 - used[i]);
-                memcpy(out[i], &word, 8);
-                out[i] += used[i] >> 3;
-                used[i] &= 7;
-            }
-        }
-        for (int i = 0; i < width; i++) {
-            bit_writer rest = {used[i] ? bits[i] >> (64 - used[i]) : 0, (int)used[i], out[i]};
-            while (end[i] > from[pair + i]) {
-                uint64_t code = codes[*--end[i]];
-                int length = (int)(code & 63);
-                bits_put(&rest, code >> (64 - length), length);
-            }
-            bits_close(&rest);
-            sizes[pair + i] = (size_t)(rest.at - to[pair + i]);
-        }
+    static _Thread_local uint64_t pair_codes[1 << 16];
+    const size_t shortest = counts[streams - 1], symbols = (size_t)table->symbols;
+    const uint64_t *pairs = NULL;
+    if (streams == 4 && symbols * symbols * HUFFMAN_PAIR_COST <= shortest) {
+        huffman_pair_codes(table->codes, pair_codes);
+        pairs = pair_codes;
+    }
+    for (int first = 0; first < streams; first += 2) {
+        const int width = streams - first < 2 ? 1 : 2;
+        huffman_stream two[2];
+        for (int i = 0; i < width; i++)
+            two[i] = (huffman_stream){from[first + i], from[first + i] + counts[first + i], to[first + i], 0, 0};
+        if (width == 2)
+            huffman_streams_kernels[instruction_set](two, shortest, table->codes, pairs);
+        for (int i = 0; i < width; i++)
+            sizes[first + i] = (size_t)(huffman_end_stream(&two[i], table->codes) - to[first + i]);
     }
 }
 
@@ -213,7 +304,7 @@ static size_t huffman_put_literals(const uint8_t *data, size_t size, const uint3
         parts[i] = streams == 1 ? size : i < 3 ? part : size - 3 * part;
         to[i] = streams_room[i];
     }
-    huffman_streams(from, parts, streams, table.codes, to, sizes);
+    huffman_streams(from, parts, streams, &table, to, sizes);
     for (int i = 0; i < streams; i++)
         body += sizes[i];
     size_t header = size < 1024 && body < 1024 ? 3 : size < 16384 && body < 16384 ? 4 : 5;

@@ -346,8 +346,8 @@ static PyObject *py_code_plane(PyObject *module, PyObject *args)
     plane_stats stats = {0};
     PyObject *ends = NULL, *result = NULL;
     (void)module;
-    if (!PyArg_ParseTuple(args, "y*w*ddd", &data, &room, &stats.singles_below, &stats.matches_from,
-                          &stats.matches_in_noise_from))
+    if (!PyArg_ParseTuple(args, "y*w*ddd|p", &data, &room, &stats.singles_below, &stats.matches_from,
+                          &stats.matches_in_noise_from, &stats.exact))
         return NULL;
     size_t size = (size_t)data.len;
     if (size == 0 || size > UINT32_MAX) {
@@ -427,7 +427,7 @@ static PyMethodDef methods[] = {
     {"use_instruction_set", py_use_instruction_set, METH_VARARGS,
      "use_instruction_set(name): run the kernels of this one from now on, in all threads"},
     {"code_plane", py_code_plane, METH_VARARGS,
-     "code_plane(plane, room, singles_below, matches_from, matches_in_noise_from)"
+     "code_plane(plane, room, singles_below, matches_from, matches_in_noise_from, exact=False)"
      " -> (frame of single bytes, frame with matches, equal, chance, repeats, ends)"},
     {"equal_at_lags", py_equal_at_lags, METH_VARARGS,
      "equal_at_lags(data, lags) -> for each lag, 0 to lags, a native u32: bytes of data[lags:] that equal one before"},

@@ -4,6 +4,9 @@
  * each. Neighbours whose histograms are alike are merged into blocks, since each block has a Huffman table of its
  * own; that is worth it where layers, heads or pages meet. Which blocks there are, and whether matches could pay,
  * are guesses that cost size when they are wrong; nothing else depends on them.
+ *
+ * In a long plane a quarter of the bytes is counted, for counting takes longer than coding; a table made from enough
+ * of them for its symbols loses some hundredths of a percent. Which bytes occur at all is asked of every byte.
  */
 #ifndef QATQFS_STATS_H
 #define QATQFS_STATS_H
@@ -22,9 +25,14 @@
 #define STATS_SYMBOL_BITS 3.6f           /* what one more symbol adds to the description of a table */
 #define STATS_LEAST_GAIN (1.f / 64)      /* less than that is not worth the time of the decoder */
 #define STATS_SAMPLE 256                 /* bytes looked at in each unit when noise is looked for */
+#define STATS_SAMPLED_FROM (64 * 1024)   /* bytes of a plane of which a sample is counted */
+#define STATS_COUNTED_PER_SYMBOL 256     /* in a block; with fewer than so many the sample says too little */
+#define STATS_UNSEEN_BITS 1.44f          /* what a symbol costs more than its block's sample says, for each byte that
+                                            a counted one stands for besides itself: 1 / ln 2 */
 
 typedef struct {
     uint32_t counts[256];
+    uint32_t counted; /* bytes that were */
     uint32_t size;
     int coded;  /* 0: stored, 1: Huffman, -1: one byte repeated */
     float bits; /* estimated, with what is around them */
@@ -32,6 +40,7 @@ typedef struct {
 
 typedef struct {
     /* Set by the caller; frames are written as the share of repeats has it. */
+    int exact; /* count every byte */
     double singles_below, matches_from, matches_in_noise_from;
     stats_block *blocks; /* room for one per unit */
     uint8_t *frames[2];  /* of single bytes, of matches too: room for stats_frame_room(size) bytes each */
@@ -44,7 +53,7 @@ typedef struct {
 } plane_stats;
 
 /* x * log2 x to about 2e-4, without a branch or a table, so that compilers make vectors of it. */
-static inline float stats_xlogx(uint32_t x)
+ALWAYS_INLINE float stats_xlogx(uint32_t x)
 {
     union {
         float f;
@@ -57,7 +66,7 @@ static inline float stats_xlogx(uint32_t x)
     return value.f * log;
 }
 
-static float stats_xlogx_sum(const uint32_t *counts)
+ALWAYS_INLINE float stats_xlogx_sum(const uint32_t *counts)
 {
     float sums[8] = {0};
     for (int i = 0; i < 256; i += 8)
@@ -66,14 +75,23 @@ static float stats_xlogx_sum(const uint32_t *counts)
     return ((sums[0] + sums[1]) + (sums[2] + sums[3])) + ((sums[4] + sums[5]) + (sums[6] + sums[7]));
 }
 
+#define STATS_KERNEL(SET, TARGET)                                                                                      \
+    TARGET static float stats_xlogx_sum_##SET(const uint32_t *counts) { return stats_xlogx_sum(counts); }
+
+FOR_EACH_INSTRUCTION_SET(STATS_KERNEL)
+
+#define STATS_KERNEL_ROW(SET, TARGET) stats_xlogx_sum_##SET,
+static float (*const stats_xlogx_sum_kernels[])(const uint32_t *) = {FOR_EACH_INSTRUCTION_SET(STATS_KERNEL_ROW)};
+
 static void stats_judge(stats_block *block)
 {
     int symbols = 0;
     for (int i = 0; i < 256; i++)
         symbols += block->counts[i] != 0;
     float stored = 8.f * (float)block->size + 24;
-    float coded = stats_xlogx(block->size) - stats_xlogx_sum(block->counts) + (float)symbols * STATS_SYMBOL_BITS +
-                  STATS_BLOCK_BITS;
+    float scale = (float)block->size / (float)block->counted;
+    float coded = scale * (stats_xlogx(block->counted) - stats_xlogx_sum_kernels[instruction_set](block->counts)) +
+                  (float)symbols * (STATS_SYMBOL_BITS + STATS_UNSEEN_BITS * (scale - 1)) + STATS_BLOCK_BITS;
     block->coded = symbols <= 1 ? -1 : coded < stored * (1 - STATS_LEAST_GAIN);
     block->bits = block->coded < 0 ? 32 : block->coded ? coded : stored;
 }
@@ -160,7 +178,7 @@ static int stats_is_noise(const uint8_t *data, size_t size, uint32_t *counts)
     }
     if (taken < 8 * STATS_SAMPLE)
         return 0;
-    float bits = (stats_xlogx((uint32_t)taken) - stats_xlogx_sum(counts)) / (float)taken;
+    float bits = (stats_xlogx((uint32_t)taken) - stats_xlogx_sum_kernels[instruction_set](counts)) / (float)taken;
     float short_of = 255 / (2 * 0.6931f) / (float)taken; /* expected of a flat distribution */
     return bits + short_of > 8 * (1 - STATS_LEAST_GAIN);
 }
@@ -179,6 +197,7 @@ static int stats_merge(stats_block *blocks, int count)
                 for (int s = 0; s < 256; s++)
                     both.counts[s] = blocks[i].counts[s] + blocks[i + 1].counts[s];
                 both.size = blocks[i].size + blocks[i + 1].size;
+                both.counted = blocks[i].counted + blocks[i + 1].counted;
                 stats_judge(&both);
                 if (both.bits <= blocks[i].bits + blocks[i + 1].bits)
                     blocks[kept] = both, i++;
@@ -296,42 +315,74 @@ stats_put_matches(const uint8_t *data, size_t size, const uint32_t *counts, cons
     return (size_t)(to - stats->frames[1]);
 }
 
-/* Cut the plane into blocks, and count all of it. */
-static void stats_find_blocks(const uint8_t *data, size_t size, plane_stats *stats, uint32_t *counts)
+/* Count a unit at an offset of the plane, or a sample of it. */
+static void stats_count_unit(const uint8_t *data, size_t at, size_t size, int sampled, stats_block *unit)
 {
-    memset(counts, 0, 256 * sizeof *counts);
+    unit->size = (uint32_t)size;
+    if (sampled && size % HISTOGRAM_LINE == 0) {
+        histogram_of_sample(data + at, size, at / HISTOGRAM_LINE, unit->counts);
+        unit->counted = (uint32_t)(size / HISTOGRAM_LINE * HISTOGRAM_PIECE);
+    } else {
+        histogram(data + at, size, unit->counts);
+        unit->counted = unit->size;
+    }
+    stats_judge(unit);
+}
+
+/* Make the counts of a block such that a table can be made from them: every byte that occurs has one. */
+static void stats_settle(const uint8_t *data, stats_block *block)
+{
+    uint32_t symbols = 0;
+    block->counted += histogram_complete(data, block->size, block->counts);
+    for (int s = 0; s < 256; s++)
+        symbols += block->counts[s] != 0;
+    if (block->counted < STATS_COUNTED_PER_SYMBOL * symbols) {
+        histogram(data, block->size, block->counts);
+        block->counted = block->size;
+    }
+    stats_judge(block);
+}
+
+/* Cut the plane into blocks; returns how many bytes were counted. */
+static size_t stats_find_blocks(const uint8_t *data, size_t size, plane_stats *stats, uint32_t *counts)
+{
+    const int sampled = !stats->exact && size >= STATS_SAMPLED_FROM;
+    size_t counted = 0;
+    double chance = 0;
     for (size_t at = 0; at < size;) {
         stats_block *blocks = stats->blocks + stats->block_count;
         int count = 0;
         size_t stop = size - at > STATS_SEGMENT ? at + STATS_SEGMENT : size;
-        for (; at < stop; at += STATS_UNIT, count++) {
-            blocks[count].size = (uint32_t)(stop - at < STATS_UNIT ? stop - at : STATS_UNIT);
-            histogram(data + at, blocks[count].size, blocks[count].counts);
-            stats_judge(&blocks[count]);
-            for (int s = 0; s < 256; s++)
-                counts[s] += blocks[count].counts[s];
-        }
-        stats->block_count += (size_t)stats_merge(blocks, count);
-        at = stop;
+        for (size_t from = at; from < stop; from += STATS_UNIT, count++)
+            stats_count_unit(data, from, stop - from < STATS_UNIT ? stop - from : STATS_UNIT, sampled, &blocks[count]);
+        count = stats_merge(blocks, count);
+        for (int i = 0; i < count; at += blocks[i++].size)
+            if (sampled)
+                stats_settle(data + at, &blocks[i]);
+        stats->block_count += (size_t)count;
     }
-    double chance = 0;
+    memset(counts, 0, 256 * sizeof *counts);
+    for (size_t i = 0; i < stats->block_count; counted += stats->blocks[i++].counted)
+        for (int s = 0; s < 256; s++)
+            counts[s] += stats->blocks[i].counts[s];
     for (int s = 0; s < 256; s++)
         chance += (double)counts[s] * counts[s];
-    stats->chance = chance / ((double)size * (double)size);
+    stats->chance = chance / ((double)counted * (double)counted);
     stats->equal = size > 1 ? (double)stats_equal_at(data, size, 1) / (double)(size - 1) : 0;
+    return counted;
 }
 
 /* Look at a plane and write the frames that are wanted. */
 static void stats_code_plane(const uint8_t *data, size_t size, plane_stats *stats)
 {
     uint32_t counts[256];
-    size_t counted = size;
+    size_t counted;
     double matches_from = stats->matches_from;
     if (stats_is_noise(data, size, counts)) {
         counted = size / (STATS_UNIT / STATS_SAMPLE);
         matches_from = stats->matches_in_noise_from;
     } else {
-        stats_find_blocks(data, size, stats, counts);
+        counted = stats_find_blocks(data, size, stats, counts);
     }
     stats->repeats = stats_repeats(data, size, stats_anchor(counts, counted));
     if (stats->block_count != 0 && stats->repeats < stats->singles_below)

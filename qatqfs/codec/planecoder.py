@@ -186,6 +186,8 @@ def _may_be_text(plane: Bytes, coded: CodedPlane) -> bool:
 
 
 def _smallest(plane: Bytes) -> bytes:
-    coded = code_plane(plane, singles_below=_ABOVE_ALL, matches_from=_BELOW_ALL, matches_in_noise_from=_BELOW_ALL)
+    coded = code_plane(
+        plane, singles_below=_ABOVE_ALL, matches_from=_BELOW_ALL, matches_in_noise_from=_BELOW_ALL, exact=True
+    )
     forms = [form for form in (coded.singles, coded.matches) if form is not None]
     return min([*forms, *(parser.compress(plane.data) for parser in _thorough.parsers)], key=len)

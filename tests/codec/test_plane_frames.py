@@ -41,7 +41,7 @@ def check(plane: np.ndarray) -> None:
         assert all(0 < stop - start <= SEGMENT for start, stop in itertools.pairwise([0, *coded.ends]))
 
 
-def normal(size: int, spread: float, seed: int = 0) -> np.ndarray:
+def normal(size: int, spread: float | np.ndarray, seed: int = 0) -> np.ndarray:
     values = np.random.default_rng(seed).normal(128, spread, size)
     return np.clip(values, 0, 255).astype(np.uint8)
 
@@ -107,9 +107,48 @@ def test_single_bytes_take_no_more_than_libzstd_needs() -> None:
     libzstd = zstandard.ZstdCompressor(compression_params=without_matches)
     for spread in (1, 3, 10, 30):
         plane = normal(SEGMENT, spread)
-        coded = code_plane(plane, **BOTH)
+        coded = code_plane(plane, **BOTH, exact=True)
         assert coded.singles is not None
         assert len(coded.singles) <= len(libzstd.compress(plane.data)) + 20
+
+
+def test_counting_a_sample_costs_less_than_a_thousandth() -> None:
+    rows = np.tile(np.repeat([1, 2, 4, 8], 64), SEGMENT // 256)  # heads that differ, in a period the sample could meet
+    for spread in (1, 3, 10, 30, rows):
+        plane = normal(SEGMENT, spread)
+        sampled, exact = code_plane(plane, **BOTH), code_plane(plane, **BOTH, exact=True)
+        assert sampled.singles is not None and exact.singles is not None
+        assert len(sampled.singles) <= 1.001 * len(exact.singles)
+
+
+@pytest.mark.usefixtures("instruction_set")
+def test_every_byte_that_the_sample_missed_gets_a_code() -> None:
+    rng = np.random.default_rng(5)
+    for rare in (1, 3, 40, 156):
+        plane = rng.integers(0, 100, 2 * SEGMENT + 77).astype(np.uint8) // 4
+        where = rng.choice(len(plane), rare, replace=False)
+        plane[where] = rng.permutation(np.arange(100, 256))[:rare]
+        check(plane)
+
+
+@pytest.mark.usefixtures("instruction_set")
+def test_a_single_other_byte_is_found_wherever_it_is() -> None:
+    for at in (0, 1, 31, 32, 2047, 2048, 70_000, SEGMENT - 33, SEGMENT - 1):
+        plane = np.full(SEGMENT, 7, np.uint8)
+        plane[at] = 0x87
+        check(plane)
+
+
+def test_every_instruction_set_writes_the_same_frames() -> None:
+    planes = [normal(SEGMENT, 3), normal(SEGMENT, 30), normal(50_000, 1), np.tile(normal(1000, 4), 100)]
+    written = set()
+    for name in _native.instruction_sets():
+        _native.use_instruction_set(name)
+        try:
+            written.add(tuple(frame for plane in planes for frame in code_plane(plane, **BOTH)[:2]))
+        finally:
+            _native.use_instruction_set(_native.instruction_sets()[-1])
+    assert len(written) == 1
 
 
 def test_blocks_end_where_the_plane_changes() -> None:
