@@ -2,6 +2,7 @@
 
 import errno
 import os
+import time
 from typing import Any
 
 import pyfuse3
@@ -10,11 +11,21 @@ from qatqfs.mount.adapter import Adapter, handler, owner_of
 from qatqfs.mount.inodes import Inode
 from qatqfs.store import Handle
 
-_QUICK_WRITE = 128 * 1024
+_SLOW_WRITE_S = 0.02
+"""A write to staging that takes longer waited for the disk; one of a megabyte takes some tenths of a millisecond."""
+_SLOW_FOR_S = 1.0
+"""How long after such a write worker threads make them."""
 
 
 class FileOperations(Adapter):
-    """Open files."""
+    """Open files.
+
+    A write to staging is hardly more than a copy into the page cache, and handing it to a worker thread costs about as
+    much. So it is made on the trio thread, unless one took long lately: then the disk cannot keep up, and who waits for
+    something else is not to wait for that. ``_slow_until`` (monotonic seconds) belongs to the trio thread.
+    """
+
+    _slow_until = 0.0
 
     @handler
     async def open(self, inode: pyfuse3.InodeT, flags: pyfuse3.FlagT, ctx: pyfuse3.RequestContext) -> pyfuse3.FileInfo:
@@ -111,9 +122,13 @@ class FileOperations(Adapter):
     async def write(self, fh: pyfuse3.FileHandleT, off: int, buf: bytes) -> int:
         """Write to staging; what is answered here survives the daemon."""
         handle = self.file(fh).handle
-        if len(buf) <= _QUICK_WRITE and handle.writable:
+        start = time.monotonic()
+        if handle.writable and start >= self._slow_until:
             written = handle.node.write_quickly(buf, off)
             if written is not None:
+                now = time.monotonic()
+                if now - start > _SLOW_WRITE_S:
+                    self._slow_until = now + _SLOW_FOR_S
                 return written
         return await self.run(handle.write, buf, off)
 
