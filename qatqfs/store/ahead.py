@@ -6,7 +6,6 @@ commit. Nobody waits for it, and what it does may be in vain: a draft whose chun
 good as what is left of it, and one that cannot be written is thrown away.
 """
 
-import contextlib
 import logging
 import queue
 import threading
@@ -89,14 +88,13 @@ class AheadEncoder:
             while draft is not None and (stop := self._claim(node, entry, draft)):
                 payloads = self._payloads_of(node, entry, draft)
                 fill(draft, stop, payloads, self._engine.executor, self._options.workers)
-        except (OSError, QatcError) as err:
-            log.debug("encoding ahead of %r stops: %s", path, str(err))  # err itself holds files open
+        except BaseException as err:  # whatever it was, nobody knows what the draft has
             with node.lock:
                 entry.sequential_end = -1
-                lost, entry.draft = entry.draft, None
-            if lost is not None:
-                with contextlib.suppress(OSError):
-                    lost.discard()
+                entry.give_up_draft()
+            if not isinstance(err, (OSError, QatcError)):
+                raise
+            log.debug("encoding ahead of %r stops: %s", path, str(err))  # err itself holds files open
 
     def _begin(self, node: Node, entry: StagingEntry, path: bytes) -> Draft | None:
         """Make the draft of a file that has none, of the dtype that its beginning suggests.
@@ -115,7 +113,7 @@ class AheadEncoder:
         draft = self._engine.new_draft(entry, dtype, entry.unit)
         with node.lock, node.context.namespace_lock:
             if node.staging is entry and node.path is not None:
-                entry.draft = draft
+                entry.exchange_draft(draft)
                 return draft
         draft.discard()
         return None

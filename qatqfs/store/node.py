@@ -324,7 +324,7 @@ class Node:
             entry.begin(identity, unit, base, path or b"", st.st_mtime_ns, several_names=self.several_names)
             self._publish(entry, path)
         except BaseException:
-            entry.drop()
+            entry.give_up()
             raise
         self.context.dirtied(self)
         return entry

@@ -8,6 +8,7 @@ change is needed.
 import contextlib
 import errno
 import os
+import threading
 
 from qatqfs.store import staginglog
 from qatqfs.store.chunkmap import ChunkMap, chunks_of
@@ -17,7 +18,7 @@ from qatqfs.store.entrylog import EntryLog
 from qatqfs.store.snapshot import Aside, Snapshot
 from qatqfs.store.space import worst_case
 from qatqfs.store.stagedview import View, data_ranges
-from qatqfs.store.stagingarea import DATA, LOG, PRE, StagingArea
+from qatqfs.store.stagingarea import DATA, LOG, StagingArea
 from qatqfs.store.staginglog import LogState, LogWriter
 from qatqfs.store.sysfile import Fd, Identity
 
@@ -78,7 +79,8 @@ class StagingEntry:
         data: descriptor of the data file, valid as long as anyone holds it, also after :meth:`drop`.
         log: of the entry; its own lock protects it, for renames and unlinks append to it without the content lock.
         snapshot: what a commit under way encodes, ``None`` without one; told of every change first.
-        draft: the container that is being made of this content, as far as it is, ``None`` if none is.
+        draft: the container that is being made of this content, as far as it is, ``None`` if none is; changed by
+            :meth:`exchange_draft` only.
         sequential_end: where a writer that began an empty file at offset 0 and never left a gap has got to, in bytes.
         ahead_end: how far of that somebody was told to encode ahead.
     """
@@ -92,6 +94,7 @@ class StagingEntry:
         self.draft: Draft | None = None
         self.sequential_end = 0
         self.ahead_end = 0
+        self._draft_lock = threading.Lock()
         self._io = area.io
         self._view = View(ChunkMap(1, 0), None)
         self._low_unlogged = False
@@ -308,8 +311,8 @@ class StagingEntry:
             self._reserve(size)
         if self.snapshot is not None and size < self.snapshot.size:
             self.snapshot.cancelled = True
-        if self.draft is not None:
-            self.draft.note_change(min(size, before) // chunks.unit, chunks_of(before, chunks.unit))
+        if (draft := self.draft) is not None:
+            draft.note_change(min(size, before) // chunks.unit, chunks_of(before, chunks.unit))
         self._io.ftruncate(self.data, size)
         # The size itself hides what lies behind it, and recovery takes a smaller one for a low: no gap here.
         self._low_unlogged = size < chunks.base_length
@@ -335,8 +338,8 @@ class StagingEntry:
         """Tell who reads the content without the lock that chunks are about to change."""
         if self.snapshot is not None:
             self.snapshot.before_change(first, stop, offset)
-        if self.draft is not None:
-            self.draft.note_change(first, stop)
+        if (draft := self.draft) is not None:  # it may be given up at any time
+            draft.note_change(first, stop)
 
     def _reserve(
         self, size: int, first: int = 0, stop: int = 0, *, writing: int = 0, copies: int | None = None
@@ -346,8 +349,13 @@ class StagingEntry:
         amount = worst_case(held, chunks_of(size, chunks.unit))
         if self.log.unlinked:
             amount = 0  # it is never going to be a container
-        done = min(self.draft.size, amount) if self.draft is not None else 0
-        self.area.space.reserve(self.entry_id, amount, writing, done=done, copies=copies)
+        space = self.area.space
+        try:
+            space.reserve(self.entry_id, amount, writing, copies=copies)
+        except OSError:
+            if not self.area.clear_away():
+                raise
+            space.reserve(self.entry_id, amount, writing, copies=copies)
 
     def sync(self) -> None:
         """Make what was written so far survive a power cut; content lock held. Raises OSError."""
@@ -361,9 +369,8 @@ class StagingEntry:
 
     def freeze(self) -> "Snapshot":
         """Begin a commit of the content as it is now; content lock held."""
-        name = self.entry_id + PRE
         self.snapshot = Snapshot(
-            self._view, self.data, self.size, lambda: Aside(self.area.open_new(name), self._io.pwrite_all)
+            self._view, self.data, self.size, lambda: Aside(self.area.open_unnamed(), self._io.pwrite_all)
         )
         return self.snapshot
 
@@ -374,9 +381,33 @@ class StagingEntry:
             snapshot.cancelled = True
 
     def thaw(self) -> None:
-        """End a commit, whatever became of it; content lock held. Raises OSError."""
+        """End a commit, whatever became of it; content lock held."""
         self.snapshot = None
-        self.area.remove(self.entry_id + PRE)
+
+    def exchange_draft(self, draft: Draft | None) -> Draft | None:
+        """Let another draft, or none, be what is to become the container.
+
+        Whoever makes drafts holds the content lock for this. Whoever removes the file's last name takes its draft
+        away without, so the exchange itself is under a lock of its own.
+
+        Returns:
+            The one before, for the caller to discard.
+        """
+        with self._draft_lock:
+            before, self.draft = self.draft, draft
+            self.area.space.written(self.entry_id, draft.size if draft is not None else 0)
+        return before
+
+    def give_up_draft(self) -> None:
+        """Throw the draft away, if there is one; never fails."""
+        lost = self.exchange_draft(None)
+        if lost is not None:
+            lost.discard()
+
+    def rewind_draft(self, draft: Draft, chunk: int) -> None:
+        """Let the draft go back to before a chunk; content lock held. Raises OSError."""
+        self.area.space.written(self.entry_id, draft.size_before(chunk))
+        draft.rewind(chunk)
 
     def map_over(self, length: int) -> ChunkMap:
         """Return the map over a container of the snapshot's content: held is what changed since."""
@@ -419,10 +450,13 @@ class StagingEntry:
 
     def drop(self) -> None:
         """Remove the entry's files; who holds the data descriptor can still read it. Raises OSError."""
-        if self.draft is not None:
-            self.draft.discard()
-            self.draft = None
+        self.give_up_draft()
         self.area.discard(self.entry_id)
+
+    def give_up(self) -> None:
+        """As :meth:`drop`, but what cannot be removed is removed later; never fails."""
+        self.give_up_draft()
+        self.area.give_up_entry(self.entry_id)
 
 
 def no_space() -> OSError:
