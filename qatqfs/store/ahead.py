@@ -69,7 +69,7 @@ class AheadEncoder:
         while (node := self._waiting.get()) is not None:
             with self._lock:
                 self._queued.discard(node)
-            if node.commit_lock.acquire(blocking=False):  # a commit under way takes everything anyway
+            if node.commit_lock.try_to_encode_ahead():  # a commit under way takes everything anyway
                 try:
                     self._advance(node)
                 except Exception:
@@ -87,7 +87,7 @@ class AheadEncoder:
             draft = entry.draft or self._begin(node, entry, path)
             while draft is not None and (stop := self._claim(node, entry, draft)):
                 payloads = self._payloads_of(node, entry, draft)
-                fill(draft, stop, payloads, self._engine.executor, self._options.workers)
+                fill(draft, stop, payloads, self._engine.executor, self._options.workers, gives_way_to=node.commit_lock)
         except BaseException as err:  # whatever it was, nobody knows what the draft has
             with node.lock:
                 entry.sequential_end = -1
@@ -123,6 +123,8 @@ class AheadEncoder:
         hop = max(1, _CLAIM_BYTES // draft.unit // 16)
         with node.lock:
             if self._stopping or node.staging is not entry or node.path is None or entry.draft is not draft:
+                return 0
+            if node.commit_lock.wanted:
                 return 0
             complete = min(entry.sequential_end // draft.unit, MAX_CHUNKS)
             stop = min(complete, draft.count + max(1, _CLAIM_BYTES // draft.unit))

@@ -20,6 +20,7 @@ from enum import Enum
 from qatqfs.store.attributes import Attributes, Key, from_stat
 from qatqfs.store.backingio import BackingIO
 from qatqfs.store.chunkcache import Chunk
+from qatqfs.store.commitlock import CommitLock
 from qatqfs.store.containerfile import ContainerFile, ReadContext, Retired, signature_of
 from qatqfs.store.options import StoreOptions
 from qatqfs.store.staging import StagingEntry, create_entry
@@ -79,7 +80,7 @@ class Node:
         changed_at: monotonic time of the last change in seconds.
         handles: open handles.
         writers: those among them that may write.
-        commit_lock: held during a commit, so that there is one at a time.
+        commit_lock: held during a commit, so that there is one at a time, and while it is encoded ahead.
         commit_cost: seconds that the last commit took, 0 before the first.
         several_names: it has, or had, names besides ``path``, which may be one that it has no more.
         durable: the name and the container are known to survive a power cut.
@@ -97,7 +98,7 @@ class Node:
         self.changed_at = 0.0
         self.handles = 0
         self.writers = 0
-        self.commit_lock = threading.Lock()
+        self.commit_lock = CommitLock()
         self.commit_cost = 0.0
         self.durable = False
         self.several_names = False

@@ -1,8 +1,9 @@
-"""Drafts that come to nothing: their space comes back, what is reserved for them is counted right."""
+"""Drafts that come to nothing: their space comes back, what is reserved for them is counted right, nobody waits."""
 
 import contextlib
 import errno
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ from mounted import errno_of
 from strict_decoder import decode_container
 
 from qatqfs.codec import Level
-from qatqfs.store import Handle, Store, StoreOptions, ahead, commit, space
+from qatqfs.store import Handle, Store, StoreOptions, ahead, building, commit, space
 from qatqfs.store.sysfile import Fd
 
 CHUNK = 4096
@@ -372,3 +373,41 @@ def test_what_one_file_has_on_disk_beyond_its_need_is_no_room_for_others(tmp_pat
     ledger.release(b"b")
     ledger.written(b"b", 77)  # too late, and for nobody
     assert ledger.reserved == both - 1000
+
+
+# -- who waits for whom --------------------------------------------------------------------------------
+
+
+def test_a_commit_does_not_wait_for_a_writer_that_goes_on(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(building, "HOP_BYTES", 2 * CHUNK)
+    encoded = []
+    real = ahead.encode_chunk
+
+    def slow(*args: object, **settings: object) -> bytes:
+        encoded.append(1)
+        time.sleep(0.005)
+        return real(*args, **settings)
+
+    monkeypatch.setattr(ahead, "encode_chunk", slow)
+    handle = store.create(b"x.bf16")
+    data = content(2000 * CHUNK)
+    write_sequentially(handle, data[: 1000 * CHUNK])
+    wait_for(lambda: encoded)
+    stop = threading.Event()
+
+    def go_on() -> None:
+        for offset in range(1000 * CHUNK, 2000 * CHUNK, CHUNK):
+            if stop.wait(0.002):
+                return
+            handle.write(data[offset : offset + CHUNK], offset)
+
+    writer = threading.Thread(target=go_on)
+    writer.start()
+    before = len(encoded)
+    try:
+        store.sync()
+        assert len(encoded) - before < 32
+    finally:
+        stop.set()
+        writer.join()
+    handle.close()
