@@ -15,20 +15,18 @@ import contextlib
 import errno
 import logging
 import os
-import stat
 import threading
 from concurrent.futures import Executor
 
 from qatqfs.codec import DType, QatcError
 from qatqfs.store import names
 from qatqfs.store.attributes import key_of
-from qatqfs.store.backingio import BackingIO
 from qatqfs.store.building import Plan, fill, make_plan, payloads_of
 from qatqfs.store.chunkmap import chunks_of
 from qatqfs.store.containerfile import ContainerFile
 from qatqfs.store.draft import Draft
 from qatqfs.store.dtypechoice import xattr_dtype
-from qatqfs.store.files import copy_xattrs
+from qatqfs.store.inodemetadata import InodeMetadata, copy_metadata
 from qatqfs.store.inplace import commit_in_place
 from qatqfs.store.node import Node
 from qatqfs.store.snapshot import Snapshot
@@ -103,8 +101,8 @@ class CommitEngine:
         draft = self._complete(node, entry, snapshot, stale, path)
         replaces_content = os.fstat(node.fd.number).st_size > _EMPTY_CONTAINER_SIZE
         durable = entry.log.synced or node.durable or replaces_content
-        changed_at = os.fstat(node.fd.number).st_ctime_ns
-        copy_metadata(self._io, node.fd, draft.fd, entry.mtime_ns)
+        metadata, mtime_ns = InodeMetadata.of(node.fd), entry.mtime_ns
+        copy_metadata(self._io, metadata, draft.fd, mtime_ns)
         if durable:
             self._io.fsync(draft.fd)
         if entry.log.synced:
@@ -114,12 +112,16 @@ class CommitEngine:
                 return False
             synced_meanwhile = not durable and (entry.log.synced or node.durable)
             durable = durable or synced_meanwhile
-            metadata_changed = os.fstat(node.fd.number).st_ctime_ns != changed_at
-            if metadata_changed:
-                copy_metadata(self._io, node.fd, draft.fd, entry.mtime_ns)
-            if synced_meanwhile or (metadata_changed and durable):
-                self._io.fsync(draft.fd)
             whole = entry.size == snapshot.size and not snapshot.changed.held_bytes(1)
+            metadata_now, mtime_now_ns = InodeMetadata.of(node.fd), entry.mtime_ns
+            if metadata_now != metadata:
+                copy_metadata(self._io, metadata_now, draft.fd, mtime_now_ns)
+            elif mtime_now_ns != mtime_ns:
+                self._io.set_times(draft.fd, None, mtime_now_ns)
+            # As long as the entry stays it is the one that says what the mtime is, so every write would move it.
+            outdated = metadata_now != metadata or (mtime_now_ns != mtime_ns and whole)
+            if synced_meanwhile or (durable and outdated):
+                self._io.fsync(draft.fd)
             in_place = self._has_other_names(node)
             placed = None if in_place else self._swap(node, entry, snapshot, draft, whole=whole)
             if placed is None and not in_place:
@@ -262,7 +264,6 @@ class CommitEngine:
             The logical path it got (``b""`` in lost+found), or ``None`` if it has to be tried again.
         """
         assert node.path is not None
-        self._io.set_times(draft.fd, None, entry.mtime_ns)
         container = ContainerFile(draft.fd, node.path, self._tree.context.reading)
         identity = Identity.of(draft.fd.number)
         old, path = node.key, node.path
@@ -324,24 +325,3 @@ class CommitEngine:
             os.fsdecode(node.path),
             os.fsdecode(name),
         )
-
-
-def copy_metadata(io: BackingIO, source: Fd, target: Fd, mtime_ns: int) -> None:
-    """Give a new container the owner, mode, ACL, xattrs and atime of the old one, and the logical mtime.
-
-    Raises:
-        OSError: a privileged daemon was not allowed to.
-    """
-    st = os.fstat(source.number)
-    there = os.fstat(target.number)
-    if key_of(st) == key_of(there):
-        return
-    if (st.st_uid, st.st_gid) != (there.st_uid, there.st_gid):
-        try:
-            io.chown(target, st.st_uid, st.st_gid)
-        except PermissionError:
-            if os.geteuid() == 0:
-                raise
-    io.chmod(target, stat.S_IMODE(st.st_mode))
-    copy_xattrs(io, source, target)
-    io.set_times(target, st.st_atime_ns, mtime_ns)
