@@ -65,6 +65,8 @@ def load_entry(area: StagingArea, entry_id: bytes) -> "tuple[StagingEntry, LogSt
     writer = LogWriter(area.io, log, area.boot_id, sequence=state.next_sequence, offset=state.good_length)
     entry = StagingEntry(area, entry_id, data, log, writer)
     entry.log.synced = state.synced_size is not None
+    if state.current_boot and state.kept_mtime_ns is not None:
+        entry.keep_mtime(state.kept_mtime_ns)
     return entry, state
 
 
@@ -95,6 +97,8 @@ class StagingEntry:
         self.sequential_end = 0
         self.ahead_end = 0
         self._draft_lock = threading.Lock()
+        self._kept_mtime_ns: int | None = None  # what the mtime is while the data file's own is not to be believed
+        self._times_kept = 0  # how often that was so
         self._io = area.io
         self._view = View(ChunkMap(1, 0), None)
         self._low_unlogged = False
@@ -106,10 +110,25 @@ class StagingEntry:
         """The logical size in bytes."""
         return os.fstat(self.data.number).st_size
 
+    def stat(self) -> tuple[os.stat_result, int]:
+        """Return the data file's stat and the logical modification time in nanoseconds; takes no lock."""
+        while True:
+            mark, kept = self._times_kept, self._kept_mtime_ns
+            found = os.fstat(self.data.number)
+            if kept is not None:
+                return found, kept
+            if self._times_kept == mark:
+                return found, found.st_mtime_ns
+
     @property
     def mtime_ns(self) -> int:
         """The logical modification time in nanoseconds."""
-        return os.fstat(self.data.number).st_mtime_ns
+        return self.stat()[1]
+
+    def set_mtime(self, mtime_ns: int) -> None:
+        """Set the logical modification time in nanoseconds; content lock held. Raises OSError."""
+        self._settle_mtime()
+        self._io.set_times(self.data, None, mtime_ns)
 
     @property
     def view(self) -> View:
@@ -323,8 +342,21 @@ class StagingEntry:
         if self._low_unlogged:
             self._log_low()
 
+    def keep_mtime(self, mtime_ns: int) -> None:
+        """Let this be the logical mtime whatever the data file's own is, until the next change; content lock held."""
+        self._kept_mtime_ns = mtime_ns
+        self._times_kept += 1  # who looked at the data file's own meanwhile has to look again
+
+    def _settle_mtime(self) -> None:
+        """Make the data file's own mtime the logical one again, before anything changes that; raises OSError."""
+        if self._kept_mtime_ns is not None:
+            self._io.set_times(self.data, None, self._kept_mtime_ns)
+            self.log.keep_mtime(None)
+            self._kept_mtime_ns = None
+
     def _settle_log(self) -> None:
         """Write what the log has to say before anything else changes."""
+        self._settle_mtime()
         if self.log.is_old:
             self.log.write_anew(self._view.chunks, self._low, self.data)
         if self._low_unlogged:
@@ -368,7 +400,8 @@ class StagingEntry:
     # -- commit ----------------------------------------------------------------------------------------
 
     def freeze(self) -> "Snapshot":
-        """Begin a commit of the content as it is now; content lock held."""
+        """Begin a commit of the content as it is now; content lock held. Raises OSError."""
+        self._settle_mtime()
         self.snapshot = Snapshot(
             self._view, self.data, self.size, lambda: Aside(self.area.open_unnamed(), self._io.pwrite_all)
         )
@@ -439,14 +472,21 @@ class StagingEntry:
         self.area.space.charge(self.entry_id, amount, base.stored_size)
 
     def release_space(self) -> None:
-        """Give back the space of chunks that the base has by now, where that is possible; content lock held."""
-        chunks = self._view.chunks
-        chunk = 0
-        for first, stop in (*chunks.runs(0, chunks.base_chunks), (chunks.base_chunks, chunks.base_chunks)):
-            if chunk < first:
-                with contextlib.suppress(OSError):  # nothing depends on it
-                    self._io.punch(self.data, chunk * chunks.unit, (first - chunk) * chunks.unit)
-            chunk = stop
+        """Give back the space of chunks that the base has by now, where that is possible; content lock held.
+
+        A hole moves the data file's mtime, which is the file's. So the log says first what it is, for whoever comes
+        after a kill, and so does the entry, for whoever looks meanwhile.
+        """
+        holes, mtime_ns = list(self._view.chunks.runs_below()), self.mtime_ns
+        if not holes:
+            return
+        with contextlib.suppress(OSError):  # nothing depends on it
+            self.log.keep_mtime(mtime_ns)
+            self.keep_mtime(mtime_ns)
+            for first, stop in holes:
+                self._io.punch(self.data, first * self.unit, (stop - first) * self.unit)
+        with contextlib.suppress(OSError):  # the next change does it
+            self._settle_mtime()
 
     def drop(self) -> None:
         """Remove the entry's files; who holds the data descriptor can still read it. Raises OSError."""
