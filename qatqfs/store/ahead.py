@@ -6,7 +6,6 @@ commit. Nobody waits for it, and what it does may be in vain: a draft whose chun
 good as what is left of it, and one that cannot be written is thrown away.
 """
 
-import contextlib
 import logging
 import queue
 import threading
@@ -70,7 +69,7 @@ class AheadEncoder:
         while (node := self._waiting.get()) is not None:
             with self._lock:
                 self._queued.discard(node)
-            if node.commit_lock.acquire(blocking=False):  # a commit under way takes everything anyway
+            if node.commit_lock.try_to_encode_ahead():  # a commit under way takes everything anyway
                 try:
                     self._advance(node)
                 except Exception:
@@ -88,15 +87,14 @@ class AheadEncoder:
             draft = entry.draft or self._begin(node, entry, path)
             while draft is not None and (stop := self._claim(node, entry, draft)):
                 payloads = self._payloads_of(node, entry, draft)
-                fill(draft, stop, payloads, self._engine.executor, self._options.workers)
-        except (OSError, QatcError) as err:
-            log.debug("encoding ahead of %r stops: %s", path, str(err))  # err itself holds files open
+                fill(draft, stop, payloads, self._engine.executor, self._options.workers, gives_way_to=node.commit_lock)
+        except BaseException as err:  # whatever it was, nobody knows what the draft has
             with node.lock:
                 entry.sequential_end = -1
-                lost, entry.draft = entry.draft, None
-            if lost is not None:
-                with contextlib.suppress(OSError):
-                    lost.discard()
+                entry.give_up_draft()
+            if not isinstance(err, (OSError, QatcError)):
+                raise
+            log.debug("encoding ahead of %r stops: %s", path, str(err))  # err itself holds files open
 
     def _begin(self, node: Node, entry: StagingEntry, path: bytes) -> Draft | None:
         """Make the draft of a file that has none, of the dtype that its beginning suggests.
@@ -115,7 +113,7 @@ class AheadEncoder:
         draft = self._engine.new_draft(entry, dtype, entry.unit)
         with node.lock, node.context.namespace_lock:
             if node.staging is entry and node.path is not None:
-                entry.draft = draft
+                entry.exchange_draft(draft)
                 return draft
         draft.discard()
         return None
@@ -125,6 +123,8 @@ class AheadEncoder:
         hop = max(1, _CLAIM_BYTES // draft.unit // 16)
         with node.lock:
             if self._stopping or node.staging is not entry or node.path is None or entry.draft is not draft:
+                return 0
+            if node.commit_lock.wanted:
                 return 0
             complete = min(entry.sequential_end // draft.unit, MAX_CHUNKS)
             stop = min(complete, draft.count + max(1, _CLAIM_BYTES // draft.unit))

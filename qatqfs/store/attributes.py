@@ -54,14 +54,20 @@ def key_of(st: os.stat_result) -> Key:
 
 
 def from_stat(
-    st: os.stat_result, size: int | None = None, staged: os.stat_result | None = None, base_blocks: int = 0
+    st: os.stat_result,
+    size: int | None = None,
+    *,
+    staged: os.stat_result | None = None,
+    mtime_ns: int | None = None,
+    base_blocks: int = 0,
 ) -> Attributes:
     """Build the attributes of a logical file.
 
     Args:
         st: of the backing inode, which has mode, owner, link count and atime.
         size: logical size in bytes; the backing's own if ``None``.
-        staged: of the staging data file while there is uncommitted content; it has size and mtime.
+        staged: of the staging data file while there is uncommitted content; it has the size.
+        mtime_ns: logical modification time of that content.
         base_blocks: 512-byte units of what the staged content builds on.
     """
     if staged is not None:
@@ -80,6 +86,6 @@ def from_stat(
         size=size,
         blocks=max(blocks, 1) if size else blocks,
         atime_ns=st.st_atime_ns,
-        mtime_ns=content.st_mtime_ns,
+        mtime_ns=content.st_mtime_ns if mtime_ns is None else mtime_ns,
         ctime_ns=max(st.st_ctime_ns, content.st_ctime_ns),
     )

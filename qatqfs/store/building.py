@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from qatqfs.codec import MAX_CHUNKS, DType, Level, Memory, QatcError
 from qatqfs.store.chunkmap import chunks_of
+from qatqfs.store.commitlock import CommitLock
 from qatqfs.store.containerfile import ContainerFile, io_error
 from qatqfs.store.draft import Draft
 from qatqfs.store.dtypechoice import choose_dtype
@@ -151,8 +152,16 @@ def note_encoded(statistics: Statistics, size: int, payload: bytes) -> None:
     statistics.add("encoded_stored_bytes", len(payload))
 
 
-def fill(draft: Draft, stop: int, payloads: Payloads, executor: Executor, workers: int) -> None:
-    """Append the chunks up to ``stop`` to a draft.
+def fill(
+    draft: Draft,
+    stop: int,
+    payloads: Payloads,
+    executor: Executor,
+    workers: int,
+    *,
+    gives_way_to: CommitLock | None = None,
+) -> None:
+    """Append the chunks up to ``stop`` to a draft, or fewer when there is a commit to give way to.
 
     Raises:
         OSError, QatcError: what reading, encoding or writing raised.
@@ -161,6 +170,8 @@ def fill(draft: Draft, stop: int, payloads: Payloads, executor: Executor, worker
     running: deque[Future[list[bytes]]] = deque()
     try:
         for first in range(draft.count, stop, hop):
+            if gives_way_to is not None and gives_way_to.wanted:
+                break
             running.append(executor.submit(payloads, first, min(first + hop, stop)))
             if len(running) > workers + 1:
                 _append(draft, running.popleft())

@@ -99,6 +99,14 @@ class ChunkMap:
             first = end if end >= 0 else min(stop, len(self._held))
             yield start, first
 
+    def runs_below(self) -> Iterator[tuple[int, int]]:
+        """Yield the ranges of chunks whose bytes are the base's."""
+        chunk = 0
+        for first, stop in (*self.runs(0, self.base_chunks), (self.base_chunks, self.base_chunks)):
+            if chunk < first:
+                yield chunk, first
+            chunk = stop
+
     def pieces(self, offset: int, stop: int) -> Iterator[tuple[int, int, bool]]:
         """Split a byte range into ``(start, stop, below)``: from the base, or from the data file."""
         while offset < stop:

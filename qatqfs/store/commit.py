@@ -15,25 +15,22 @@ import contextlib
 import errno
 import logging
 import os
-import stat
 import threading
 from concurrent.futures import Executor
 
 from qatqfs.codec import DType, QatcError
 from qatqfs.store import names
 from qatqfs.store.attributes import key_of
-from qatqfs.store.backingio import BackingIO
 from qatqfs.store.building import Plan, fill, make_plan, payloads_of
 from qatqfs.store.chunkmap import chunks_of
 from qatqfs.store.containerfile import ContainerFile
 from qatqfs.store.draft import Draft
 from qatqfs.store.dtypechoice import xattr_dtype
-from qatqfs.store.files import copy_xattrs
+from qatqfs.store.inodemetadata import InodeMetadata, copy_metadata
 from qatqfs.store.inplace import commit_in_place
 from qatqfs.store.node import Node
 from qatqfs.store.snapshot import Snapshot
 from qatqfs.store.staging import StagingEntry
-from qatqfs.store.stagingarea import NEW_FLAGS
 from qatqfs.store.sysfile import Fd, Identity
 from qatqfs.store.tree import Tree
 
@@ -97,15 +94,15 @@ class CommitEngine:
                 return False
             finally:
                 with node.lock:
-                    self._discard(entry)  # it became nothing if it is still there
+                    entry.give_up_draft()  # it became nothing if it is still there
                     entry.thaw()
 
     def _commit(self, node: Node, entry: StagingEntry, snapshot: Snapshot, stale: set[int], path: bytes) -> bool:
         draft = self._complete(node, entry, snapshot, stale, path)
         replaces_content = os.fstat(node.fd.number).st_size > _EMPTY_CONTAINER_SIZE
         durable = entry.log.synced or node.durable or replaces_content
-        changed_at = os.fstat(node.fd.number).st_ctime_ns
-        copy_metadata(self._io, node.fd, draft.fd, entry.mtime_ns)
+        metadata, mtime_ns = InodeMetadata.of(node.fd), entry.mtime_ns
+        copy_metadata(self._io, metadata, draft.fd, mtime_ns)
         if durable:
             self._io.fsync(draft.fd)
         if entry.log.synced:
@@ -115,12 +112,16 @@ class CommitEngine:
                 return False
             synced_meanwhile = not durable and (entry.log.synced or node.durable)
             durable = durable or synced_meanwhile
-            metadata_changed = os.fstat(node.fd.number).st_ctime_ns != changed_at
-            if metadata_changed:
-                copy_metadata(self._io, node.fd, draft.fd, entry.mtime_ns)
-            if synced_meanwhile or (metadata_changed and durable):
-                self._io.fsync(draft.fd)
             whole = entry.size == snapshot.size and not snapshot.changed.held_bytes(1)
+            metadata_now, mtime_now_ns = InodeMetadata.of(node.fd), entry.mtime_ns
+            if metadata_now != metadata:
+                copy_metadata(self._io, metadata_now, draft.fd, mtime_now_ns)
+            elif mtime_now_ns != mtime_ns:
+                self._io.set_times(draft.fd, None, mtime_now_ns)
+            # As long as the entry stays it is the one that says what the mtime is, so every write would move it.
+            outdated = metadata_now != metadata or (mtime_now_ns != mtime_ns and whole)
+            if synced_meanwhile or (durable and outdated):
+                self._io.fsync(draft.fd)
             in_place = self._has_other_names(node)
             placed = None if in_place else self._swap(node, entry, snapshot, draft, whole=whole)
             if placed is None and not in_place:
@@ -145,11 +146,15 @@ class CommitEngine:
     def finish(self) -> None:
         """Remove the entries that are done with, each once its container is sure to stay under its name.
 
+        And what else was left in staging because it could not be removed.
+
         Raises:
             OSError: the first failure; what could not be removed is tried again with the next commit, or found to
                 be done with by recovery.
         """
         failure: OSError | None = None
+        if self._tree.context.staging is not None:
+            self._tree.context.staging.clear_away()
         with self._lock:  # throughout, so that whoever returns from here knows that his own entry is gone
             waiting, self._unfinished = self._unfinished, []
             for entry, path in waiting:
@@ -159,7 +164,10 @@ class CommitEngine:
                     failure = failure or err
                     self._unfinished.append((entry, path))
         if failure is not None:
-            raise failure
+            try:
+                raise failure
+            finally:
+                del failure  # it refers to this frame: without the cycle nothing keeps the files open
 
     def _finish(self, entry: StagingEntry, path: bytes) -> None:
         if path:
@@ -176,7 +184,7 @@ class CommitEngine:
         try:
             explicit = self.explicit_dtype(node, path)
             plan = make_plan(snapshot, old, path, explicit, self._options)
-            draft = entry.draft = self._begin(entry, snapshot, plan, old, stale)
+            draft = self._begin(node, entry, snapshot, plan, old, stale)
             payloads = payloads_of(snapshot, plan, self._options.level, old, stale, self.statistics)
             fill(draft, chunks_of(snapshot.size, plan.unit), payloads, self.executor, self._options.workers)
             draft.finish(snapshot.size)
@@ -187,21 +195,28 @@ class CommitEngine:
                 old.discard()
         return draft
 
-    def _begin(self, entry: StagingEntry, snapshot: Snapshot, plan: Plan, old: Draft | None, stale: set[int]) -> Draft:
-        """Return a draft with as many of a snapshot's first chunks as can be had without looking at them."""
+    def _begin(
+        self, node: Node, entry: StagingEntry, snapshot: Snapshot, plan: Plan, old: Draft | None, stale: set[int]
+    ) -> Draft:
+        """Return the entry's draft with as many of a snapshot's first chunks as can be had without looking at them."""
         total = chunks_of(snapshot.size, plan.unit)
         if old is not None and (old.dtype, old.unit) == (plan.dtype, plan.unit) and plan.base is None:
             sound = min(min(stale, default=old.count), old.count, total)
             rest = range(sound, min(old.count, total))
-            if not rest or stale.issuperset(rest) or not entry.area.space.has_room(old.size):
-                old.rewind(sound)
-                return old
-            draft = self.new_draft(entry, plan.dtype, plan.unit)
+            with node.lock:  # so that no writer takes what is promised meanwhile
+                if not rest or stale.issuperset(rest) or not entry.area.space.begin_anew(entry.entry_id):
+                    entry.rewind_draft(old, sound)
+                    return old
+                draft = self.new_draft(entry, plan.dtype, plan.unit)
+                entry.exchange_draft(draft)
             draft.take_prefix(*old.prefix(sound))
             return draft
         if old is not None:
-            self._discard(entry)  # before another one takes its space
+            with node.lock:
+                entry.give_up_draft()  # before another one takes its space
         draft = self.new_draft(entry, plan.dtype, plan.unit)
+        with node.lock:
+            entry.exchange_draft(draft)
         if plan.base is not None:
             index = plan.base.container.index
             kept = plan.base.container.chunk_count - 1
@@ -211,14 +226,8 @@ class CommitEngine:
 
     def new_draft(self, entry: StagingEntry, dtype: DType, unit: int) -> Draft:
         """Begin a container for an entry; raises OSError."""
-        where = entry.area.directory.number
-        return Draft(self._io, where, entry.entry_id, NEW_FLAGS, dtype, unit, self._options.level)
-
-    @staticmethod
-    def _discard(entry: StagingEntry) -> None:
-        draft, entry.draft = entry.draft, None
-        if draft is not None:
-            draft.discard()
+        area, entry_id = entry.area, entry.entry_id
+        return Draft(area, entry_id, dtype, unit, self._options.level, lambda size: area.space.written(entry_id, size))
 
     def explicit_dtype(self, node: Node, path: bytes) -> DType | None:
         """Return the dtype that an attribute, of the file or a directory above it, or a rule gives to a file."""
@@ -255,7 +264,6 @@ class CommitEngine:
             The logical path it got (``b""`` in lost+found), or ``None`` if it has to be tried again.
         """
         assert node.path is not None
-        self._io.set_times(draft.fd, None, entry.mtime_ns)
         container = ContainerFile(draft.fd, node.path, self._tree.context.reading)
         identity = Identity.of(draft.fd.number)
         old, path = node.key, node.path
@@ -281,11 +289,12 @@ class CommitEngine:
                 with contextlib.suppress(OSError):
                     entry.log.held(entry.view.chunks)
                 raise
-        entry.draft = None
+        entry.exchange_draft(None)
         times.committed(os.fstat(draft.fd.number), ctime_ns)
         node.replaced(draft.fd, key_of(os.fstat(draft.fd.number)), container, durable=False)
         if whole:
             node.staging = None
+            entry.area.space.lower(entry.entry_id, 0)
             with contextlib.suppress(OSError):  # then recovery has to find the container to know
                 entry.log.done()
         else:
@@ -316,24 +325,3 @@ class CommitEngine:
             os.fsdecode(node.path),
             os.fsdecode(name),
         )
-
-
-def copy_metadata(io: BackingIO, source: Fd, target: Fd, mtime_ns: int) -> None:
-    """Give a new container the owner, mode, ACL, xattrs and atime of the old one, and the logical mtime.
-
-    Raises:
-        OSError: a privileged daemon was not allowed to.
-    """
-    st = os.fstat(source.number)
-    there = os.fstat(target.number)
-    if key_of(st) == key_of(there):
-        return
-    if (st.st_uid, st.st_gid) != (there.st_uid, there.st_gid):
-        try:
-            io.chown(target, st.st_uid, st.st_gid)
-        except PermissionError:
-            if os.geteuid() == 0:
-                raise
-    io.chmod(target, stat.S_IMODE(st.st_mode))
-    copy_xattrs(io, source, target)
-    io.set_times(target, st.st_atime_ns, mtime_ns)

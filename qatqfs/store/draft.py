@@ -6,16 +6,20 @@ chunk and copies what is sound behind it from the old draft.
 
 A draft has one producer at a time, who holds the inode's commit lock. ``claimed`` and ``stale`` belong to the
 content lock.
+
+What a draft has on disk its file need not reserve any more, so each says how much that is whenever it grows
+(``on_grown``); whoever rewinds or replaces one says so before space is given back, and nobody takes what was promised.
 """
 
 import array
 import errno
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from qatqfs.codec import CONTAINER_HEADER_SIZE, LENGTH_FIELD_SIZE, ContainerInfo, ContainerWriter, DType, IndexFrame
 from qatqfs.codec import Level as EncoderLevel
 from qatqfs.store.backingio import BackingIO, Buffer
+from qatqfs.store.stagingarea import NEW, StagingArea
 from qatqfs.store.sysfile import Fd, pread_exact
 
 _COPY_BYTES = 64 << 20
@@ -48,13 +52,12 @@ class Draft:
     """See the module's text.
 
     Args:
-        io: makes the changes.
-        directory: the staging directory's descriptor.
+        area: where it is made.
         entry_id: of the staging entry.
-        new_flags: to create the file with.
         dtype: of the values.
         unit: raw bytes of a chunk.
         level: effort of the encoder.
+        on_grown: told how many bytes the file has, when they got more.
 
     Attributes:
         name: of the file, in the staging directory.
@@ -71,31 +74,31 @@ class Draft:
 
     def __init__(
         self,
-        io: BackingIO,
-        directory: int,
+        area: StagingArea,
         entry_id: bytes,
-        new_flags: int,
         dtype: DType,
         unit: int,
         level: EncoderLevel,
+        on_grown: Callable[[int], None],
     ) -> None:
-        self.name = b"%s-%d.new" % (entry_id, next(_serial))
+        self.name = b"%s-%d%s" % (entry_id, next(_serial), NEW)
         self.dtype = dtype
         self.unit = unit
         self.count = 0
         self.claimed = 0
         self.stale: set[int] = set()
-        self._io = io
-        self._directory = directory
+        self._area = area
+        self._io = area.io
+        self._on_grown = on_grown
         self._level = level
         self._lengths = array.array("I")
         self._offsets = array.array("Q")  # of each chunk's length field
         self._states = array.array("Q")  # of the checksum before each chunk from _first_state on
         self._first_state = 0
         self._last = b""
-        self.fd = io.open(directory, self.name, new_flags)
+        self.fd = area.open_new(self.name)
         try:
-            self._sink = _FileSink(io, self.fd)
+            self._sink = _FileSink(self._io, self.fd)
             self._writer = ContainerWriter(self._sink, dtype, unit // dtype.width, level=level)
         except BaseException:
             self.discard()
@@ -119,6 +122,7 @@ class Draft:
         self._offsets.append(self._sink.position)
         self._last = payload
         self.count += 1
+        self._on_grown(self._sink.position)
 
     def payload(self, chunk: int) -> bytes:
         """Return the payload of a chunk; raises OSError."""
@@ -145,6 +149,7 @@ class Draft:
             if done == 0:
                 raise OSError(errno.EIO, "a container ends before its index says so")
             position += done
+        self._on_grown(position)
 
     def _resume(self, lengths: Sequence[int], state: int) -> None:
         index = IndexFrame(0, self.unit // self.dtype.width, [*lengths, 0], state, self.dtype)
@@ -157,6 +162,10 @@ class Draft:
         self._sink.position = self._offsets.pop()
         self._states = array.array("Q")
         self._first_state = self.count
+
+    def size_before(self, chunk: int) -> int:
+        """Return the bytes that :meth:`rewind` leaves of the file."""
+        return self._offsets[chunk] if chunk < self.count else self.size
 
     def rewind(self, chunk: int) -> None:
         """Go back to before a chunk; raises OSError."""
@@ -176,9 +185,5 @@ class Draft:
         return self._writer.finish(length)
 
     def discard(self) -> None:
-        """Remove the file, its space at once, whoever still has it open; raises OSError."""
-        try:
-            self._io.ftruncate(self.fd, 0)
-            self._io.unlink(self._directory, self.name)
-        except FileNotFoundError:
-            return
+        """Remove the file, its space at once, whoever still has it open; never fails."""
+        self._area.give_up(self.name, self.fd)

@@ -103,6 +103,11 @@ class EntryLog:
         with self._lock:
             self._writer.valid(first, count)
 
+    def keep_mtime(self, mtime_ns: int | None) -> None:
+        """Record what the logical mtime is whatever the data file's own is, or that it is that again."""
+        with self._lock:
+            self._writer.time(mtime_ns)
+
     def low(self, size: int, low: int) -> None:
         """Record the logical size and the lowest since the base."""
         with self._lock:

@@ -12,6 +12,7 @@ from qatqfs.store import names
 from qatqfs.store.attributes import key_of
 from qatqfs.store.backingio import BackingIO
 from qatqfs.store.dtypechoice import dtype_of_suffix
+from qatqfs.store.inodemetadata import InodeMetadata, copy_xattrs
 from qatqfs.store.node import Handle, Kind, Node
 from qatqfs.store.sysfile import Fd
 from qatqfs.store.tree import Entry, Tree, os_error
@@ -222,7 +223,7 @@ class Opener:
             self._io.unlink(fd, entry.shadowed)
         old = node.key
         opened = self._place_container(fd, path, name, st.st_mode, (st.st_uid, st.st_gid))
-        copy_xattrs(self._io, node.fd, opened)
+        copy_xattrs(self._io, InodeMetadata.of(node.fd), opened)
         self._io.unlink(fd, name)
         node.become_container(opened, key_of(os.fstat(opened.number)))
         node.changed_at = time.monotonic()
@@ -249,23 +250,3 @@ def set_owner(io: BackingIO, opened: Fd, directory: int, mode: int, owner: tuple
                 raise
     if mode & _SET_ID_BITS and not stat.S_ISDIR(st.st_mode):  # chown(2) takes them away
         io.chmod(opened, stat.S_IMODE(st.st_mode))
-
-
-def copy_xattrs(io: BackingIO, source: Fd, target: Fd) -> None:
-    """Make a file's extended attributes, ACLs included, those of another; what it cannot have is left out.
-
-    Raises:
-        OSError: the source's cannot be read.
-    """
-    try:
-        found = os.listxattr(source.number)
-    except OSError as err:
-        if err.errno != errno.EOPNOTSUPP:
-            raise
-        return
-    for name in set(os.listxattr(target.number)) - set(found):
-        with contextlib.suppress(PermissionError):
-            io.removexattr(target, os.fsencode(name))
-    for name in found:
-        with contextlib.suppress(PermissionError):
-            io.setxattr(target, os.fsencode(name), os.getxattr(source.number, name))

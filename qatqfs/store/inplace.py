@@ -15,6 +15,7 @@ from qatqfs.store.chunkmap import ChunkMap
 from qatqfs.store.containerfile import ContainerFile
 from qatqfs.store.draft import Draft
 from qatqfs.store.node import Node
+from qatqfs.store.snapshot import SnapshotLost
 from qatqfs.store.staging import StagingEntry
 from qatqfs.store.stagingarea import REDO
 from qatqfs.store.sysfile import Fd, Identity
@@ -41,11 +42,16 @@ def commit_in_place(tree: Tree, node: Node, entry: StagingEntry, draft: Draft) -
     identity = Identity.of(draft.fd.number)
     target = Fd(os.open(node.fd.proc_path, os.O_RDWR | os.O_CLOEXEC))
     inode = Identity.of(target.number)
-    entry.log.intent(dataclasses.replace(inode, size=identity.size, head=identity.head))  # what it is to become
-    entry.log.intent(identity)
-    # Only now: an earlier try may have been cut short, and then its redo file is all there is of what lies below.
-    io.rename(where, draft.name, where, entry.entry_id + REDO)
-    entry.draft = None
+    if entry.exchange_draft(None) is not draft:
+        raise SnapshotLost("the file was removed")  # who did that has thrown the draft away
+    try:
+        entry.log.intent(dataclasses.replace(inode, size=identity.size, head=identity.head))  # what it is to become
+        entry.log.intent(identity)
+        # Only now: an earlier try may have been cut short, and then its redo file is all there is of what lies below.
+        io.rename(where, draft.name, where, entry.entry_id + REDO)
+    except OSError:
+        draft.discard()
+        raise
     io.fsync_directory(where)
     old = entry.view.base
     entry.rebase(ChunkMap(entry.unit, redo.length), redo, identity, redone_into=inode)

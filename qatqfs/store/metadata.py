@@ -24,12 +24,18 @@ def _backing(tree: Tree, target: Target, *, change: bool) -> Iterator[Fd]:
         raise os_error(errno.EROFS)
     with tree.lock:
         if isinstance(target, Node):
+            node: Node | None = target
             yield target.fd
         elif not target:
+            node = None
             yield tree.root
         else:
             with tree.parent(target) as (fd, above, name):
-                yield open_entry(fd, tree.resolve(fd, above, name).stored)
+                opened = open_entry(fd, tree.resolve(fd, above, name).stored)
+            node = tree.nodes.get(key_of(os.fstat(opened.number))) if change else None
+            yield opened
+        if change and node is not None:
+            node.metadata_changed()
 
 
 def attributes(tree: Tree, target: Target) -> Attributes:

@@ -20,6 +20,7 @@ from enum import Enum
 from qatqfs.store.attributes import Attributes, Key, from_stat
 from qatqfs.store.backingio import BackingIO
 from qatqfs.store.chunkcache import Chunk
+from qatqfs.store.commitlock import CommitLock
 from qatqfs.store.containerfile import ContainerFile, ReadContext, Retired, signature_of
 from qatqfs.store.options import StoreOptions
 from qatqfs.store.staging import StagingEntry, create_entry
@@ -79,10 +80,11 @@ class Node:
         changed_at: monotonic time of the last change in seconds.
         handles: open handles.
         writers: those among them that may write.
-        commit_lock: held during a commit, so that there is one at a time.
+        commit_lock: held during a commit, so that there is one at a time, and while it is encoded ahead.
         commit_cost: seconds that the last commit took, 0 before the first.
         several_names: it has, or had, names besides ``path``, which may be one that it has no more.
         durable: the name and the container are known to survive a power cut.
+        metadata_durable: what was done to the container's metadata is, too.
     """
 
     def __init__(self, context: NodeContext, key: Key, path: bytes, kind: Kind, fd: Fd) -> None:
@@ -97,9 +99,10 @@ class Node:
         self.changed_at = 0.0
         self.handles = 0
         self.writers = 0
-        self.commit_lock = threading.Lock()
+        self.commit_lock = CommitLock()
         self.commit_cost = 0.0
         self.durable = False
+        self.metadata_durable = False
         self.several_names = False
         self._container: ContainerFile | None = None
         self._generation = 0  # counts what may make an open container stale; namespace lock
@@ -166,6 +169,7 @@ class Node:
         self.kind, self.fd, self.key = Kind.CONTAINER, fd, key
         self._container = None
         self._raw_writable = False
+        self.durable = False
 
     def attributes(self) -> Attributes:
         """Return what stat(2) shows; raises OSError."""
@@ -176,7 +180,8 @@ class Node:
                 staging, fd = self.staging, self.fd
                 st = os.fstat(fd.number)
         if staging is not None:
-            return from_stat(st, staged=os.fstat(staging.data.number), base_blocks=st.st_blocks)
+            staged, mtime_ns = staging.stat()
+            return from_stat(st, staged=staged, mtime_ns=mtime_ns, base_blocks=st.st_blocks)
         if self.kind is Kind.RAW:
             return from_stat(st)
         try:
@@ -280,12 +285,12 @@ class Node:
         with self.lock:
             staging = self.staging
             if staging is None and self._has_length(size):
-                self.context.io.set_times(self.fd, None, time.time_ns())
+                self._set_committed_mtime(time.time_ns())
                 return
             staging = staging or self._begin_staging(discard=size == 0)
             try:
                 staging.truncate(size)
-                self.context.io.set_times(staging.data, None, time.time_ns())
+                staging.set_mtime(time.time_ns())
             finally:
                 self._changed()
 
@@ -298,10 +303,19 @@ class Node:
     def set_mtime(self, mtime_ns: int) -> None:
         """Set the logical modification time in nanoseconds; raises OSError."""
         with self.lock:
-            staging = self.staging
-            self.context.io.set_times(staging.data if staging is not None else self.fd, None, mtime_ns)
-            if staging is not None:
-                self._changed()  # a commit under way has read the old time
+            if self.staging is None:
+                self._set_committed_mtime(mtime_ns)
+            else:
+                self.staging.set_mtime(mtime_ns)
+                self._changed()
+
+    def _set_committed_mtime(self, mtime_ns: int) -> None:
+        self.context.io.set_times(self.fd, None, mtime_ns)
+        self.metadata_changed()
+
+    def metadata_changed(self) -> None:
+        """Note that the backing inode has got metadata that no fsync has made durable yet."""
+        self.metadata_durable = False
 
     def _changed(self) -> None:
         self.sequence += 1
@@ -324,7 +338,7 @@ class Node:
             entry.begin(identity, unit, base, path or b"", st.st_mtime_ns, several_names=self.several_names)
             self._publish(entry, path)
         except BaseException:
-            entry.drop()
+            entry.give_up()
             raise
         self.context.dirtied(self)
         return entry
@@ -341,16 +355,24 @@ class Node:
     def fsync(self) -> None:
         """Make what was acknowledged so far survive a power cut; raises OSError."""
         with self.lock:
-            if not self.durable or self.kind is Kind.RAW:
+            if not (self.durable and self.metadata_durable) or self.kind is Kind.RAW:
                 # First what staging builds on, and for a new file its name: recovery has to find them.
-                fd, path = self.fd, self.path
-                self.context.io.fsync(fd)
-                if path is not None:
-                    self.context.fsync_parent(path)
-                    with self.context.namespace_lock:
-                        self.durable = self.fd is fd and self.path == path
+                self._make_durable()
             if self.staging is not None:
                 self.staging.sync()
+
+    def _make_durable(self) -> None:
+        fd, path = self.fd, self.path
+        self.metadata_durable = True  # said first, so that a chmod that comes meanwhile has the last word
+        try:
+            self.context.io.fsync(fd)
+        except BaseException:
+            self.metadata_durable = False
+            raise
+        if path is not None:
+            self.context.fsync_parent(path)
+            with self.context.namespace_lock:
+                self.durable = self.fd is fd and self.path == path
 
     def open_raw_for_writing(self) -> None:
         """Make the descriptor of a raw file writable; namespace lock held. Raises OSError."""

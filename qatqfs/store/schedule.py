@@ -192,7 +192,10 @@ class Committer:
                 self._retry_later(node)
                 failure = failure or err
         if failure is not None:
-            raise failure
+            try:
+                raise failure
+            finally:
+                del failure  # it refers to this frame: without the cycle nothing keeps the files open
 
     def commit_now(self, node: Node) -> None:
         """Return once what was written to a node so far is in its container; raises OSError."""

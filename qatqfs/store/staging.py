@@ -8,6 +8,7 @@ change is needed.
 import contextlib
 import errno
 import os
+import threading
 
 from qatqfs.store import staginglog
 from qatqfs.store.chunkmap import ChunkMap, chunks_of
@@ -17,7 +18,7 @@ from qatqfs.store.entrylog import EntryLog
 from qatqfs.store.snapshot import Aside, Snapshot
 from qatqfs.store.space import worst_case
 from qatqfs.store.stagedview import View, data_ranges
-from qatqfs.store.stagingarea import DATA, LOG, PRE, StagingArea
+from qatqfs.store.stagingarea import DATA, LOG, StagingArea
 from qatqfs.store.staginglog import LogState, LogWriter
 from qatqfs.store.sysfile import Fd, Identity
 
@@ -64,6 +65,8 @@ def load_entry(area: StagingArea, entry_id: bytes) -> "tuple[StagingEntry, LogSt
     writer = LogWriter(area.io, log, area.boot_id, sequence=state.next_sequence, offset=state.good_length)
     entry = StagingEntry(area, entry_id, data, log, writer)
     entry.log.synced = state.synced_size is not None
+    if state.current_boot and state.kept_mtime_ns is not None:
+        entry.keep_mtime(state.kept_mtime_ns)
     return entry, state
 
 
@@ -78,7 +81,8 @@ class StagingEntry:
         data: descriptor of the data file, valid as long as anyone holds it, also after :meth:`drop`.
         log: of the entry; its own lock protects it, for renames and unlinks append to it without the content lock.
         snapshot: what a commit under way encodes, ``None`` without one; told of every change first.
-        draft: the container that is being made of this content, as far as it is, ``None`` if none is.
+        draft: the container that is being made of this content, as far as it is, ``None`` if none is; changed by
+            :meth:`exchange_draft` only.
         sequential_end: where a writer that began an empty file at offset 0 and never left a gap has got to, in bytes.
         ahead_end: how far of that somebody was told to encode ahead.
     """
@@ -92,6 +96,9 @@ class StagingEntry:
         self.draft: Draft | None = None
         self.sequential_end = 0
         self.ahead_end = 0
+        self._draft_lock = threading.Lock()
+        self._kept_mtime_ns: int | None = None  # what the mtime is while the data file's own is not to be believed
+        self._times_kept = 0  # how often that was so
         self._io = area.io
         self._view = View(ChunkMap(1, 0), None)
         self._low_unlogged = False
@@ -103,10 +110,25 @@ class StagingEntry:
         """The logical size in bytes."""
         return os.fstat(self.data.number).st_size
 
+    def stat(self) -> tuple[os.stat_result, int]:
+        """Return the data file's stat and the logical modification time in nanoseconds; takes no lock."""
+        while True:
+            mark, kept = self._times_kept, self._kept_mtime_ns
+            found = os.fstat(self.data.number)
+            if kept is not None:
+                return found, kept
+            if self._times_kept == mark:
+                return found, found.st_mtime_ns
+
     @property
     def mtime_ns(self) -> int:
         """The logical modification time in nanoseconds."""
-        return os.fstat(self.data.number).st_mtime_ns
+        return self.stat()[1]
+
+    def set_mtime(self, mtime_ns: int) -> None:
+        """Set the logical modification time in nanoseconds; content lock held. Raises OSError."""
+        self._settle_mtime()
+        self._io.set_times(self.data, None, mtime_ns)
 
     @property
     def view(self) -> View:
@@ -308,8 +330,8 @@ class StagingEntry:
             self._reserve(size)
         if self.snapshot is not None and size < self.snapshot.size:
             self.snapshot.cancelled = True
-        if self.draft is not None:
-            self.draft.note_change(min(size, before) // chunks.unit, chunks_of(before, chunks.unit))
+        if (draft := self.draft) is not None:
+            draft.note_change(min(size, before) // chunks.unit, chunks_of(before, chunks.unit))
         self._io.ftruncate(self.data, size)
         # The size itself hides what lies behind it, and recovery takes a smaller one for a low: no gap here.
         self._low_unlogged = size < chunks.base_length
@@ -320,8 +342,21 @@ class StagingEntry:
         if self._low_unlogged:
             self._log_low()
 
+    def keep_mtime(self, mtime_ns: int) -> None:
+        """Let this be the logical mtime whatever the data file's own is, until the next change; content lock held."""
+        self._kept_mtime_ns = mtime_ns
+        self._times_kept += 1  # who looked at the data file's own meanwhile has to look again
+
+    def _settle_mtime(self) -> None:
+        """Make the data file's own mtime the logical one again, before anything changes that; raises OSError."""
+        if self._kept_mtime_ns is not None:
+            self._io.set_times(self.data, None, self._kept_mtime_ns)
+            self.log.keep_mtime(None)
+            self._kept_mtime_ns = None
+
     def _settle_log(self) -> None:
         """Write what the log has to say before anything else changes."""
+        self._settle_mtime()
         if self.log.is_old:
             self.log.write_anew(self._view.chunks, self._low, self.data)
         if self._low_unlogged:
@@ -335,8 +370,8 @@ class StagingEntry:
         """Tell who reads the content without the lock that chunks are about to change."""
         if self.snapshot is not None:
             self.snapshot.before_change(first, stop, offset)
-        if self.draft is not None:
-            self.draft.note_change(first, stop)
+        if (draft := self.draft) is not None:  # it may be given up at any time
+            draft.note_change(first, stop)
 
     def _reserve(
         self, size: int, first: int = 0, stop: int = 0, *, writing: int = 0, copies: int | None = None
@@ -346,8 +381,13 @@ class StagingEntry:
         amount = worst_case(held, chunks_of(size, chunks.unit))
         if self.log.unlinked:
             amount = 0  # it is never going to be a container
-        done = min(self.draft.size, amount) if self.draft is not None else 0
-        self.area.space.reserve(self.entry_id, amount, writing, done=done, copies=copies)
+        space = self.area.space
+        try:
+            space.reserve(self.entry_id, amount, writing, copies=copies)
+        except OSError:
+            if not self.area.clear_away():
+                raise
+            space.reserve(self.entry_id, amount, writing, copies=copies)
 
     def sync(self) -> None:
         """Make what was written so far survive a power cut; content lock held. Raises OSError."""
@@ -360,10 +400,10 @@ class StagingEntry:
     # -- commit ----------------------------------------------------------------------------------------
 
     def freeze(self) -> "Snapshot":
-        """Begin a commit of the content as it is now; content lock held."""
-        name = self.entry_id + PRE
+        """Begin a commit of the content as it is now; content lock held. Raises OSError."""
+        self._settle_mtime()
         self.snapshot = Snapshot(
-            self._view, self.data, self.size, lambda: Aside(self.area.open_new(name), self._io.pwrite_all)
+            self._view, self.data, self.size, lambda: Aside(self.area.open_unnamed(), self._io.pwrite_all)
         )
         return self.snapshot
 
@@ -374,9 +414,33 @@ class StagingEntry:
             snapshot.cancelled = True
 
     def thaw(self) -> None:
-        """End a commit, whatever became of it; content lock held. Raises OSError."""
+        """End a commit, whatever became of it; content lock held."""
         self.snapshot = None
-        self.area.remove(self.entry_id + PRE)
+
+    def exchange_draft(self, draft: Draft | None) -> Draft | None:
+        """Let another draft, or none, be what is to become the container.
+
+        Whoever makes drafts holds the content lock for this. Whoever removes the file's last name takes its draft
+        away without, so the exchange itself is under a lock of its own.
+
+        Returns:
+            The one before, for the caller to discard.
+        """
+        with self._draft_lock:
+            before, self.draft = self.draft, draft
+            self.area.space.written(self.entry_id, draft.size if draft is not None else 0)
+        return before
+
+    def give_up_draft(self) -> None:
+        """Throw the draft away, if there is one; never fails."""
+        lost = self.exchange_draft(None)
+        if lost is not None:
+            lost.discard()
+
+    def rewind_draft(self, draft: Draft, chunk: int) -> None:
+        """Let the draft go back to before a chunk; content lock held. Raises OSError."""
+        self.area.space.written(self.entry_id, draft.size_before(chunk))
+        draft.rewind(chunk)
 
     def map_over(self, length: int) -> ChunkMap:
         """Return the map over a container of the snapshot's content: held is what changed since."""
@@ -408,21 +472,31 @@ class StagingEntry:
         self.area.space.charge(self.entry_id, amount, base.stored_size)
 
     def release_space(self) -> None:
-        """Give back the space of chunks that the base has by now, where that is possible; content lock held."""
-        chunks = self._view.chunks
-        chunk = 0
-        for first, stop in (*chunks.runs(0, chunks.base_chunks), (chunks.base_chunks, chunks.base_chunks)):
-            if chunk < first:
-                with contextlib.suppress(OSError):  # nothing depends on it
-                    self._io.punch(self.data, chunk * chunks.unit, (first - chunk) * chunks.unit)
-            chunk = stop
+        """Give back the space of chunks that the base has by now, where that is possible; content lock held.
+
+        A hole moves the data file's mtime, which is the file's. So the log says first what it is, for whoever comes
+        after a kill, and so does the entry, for whoever looks meanwhile.
+        """
+        holes, mtime_ns = list(self._view.chunks.runs_below()), self.mtime_ns
+        if not holes:
+            return
+        with contextlib.suppress(OSError):  # nothing depends on it
+            self.log.keep_mtime(mtime_ns)
+            self.keep_mtime(mtime_ns)
+            for first, stop in holes:
+                self._io.punch(self.data, first * self.unit, (stop - first) * self.unit)
+        with contextlib.suppress(OSError):  # the next change does it
+            self._settle_mtime()
 
     def drop(self) -> None:
         """Remove the entry's files; who holds the data descriptor can still read it. Raises OSError."""
-        if self.draft is not None:
-            self.draft.discard()
-            self.draft = None
+        self.give_up_draft()
         self.area.discard(self.entry_id)
+
+    def give_up(self) -> None:
+        """As :meth:`drop`, but what cannot be removed is removed later; never fails."""
+        self.give_up_draft()
+        self.area.give_up_entry(self.entry_id)
 
 
 def no_space() -> OSError:

@@ -15,7 +15,10 @@ Once the container that an INTENT names is in place, VALID and SIZE records befo
 has all of that. Those behind it say what it does not have, and without any the entry is done with.
 
 The logical size and mtime between SYNCs are the data file's own (its inode survives the daemon), so they
-need no record of each change.
+need no record of each change. While holes are punched into the data file, which moves its mtime, a TIME says what
+the logical one is.
+
+Times are nanoseconds since 1970, modulo 2^64 from the earliest time on that filesystems have, in December 1901.
 
 Record bodies, by type:
 
@@ -25,6 +28,7 @@ VALID     first chunk u64, count u64: the data file has these chunks, or the bas
 SIZE      logical size u64, lowest size since the base u64: base content from there on is gone
 PATH      logical path, a hint where to look for the base; empty: one of several names went, look everywhere
 SYNC      logical size u64, mtime u64: the data file is durable up to this record
+TIME      mtime u64: this is the logical mtime, whatever the data file's own is; empty: the data file's own is
 INTENT    identity of the container that is about to replace the base
 UNLINK    empty: the last name is about to be removed
 DONE      empty: the container that the last INTENT names, which has all of it, got its name
@@ -46,6 +50,9 @@ from qatqfs.store.sysfile import Fd, Identity
 _HEAD = struct.Struct("<IIQ16sB3x")
 _CRC_SIZE = 4
 _PAIR = struct.Struct("<QQ")
+_TIME = struct.Struct("<Q")
+_U64 = (1 << 64) - 1
+_EARLIEST_NS = -(1 << 31) * 1_000_000_000
 _BASE = struct.Struct(f"<{Identity.PACKED_SIZE}sQ")
 _MAX_BODY = 8192  # a path is at most 4,096 bytes; no other body is longer
 
@@ -61,6 +68,7 @@ class RecordType(enum.IntEnum):
     INTENT = 6
     UNLINK = 7
     DONE = 8
+    TIME = 9
 
 
 _HINTS = (RecordType.INTENT, RecordType.UNLINK)
@@ -83,7 +91,8 @@ class LogState:
         valid: chunk ranges ``(first, stop)`` that the data file holds.
         low_size: lowest logical size since the base in bytes, ``None`` when it never shrank.
         synced_size: logical size at the last SYNC in bytes, ``None`` without one.
-        synced_mtime_ns: mtime at the last SYNC.
+        synced_mtime_ns: mtime at the last SYNC in nanoseconds.
+        kept_mtime_ns: the logical mtime in nanoseconds if the data file's own is not to be believed.
         paths: path hints, oldest first.
         intents: identities of containers that were about to replace the base.
         unlinked: an UNLINK record counts.
@@ -98,6 +107,7 @@ class LogState:
     low_size: int | None = None
     synced_size: int | None = None
     synced_mtime_ns: int = 0
+    kept_mtime_ns: int | None = None
     _lows: list[int] = field(default_factory=list)
     _marks: list[tuple[int, int]] = field(default_factory=list)  # entries of valid and _lows before each INTENT
     paths: list[bytes] = field(default_factory=list)
@@ -200,7 +210,11 @@ class LogWriter:
 
     def sync(self, size: int, mtime_ns: int) -> None:
         """Log that the data file is durable as it is; make the log durable afterwards."""
-        self._append(RecordType.SYNC, _PAIR.pack(size, mtime_ns))
+        self._append(RecordType.SYNC, _PAIR.pack(size, mtime_ns & _U64))
+
+    def time(self, mtime_ns: int | None) -> None:
+        """Log the logical mtime for as long as the data file's own says something else, or that this is over."""
+        self._append(RecordType.TIME, b"" if mtime_ns is None else _TIME.pack(mtime_ns & _U64))
 
     def intent(self, identity: Identity) -> None:
         """Log the container that is about to replace the base."""
@@ -213,6 +227,10 @@ class LogWriter:
     def done(self) -> None:
         """Log that the container that the last INTENT names got its name."""
         self._append(RecordType.DONE, b"")
+
+
+def _time_ns(stored: int) -> int:
+    return stored if stored - (1 << 64) < _EARLIEST_NS else stored - (1 << 64)
 
 
 def _records(data: bytes) -> list[_Record]:
@@ -272,7 +290,10 @@ def _apply(state: LogState, record: _Record) -> None:
         state._lows.append(low)
         state.low_size = min(state._lows)
     elif record.type is RecordType.SYNC:
-        state.synced_size, state.synced_mtime_ns = _PAIR.unpack(body)
+        state.synced_size, mtime = _PAIR.unpack(body)
+        state.synced_mtime_ns = _time_ns(mtime)
+    elif record.type is RecordType.TIME:
+        state.kept_mtime_ns = _time_ns(*_TIME.unpack(body)) if body else None
     elif record.type is RecordType.INTENT:
         state.intents.append(Identity.unpack(body))
         state._marks.append((len(state.valid), len(state._lows)))

@@ -171,9 +171,21 @@ class Store:
                 self._committer.stop()
             self._decoders.shutdown(cancel_futures=True)
             self._encoders.shutdown(cancel_futures=True)
-            if self._area is not None:
-                self._area.close()
-                self._area = None
+            try:
+                self._leave_no_drafts()
+            finally:
+                if self._area is not None:
+                    self._area.close()
+                    self._area = None
+
+    def _leave_no_drafts(self) -> None:
+        """Give back the space of what was encoded of uncommitted files: the next store begins anew."""
+        for node in self.tree.dirty_nodes():
+            with node.lock:
+                if node.staging is not None:
+                    node.staging.give_up_draft()
+        if self.tree.context.staging is not None:
+            self.tree.context.staging.clear_away()
 
     def __enter__(self) -> "Store":
         return self

@@ -297,7 +297,7 @@ class Tree:
         if node.handles:
             return
         if node.path is None and node.staging is not None:
-            node.staging.drop()
+            node.staging.give_up()
             node.staging = None
         if not node.dirty and self.nodes.get(node.key) is node:
             del self.nodes[node.key]
@@ -317,6 +317,7 @@ class Tree:
             node.path = None
             if node.staging is not None:
                 node.staging.cancel_commit()
+                node.staging.give_up_draft()
             self.forget_if_idle(node)
 
     def dirty_nodes(self, below: bytes = b"") -> list[Node]:

@@ -110,6 +110,23 @@ def test_changing_a_container_that_could_not_be_copied_is_refused_at_the_write(d
         assert read(store, b"x") == data[:5] + b"one byte" + data[13:]
 
 
+def test_a_draft_that_could_not_be_removed_is_removed_before_a_writer_is_told_that_there_is_no_space(
+    disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    io = FaultyIO()
+    with Store(disk, OPTIONS, io=io) as store:
+        with store.create(b"x") as handle:
+            handle.write(os.urandom(20 * MIB), 0)
+            io.fail(errno.EIO, "fsync", "ftruncate", "unlink", "rename")
+            assert errno_of(store.sync) == "EIO"
+            assert [path.suffix for path in (disk / ".qatqfs/staging").iterdir()].count(".new") == 1
+            io.heal()
+            store.unlink(b"x")
+        with store.create(b"y") as handle:
+            for i in range(25):  # and as much for the container: all of the disk
+                assert handle.write(os.urandom(MIB), i * MIB) == MIB
+
+
 def test_free_space_is_less_by_what_commits_are_going_to_need(disk: Path) -> None:
     with Store(disk, OPTIONS) as store:
         before = store.statvfs().f_bavail * 4096
