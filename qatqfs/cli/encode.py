@@ -17,7 +17,7 @@ from qatqfs.store.dtypechoice import choose_dtype, xattr_dtype
 from qatqfs.store.encoder import write_container
 
 
-@click.command(short_help="Encode raw files as containers: foo becomes foo.qatc.")
+@click.command()
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUT...", type=click.Path())
 @click.option("-o", "--output", metavar="OUT", type=click.Path(), help="The container to write; for a single INPUT.")
 @click.option(
