@@ -17,6 +17,7 @@ from qatqfs.codec import CONTAINER_HEADER_SIZE, LENGTH_FIELD_SIZE, ContainerInfo
 from qatqfs.codec import Level as EncoderLevel
 from qatqfs.store.backingio import BackingIO, Buffer
 from qatqfs.store.sysfile import Fd, pread_exact
+from qatqfs.store.tensorheader import NO_HEADER
 
 _COPY_BYTES = 64 << 20
 _serial = itertools.count()
@@ -64,6 +65,7 @@ class Draft:
         count: chunks in it; the last of them is held back in memory.
         claimed: chunks that are in it or being encoded for it.
         stale: those of them that were changed since.
+        header: what the content says about its tensors, where whoever fills the draft has looked.
 
     Raises:
         OSError: the file cannot be made.
@@ -85,6 +87,7 @@ class Draft:
         self.count = 0
         self.claimed = 0
         self.stale: set[int] = set()
+        self.header = NO_HEADER
         self._io = io
         self._directory = directory
         self._level = level
