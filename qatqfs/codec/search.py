@@ -43,7 +43,8 @@ _NEXT_TO_NOTHING = 1 / 64
 _WORTH_A_TRIAL = 0.98
 """Share of the plain sample that a filtered one has to stay below; nearer to 1 it is chance as likely as not."""
 _ALIKE = 0.4
-"""Share of top bytes that must equal the earlier ones, lest the XOR leave more than it takes away."""
+"""Share of top bytes that must equal the earlier ones, lest the XOR leave more than it takes away: it wins on K tensors
+with 0.45 to 0.5, and on none with 0.4."""
 _SURPRISE = 0.1
 """Relative change of a chunk's share from which on what the chunks before taught is doubted."""
 _HOPELESS = 1.03
