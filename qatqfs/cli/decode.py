@@ -24,7 +24,7 @@ def _output_name(path: str) -> str:
     raise Refusal(f"{shown(path)}: ends neither in .qatc nor in .qatq; name its output with -o")
 
 
-@click.command(short_help="Restore raw files: foo.qatc becomes foo.")
+@click.command()
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUT...", type=click.Path())
 @click.option("-o", "--output", metavar="OUT", type=click.Path(), help="The file to write; for a single INPUT.")
 @click.option(

@@ -15,9 +15,10 @@ from qatqfs.codec import DType, Level, LimitExceeded
 from qatqfs.store import StoreOptions
 from qatqfs.store.dtypechoice import choose_dtype, xattr_dtype
 from qatqfs.store.encoder import write_container
+from qatqfs.store.tensorheader import read_header
 
 
-@click.command(short_help="Encode raw files as containers: foo becomes foo.qatc.")
+@click.command()
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUT...", type=click.Path())
 @click.option("-o", "--output", metavar="OUT", type=click.Path(), help="The container to write; for a single INPUT.")
 @click.option(
@@ -72,7 +73,8 @@ def _encode(
     source: Source, target: str, wanted: DType | None, options: StoreOptions, executor: Executor, progress: Progress
 ) -> None:
     explicit = wanted or _attribute_dtype(source.path)
-    dtype = choose_dtype(os.fsencode(source.path), source.size, source.read_at, explicit=explicit)
+    header = read_header(source.size, source.read_at)
+    dtype = choose_dtype(os.fsencode(source.path), source.size, source.read_at, explicit=explicit, header=header)
     if wanted is not None and dtype is not wanted:
         complain(
             f"{shown(source.path)}: {source.size} bytes are no whole {wanted.label} values; stored as {dtype.label}"
@@ -84,6 +86,7 @@ def _encode(
                 source.read_at,
                 source.size,
                 dtype,
+                header=header,
                 chunk_size=options.chunk_size,
                 level=options.level,
                 executor=executor,

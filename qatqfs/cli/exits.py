@@ -40,9 +40,9 @@ def describe(error: BaseException) -> str:
 def _print(line: str, file: TextIO | None) -> None:
     if file is None:  # it was closed before we started
         return
-    bars = sys.modules.get("tqdm")  # there only when a bar may be on the screen, which a line must not tear
-    if bars is not None:
-        bars.tqdm.write(line, file=file)
+    bar = getattr(sys.modules.get("tqdm"), "tqdm", None)  # there if a bar may be on the screen: no line must tear it
+    if bar is not None:
+        bar.write(line, file=file)
     else:
         print(line, file=file)
 

@@ -36,7 +36,7 @@ class Description:
     strategies: dict[str, int]
 
 
-@click.command(short_help="Show sizes, ratio, dtype, chunks and strategies.")
+@click.command()
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...", type=click.Path())
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON list with an object for each file.")
 def command(paths: tuple[str, ...], as_json: bool) -> int:

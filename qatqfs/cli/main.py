@@ -7,13 +7,24 @@ import sys
 from collections.abc import Sequence
 
 import click
-from click.shell_completion import shell_complete
+from click.shell_completion import CompletionItem, shell_complete
 
-from qatqfs import __version__
 from qatqfs.cli.exits import DONE, INTERRUPTED, OUTPUT_CLOSED, REFUSED, Refusal, complain, describe, say
 from qatqfs.cli.memory import keep_freed_memory
+from qatqfs.mount.errors import MountError
+from qatqfs.store.errors import StoreError
 
-_VERBS = ("mount", "umount", "sync", "encode", "decode", "info", "verify", "stats")
+_VERBS = {
+    "mount": "Show a backing directory with its files decoded.",
+    "umount": "Unmount, and wait until everything is committed.",
+    "sync": "Wait until what was written is in containers.",
+    "encode": "Encode raw files as containers: foo becomes foo.qatc.",
+    "decode": "Restore raw files: foo.qatc becomes foo.",
+    "info": "Show sizes, ratio, dtype, chunks and strategies.",
+    "verify": "Check every checksum.",
+    "stats": "Show the counters of a running mount.",
+}
+"""What each verb does, here lest the help text import all of them."""
 _NAME = "qatqfs"
 _COMPLETION_VARIABLE = "_QATQFS_COMPLETE"  # the name that click's completion scripts use
 _TRACEBACK_VARIABLE = "QATQFS_TRACEBACK"
@@ -33,6 +44,16 @@ class _Verbs(click.Group):
         command: click.Command = importlib.import_module(f"qatqfs.cli.{cmd_name}").command
         return command
 
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the verbs into the help text."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(_VERBS.items()))
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Return the verbs and options that begin like an incomplete word."""
+        verbs = [CompletionItem(verb, help=text) for verb, text in _VERBS.items() if verb.startswith(incomplete)]
+        return verbs + click.Command.shell_complete(self, ctx, incomplete)
+
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Take ``BACKING MOUNTPOINT -o ...``, which is how mount.fuse3(8) calls us, as a mount."""
         if args and _is_place(args[0]):
@@ -49,7 +70,7 @@ def _is_place(word: str) -> bool:
     no_args_is_help=False,  # saying nothing is wrong usage, and that is one line
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-@click.version_option(__version__, prog_name=_NAME, message="%(prog)s %(version)s")
+@click.version_option(package_name=_NAME, prog_name=_NAME, message="%(prog)s %(version)s")
 def cli() -> None:
     """Keep LLM tensor dumps (KV caches, weights) in compressed form, without losing a bit.
 
@@ -103,9 +124,6 @@ def _usage_text(error: click.ClickException) -> str:
 
 
 def _failure_text(error: Exception) -> str:
-    from qatqfs.mount import MountError
-    from qatqfs.store import StoreError
-
     if isinstance(error, OSError | Refusal | MountError | StoreError):
         return describe(error)
     if isinstance(error, MemoryError):

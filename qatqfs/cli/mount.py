@@ -14,7 +14,7 @@ from qatqfs.store import OnCorrupt
 _NOT_FOR_FSTAB = frozenset({"foreground", "fstab_texts"})
 
 
-@click.command(short_help="Show a backing directory with its files decoded.")
+@click.command()
 @click.argument("backing", type=click.Path())
 @click.argument("mountpoint", type=click.Path())
 @click.option(

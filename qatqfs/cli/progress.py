@@ -61,13 +61,13 @@ def waiting(label: str) -> Iterator[None]:
     if not on_terminal():
         yield
         return
-    from tqdm import tqdm
-
     done = threading.Event()
 
     def refresh() -> None:
         if done.wait(_SHOW_AFTER_S):
             return
+        from tqdm import tqdm  # not before there is something to show: most calls are over at once
+
         with tqdm(desc=label, bar_format="{desc} {elapsed}", leave=False, file=sys.stderr) as bar:
             while not done.wait(_REFRESH_S):
                 bar.refresh()

@@ -12,7 +12,7 @@ from qatqfs.cli.tables import bytes_text, table
 from qatqfs.mount import control
 
 
-@click.command(short_help="Show the counters of a running mount.")
+@click.command()
 @click.argument("mountpoint", type=click.Path())
 @click.option("--json", "as_json", is_flag=True, help="Print them as one JSON object.")
 def command(mountpoint: str, as_json: bool) -> int:

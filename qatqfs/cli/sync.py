@@ -11,7 +11,7 @@ from qatqfs.cli.running import mount_at
 from qatqfs.mount import control
 
 
-@click.command(short_help="Wait until what was written is in containers.")
+@click.command()
 @click.argument("mountpoint", type=click.Path())
 @click.argument("paths", nargs=-1, metavar="[PATH]...", type=click.Path())
 def command(mountpoint: str, paths: tuple[str, ...]) -> int:

@@ -4,10 +4,10 @@ import click
 
 from qatqfs.cli.exits import DONE, complain
 from qatqfs.cli.progress import waiting
-from qatqfs.mount import unmount_and_wait
+from qatqfs.mount.unmounting import unmount_and_wait
 
 
-@click.command(short_help="Unmount, and wait until everything is committed.")
+@click.command()
 @click.argument("mountpoint", type=click.Path())
 def command(mountpoint: str) -> int:
     """Unmount MOUNTPOINT and return when everything written to it is in containers and the daemon is gone.

@@ -45,7 +45,7 @@ class _Stopped(Exception):
     """The user does not want to wait any longer."""
 
 
-@click.command(short_help="Check every checksum.")
+@click.command()
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...", type=click.Path())
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of lines.")
 def command(paths: tuple[str, ...], as_json: bool) -> int:

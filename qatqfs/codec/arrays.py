@@ -1,7 +1,8 @@
 """Numpy arrays to containers and back.
 
-The format keeps element type, bits and order, and no shape. bfloat16 is numpy's only where the package ml_dtypes
-is installed, which is never required: without it bf16 values come as their bit patterns.
+The format keeps element type, bits and order, and no shape: that only tells the encoder how wide a row may be.
+bfloat16 is numpy's only where the package ml_dtypes is installed, which is never required: without it bf16 values come
+as their bit patterns.
 """
 
 from typing import Any
@@ -15,6 +16,7 @@ from qatqfs.codec.dtypes import DType
 from qatqfs.codec.level import Level
 from qatqfs.codec.limits import UNLIMITED, Limits
 from qatqfs.codec.reader import Container
+from qatqfs.codec.stride import row_widths
 from qatqfs.codec.verify import decode_container
 from qatqfs.codec.writer import encode_container
 
@@ -68,7 +70,13 @@ def encode_array(
     words: Array = np.ascontiguousarray(array).reshape(-1)
     order = ">" if array.dtype.byteorder == ">" else "<"
     words = words.view(f"{order}u{dtype.width}").astype(f"<u{dtype.width}", copy=False)
-    return encode_container(words.view(np.uint8).data, dtype, values_per_chunk=chunk_bytes // dtype.width, level=level)
+    return encode_container(
+        words.view(np.uint8).data,
+        dtype,
+        values_per_chunk=chunk_bytes // dtype.width,
+        level=level,
+        row_widths=row_widths(array.shape),
+    )
 
 
 def numpy_dtype(dtype: DType) -> np.dtype[Any]:

@@ -34,6 +34,11 @@ class Lessons(Generic[T]):
         self._left[subject] = left - 1
         return self._outcomes[subject][0]
 
+    def latest(self, subject: Hashable) -> T | None:
+        """Return the lesson on a subject, also one that it is time to confirm; ``None`` if there never was one."""
+        found = self._outcomes.get(subject)
+        return None if found is None else found[0]
+
     def learn(self, subject: Hashable, outcome: T) -> None:
         """Keep the outcome of a trial."""
         before = self._outcomes.get(subject)

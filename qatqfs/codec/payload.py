@@ -264,6 +264,7 @@ def encode_payload(
     appendable: bool = False,
     strategy: int | None = None,
     stride: int | None = None,
+    row_widths: Sequence[int] = (),
     memory: Memory | None = None,
 ) -> bytes:
     """Encode raw values as one exact payload.
@@ -275,7 +276,8 @@ def encode_payload(
         appendable: choose among strategies 7 to 10 only, whose data ends in zstd frames, so that a skippable
             frame may be appended to the payload.
         strategy: force this one, an id from :data:`~qatqfs.codec.STRATEGIES`.
-        stride: of strategy 10, in elements; needed when that is forced, a hint otherwise.
+        stride: of strategy 10, in elements; needed when that is forced, and only then of use.
+        row_widths: elements that a row may have, as far as anything is known: hints, which may be wrong.
         memory: of the stream that the values are a chunk of; it makes the search shorter.
 
     Returns:
@@ -286,12 +288,17 @@ def encode_payload(
             strategy is unknown, not legal for the dtype, or cannot hold the values.
     """
     values = _values(raw, dtype)
-    body = _encode(values, dtype, level, appendable, strategy, stride, memory)
+    body = _encode(values, dtype, level, appendable, strategy, stride, row_widths, memory)
     return _with_header(body, values, dtype, values_checksum(values, dtype))
 
 
 def encode_payloads(
-    raws: Sequence[Buffer], dtype: DType, *, level: Level = Level.BALANCED, memory: Memory | None = None
+    raws: Sequence[Buffer],
+    dtype: DType,
+    *,
+    level: Level = Level.BALANCED,
+    row_widths: Sequence[int] = (),
+    memory: Memory | None = None,
 ) -> list[bytes]:
     """Encode several raw values as one exact payload each, with their checksums worked out together.
 
@@ -299,13 +306,14 @@ def encode_payloads(
         raws: little-endian elements, at most 2**26 of them in each.
         dtype: their type.
         level: how hard to look for a small form.
-        memory: as for :func:`encode_payload`.
+        row_widths: as for :func:`encode_payload`.
+        memory: the same.
 
     Raises:
         ValueError: as :func:`encode_payload`.
     """
     values = [_values(raw, dtype) for raw in raws]
-    bodies = [_encode(each, dtype, level, False, None, None, memory) for each in values]
+    bodies = [_encode(each, dtype, level, False, None, None, row_widths, memory) for each in values]
     sums = values_checksums(values, dtype)
     return [_with_header(body, each, dtype, found) for body, each, found in zip(bodies, values, sums, strict=True)]
 
@@ -327,11 +335,19 @@ def _encode(
     appendable: bool,
     strategy: int | None,
     stride: int | None,
+    row_widths: Sequence[int],
     memory: Memory | None,
 ) -> tuple[int, float, bytes]:
     """Return strategy, scale and data."""
     chosen, data = encode_smallest(
-        values, dtype, level, appendable=appendable, strategy=strategy, stride=stride, memory=memory
+        values,
+        dtype,
+        level,
+        appendable=appendable,
+        strategy=strategy,
+        stride=stride,
+        row_widths=row_widths,
+        memory=memory,
     )
     scale_of = STRATEGIES[chosen].scale
     return chosen, _UNUSED_SCALE if scale_of is None else scale_of(values), data

@@ -14,6 +14,8 @@ _ROOM_BYTES = 16 * 1024
 """Working memory of the kernel, beside three bytes for each of the plane."""
 _WINDOW_BYTES = 2048
 """How much of a plane is compared with what lies a lag before it: enough for a share to within some percent."""
+_WINDOWS = 4
+"""Into how many windows that is divided where a single lag is looked at."""
 
 
 class CodedPlane(NamedTuple):
@@ -65,8 +67,29 @@ def equal_at_lags(plane: Bytes) -> npt.NDArray[np.uint32]:
 
     A window in the middle of the plane is looked at, the same for all lags. Lags that leave fewer than half of
     the plane as a window are left out.
+
+    Args:
+        plane: bytes, which need not be contiguous.
     """
     lags = min(MAX_LAG, len(plane) // 2)
     window = min(_WINDOW_BYTES, len(plane) - lags)
     start = (len(plane) - lags - window) // 2
-    return np.frombuffer(_native.equal_at_lags(plane[start : start + lags + window].data, lags), np.uint32)
+    looked_at = np.ascontiguousarray(plane[start : start + lags + window])
+    return np.frombuffer(_native.equal_at_lags(looked_at.data, lags), np.uint32)
+
+
+def share_equal_at_lag(plane: Bytes, lag: int) -> float:
+    """Return the share of bytes that equal the one a lag before, from 0 to 1.
+
+    A few windows from all over the plane are looked at: one alone may lie within a row as wide as itself.
+
+    Args:
+        plane: bytes, which need not be contiguous.
+        lag: from 1 to less than the length of the plane.
+    """
+    step = (len(plane) - lag) // _WINDOWS
+    if step <= _WINDOW_BYTES // _WINDOWS:
+        return float(np.mean(plane[lag:] == plane[:-lag]))
+    later, earlier = (part[: _WINDOWS * step].reshape(_WINDOWS, step) for part in (plane[lag:], plane[:-lag]))
+    size = _WINDOW_BYTES // _WINDOWS
+    return np.count_nonzero(later[:, :size] == earlier[:, :size]) / (_WINDOWS * size)

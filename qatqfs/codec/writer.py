@@ -1,6 +1,7 @@
 """Write a container chunk by chunk, in constant memory but for the list of lengths."""
 
 import array
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from qatqfs.codec.buffers import Buffer, as_bytes
@@ -209,7 +210,12 @@ class ContainerWriter:
 
 
 def encode_container(
-    raw: Buffer, dtype: DType, *, values_per_chunk: int | None = None, level: Level = Level.BALANCED
+    raw: Buffer,
+    dtype: DType,
+    *,
+    values_per_chunk: int | None = None,
+    level: Level = Level.BALANCED,
+    row_widths: Sequence[int] = (),
 ) -> bytes:
     """Encode raw values as one container, in memory and in this thread.
 
@@ -218,6 +224,7 @@ def encode_container(
         dtype: their type.
         values_per_chunk: 1 to 2**26; ``None`` for those of 256 KiB.
         level: how hard to look for a small form.
+        row_widths: as for :func:`encode_payload`.
 
     Raises:
         ValueError: when the length does not go with the dtype, or ``values_per_chunk`` is not legal.
@@ -236,12 +243,14 @@ def encode_container(
     memory = Memory()
     needs_index = len(parts) > 1 or len(view) != true_length
     for first in range(0, len(parts) - 1, HASHED_TOGETHER):
-        for payload in encode_payloads(
-            parts[first : min(first + HASHED_TOGETHER, len(parts) - 1)], dtype, level=level, memory=memory
-        ):
+        group = parts[first : min(first + HASHED_TOGETHER, len(parts) - 1)]
+        for payload in encode_payloads(group, dtype, level=level, row_widths=row_widths, memory=memory):
             writer.append(payload)
     if parts:
-        writer.append(encode_payload(parts[-1], dtype, level=level, appendable=needs_index, memory=memory))
+        last = encode_payload(
+            parts[-1], dtype, level=level, appendable=needs_index, row_widths=row_widths, memory=memory
+        )
+        writer.append(last)
     writer.finish(true_length)
     return sink.getvalue()
 

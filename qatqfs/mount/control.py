@@ -11,8 +11,10 @@ They are not listed, and work wherever the mount is visible, without a socket or
 
 import json
 import os
+from typing import TYPE_CHECKING
 
-from qatqfs.store import Store
+if TYPE_CHECKING:
+    from qatqfs.store import Store  # which only the daemon has
 
 PREFIX = b"user.qatqfs."
 SYNC = PREFIX + b"sync"
@@ -21,7 +23,7 @@ PID = PREFIX + b"pid"
 BACKING = PREFIX + b"backing"
 
 
-def answer(store: Store, name: bytes) -> bytes | None:
+def answer(store: "Store", name: bytes) -> bytes | None:
     """Return the value of a control attribute, ``None`` if it is none."""
     if name == STATS:
         return json.dumps(store.snapshot()).encode()

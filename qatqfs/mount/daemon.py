@@ -11,7 +11,6 @@ import json
 import logging
 import os
 import resource
-import select
 import signal
 import sys
 import tempfile
@@ -19,11 +18,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from qatqfs.mount import checks, control, mountinfo, readahead
+from qatqfs.mount import checks, mountinfo, readahead
 from qatqfs.mount.errors import MountError
 from qatqfs.mount.logs import set_up_logging
 from qatqfs.store import Store, StoreError, StoreOptions
-from qatqfs.store.area import waiting_files
 
 log = logging.getLogger(__name__)
 
@@ -284,45 +282,3 @@ def _fuse_options(options: MountOptions) -> set[str]:
 def _raise_file_limit() -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-def unmount_and_wait(mountpoint: str, tell: Callable[[str], None]) -> None:
-    """Unmount, and return when everything is committed and the daemon is gone.
-
-    Args:
-        mountpoint: where it is mounted; a dead mount is just removed.
-        tell: shows the user a line that is no error.
-
-    Raises:
-        MountError: nothing of ours is mounted there, it is in use, or a commit failed.
-    """
-    path = mountinfo.resolve(mountpoint)
-    if mountinfo.mounted_at(path) is None:
-        raise MountError(f"no qatqfs mount at {mountpoint!r}")
-    if mountinfo.is_dead(path):
-        mountinfo.unmount(path, lazy=True)
-        tell(f"the daemon of {path} was gone; what it had not committed is recovered by the next mount")
-        return
-    try:
-        daemon = os.pidfd_open(int(control.query(path, control.PID)))
-    except (OSError, ValueError) as err:
-        raise MountError(f"cannot ask the daemon of {mountpoint!r}: {err}") from err
-    try:
-        backing = control.query(path, control.BACKING)
-        mountinfo.unmount(path)
-        select.select([daemon], [], [])
-    finally:
-        os.close(daemon)
-    _check_nothing_left(backing)
-
-
-def _check_nothing_left(backing: bytes) -> None:
-    """Raise MountError if the daemon left uncommitted content behind."""
-    from qatqfs.store.area import open_backing
-
-    try:
-        left = waiting_files(open_backing(os.fsdecode(backing)))
-    except StoreError:
-        return
-    if left:
-        raise MountError(f"{left} file(s) could not be committed; they are safe in staging for the next mount")

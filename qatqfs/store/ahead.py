@@ -21,6 +21,7 @@ from qatqfs.store.options import StoreOptions
 from qatqfs.store.snapshot import SnapshotLost
 from qatqfs.store.staging import StagingEntry
 from qatqfs.store.sysfile import pread_exact, yield_to_others
+from qatqfs.store.tensorheader import read_header
 
 log = logging.getLogger(__name__)
 
@@ -109,8 +110,10 @@ class AheadEncoder:
             return pread_exact(entry.data.number, min(length, size - offset), offset)
 
         explicit = self._engine.explicit_dtype(node, path)
-        dtype = choose_dtype(path, size, sample, explicit=explicit)
+        header = read_header(size, sample)
+        dtype = choose_dtype(path, size, sample, explicit=explicit, header=header)
         draft = self._engine.new_draft(entry, dtype, entry.unit)
+        draft.header = header
         with node.lock, node.context.namespace_lock:
             if node.staging is entry and node.path is not None:
                 entry.exchange_draft(draft)
@@ -142,9 +145,12 @@ class AheadEncoder:
             raw = memoryview(pread_exact(entry.data.number, (stop - first) * unit, first * unit))
             if len(raw) != (stop - first) * unit:
                 raise SnapshotLost("the file was cut")
-            result = [encode_chunk(raw[i : i + unit], dtype, level, memory=memory) for i in range(0, len(raw), unit)]
-            for payload in result:
-                note_encoded(self._engine.statistics, unit, payload)
+            result = []
+            for chunk in range(first, stop):
+                widths = draft.header.row_widths(chunk * unit, (chunk + 1) * unit, dtype)
+                result.append(encode_chunk(raw[:unit], dtype, level, row_widths=widths, memory=memory))
+                raw = raw[unit:]
+                note_encoded(self._engine.statistics, unit, result[-1])
             return result
 
         return payloads

@@ -19,6 +19,7 @@ from qatqfs.store.encoder import encode_chunk
 from qatqfs.store.options import StoreOptions
 from qatqfs.store.snapshot import Snapshot, SnapshotLost
 from qatqfs.store.stats import Statistics
+from qatqfs.store.tensorheader import NO_HEADER, Sampler, TensorHeader, read_header
 
 HOP_BYTES = 1 << 20
 """Raw bytes that a worker gets at a time, at least one chunk."""
@@ -34,11 +35,13 @@ class Plan:
     Attributes:
         dtype: of its values.
         unit: raw bytes of a chunk.
+        header: what the content says about its tensors.
         base: the container whose unmodified chunks are taken as they are, ``None`` to encode everything.
     """
 
     dtype: DType
     unit: int
+    header: TensorHeader
     base: ContainerFile | None = None
 
 
@@ -62,22 +65,32 @@ def make_plan(
         OSError: reading samples of the content failed.
     """
     size, unit = snapshot.size, snapshot.unit
+
+    def sample(offset: int, length: int) -> bytes:
+        return bytes(snapshot.read(offset, min(offset + length, size), final=False))
+
     wanted = explicit if explicit is not None and _fits(explicit, size) else None
     base = snapshot.view.base
     if base is not None and base.length and size and size <= unit * MAX_CHUNKS:
         dtype = base.container.dtype
         aligned = base.chunk_unit(options.chunk_size) == (unit, True) and unit % dtype.width == 0
         if aligned and _fits(dtype, size) and wanted in (None, dtype) and _any_unmodified(snapshot):
-            return Plan(dtype, unit, base)
+            return Plan(dtype, unit, _header_if_readable(size, sample), base)
 
-    def sample(offset: int, length: int) -> bytes:
-        return bytes(snapshot.read(offset, min(offset + length, size), final=False))
-
-    dtype = choose_dtype(path, size, sample, explicit=explicit)
+    header = read_header(size, sample)
+    dtype = choose_dtype(path, size, sample, explicit=explicit, header=header)
     kept = draft is not None and _fits(draft.dtype, size) and wanted in (None, draft.dtype)
     if draft is not None and kept and draft.dtype.width == dtype.width:
-        return Plan(draft.dtype, draft.unit)  # else what the file begins with, a header or zeros, misled it
-    return Plan(dtype, options.chunk_size)
+        return Plan(draft.dtype, draft.unit, header)  # else what the file begins with, a header or zeros, misled it
+    return Plan(dtype, options.chunk_size, header)
+
+
+def _header_if_readable(size: int, sample: Sampler) -> TensorHeader:
+    """Read the header of a content that is mostly in a container, whose first chunk may be damaged."""
+    try:
+        return read_header(size, sample)
+    except OSError:  # that chunk is taken over as it is: no reason to keep the others from being committed
+        return NO_HEADER
 
 
 def _any_unmodified(snapshot: Snapshot) -> bool:
@@ -136,7 +149,10 @@ def payloads_of(
                         end += 1
                     raw = snapshot.read(chunk * plan.unit, min(end * plan.unit, snapshot.size))
                 last = indexed and chunk == total - 1
-                payload = encode_chunk(raw[: plan.unit], plan.dtype, level, appendable=last, memory=memory)
+                widths = plan.header.row_widths(chunk * plan.unit, (chunk + 1) * plan.unit, plan.dtype)
+                payload = encode_chunk(
+                    raw[: plan.unit], plan.dtype, level, appendable=last, row_widths=widths, memory=memory
+                )
                 note_encoded(statistics, min(plan.unit, len(raw)), payload)
                 raw = raw[plan.unit :]
             result.append(payload)

@@ -21,6 +21,7 @@ from qatqfs.codec import Level as EncoderLevel
 from qatqfs.store.backingio import BackingIO, Buffer
 from qatqfs.store.stagingarea import NEW, StagingArea
 from qatqfs.store.sysfile import Fd, pread_exact
+from qatqfs.store.tensorheader import NO_HEADER
 
 _COPY_BYTES = 64 << 20
 _serial = itertools.count()
@@ -67,6 +68,7 @@ class Draft:
         count: chunks in it; the last of them is held back in memory.
         claimed: chunks that are in it or being encoded for it.
         stale: those of them that were changed since.
+        header: what the content says about its tensors, where whoever fills the draft has looked.
 
     Raises:
         OSError: the file cannot be made.
@@ -87,6 +89,7 @@ class Draft:
         self.count = 0
         self.claimed = 0
         self.stale: set[int] = set()
+        self.header = NO_HEADER
         self._area = area
         self._io = area.io
         self._on_grown = on_grown

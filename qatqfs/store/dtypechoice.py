@@ -3,18 +3,14 @@
 A wrong choice costs size, never content. Lengths that are no multiple of four always get a 16-bit dtype.
 """
 
-import json
 import os
-import re
-import struct
-from collections import Counter
-from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
 
 from qatqfs.codec import DType, Level, encode_payload
 from qatqfs.store.names import split
+from qatqfs.store.tensorheader import Sampler, TensorHeader, read_header
 
 DTYPE_XATTR = b"user.qatqfs.dtype"
 """Extended attribute, on a file or a directory above it, whose value names the dtype (``bf16``)."""
@@ -26,11 +22,7 @@ _SUFFIXES = {
     b"fp16": DType.F16,
     b"bf16": DType.BF16,
 }
-_SAFETENSORS = {"F32": DType.F32, "F16": DType.F16, "BF16": DType.BF16}
-_NPY = {"<f4": DType.F32, "<f2": DType.F16, "|V2": DType.BF16, "<V2": DType.BF16}
-_NPY_DESCR = re.compile(rb"'descr':\s*'([^']{1,8})'")
 _FALLBACK_16_BIT = DType.BF16
-_HEADER_BYTES = 1 << 20
 _PROBE_BYTES = 4096
 _PROBES = 64
 _MORE_PROBES = 1024
@@ -40,49 +32,12 @@ _CLEARLY_SMALLER = 0.985
 _F16_BITS = 2.8
 """Entropy of bits 9 to 7 of a value, given those above, from which on they are the top of a mantissa."""
 
-Sampler = Callable[[int, int], bytes]
-"""``sampler(offset, size)`` returns that part of the logical file, shorter at its end."""
-
 
 def dtype_of_suffix(path: bytes) -> DType | None:
     """Return the dtype that the last extension of a path names (``.bf16``, ``.f32le`` ...)."""
     _, name = split(path)
     stem, dot, extension = name.lower().rpartition(b".")
     return _SUFFIXES.get(extension.removesuffix(b"le")) if dot and stem else None
-
-
-def dtype_of_header(path: bytes, size: int, sampler: Sampler) -> DType | None:
-    """Return the dtype that most bytes of a .safetensors file have, or that an .npy file states."""
-    lowered = path.lower()
-    if lowered.endswith(b".safetensors"):
-        return _safetensors_dtype(size, sampler)
-    if lowered.endswith(b".npy"):
-        head = sampler(0, 512)
-        found = _NPY_DESCR.search(head) if head.startswith(b"\x93NUMPY") else None
-        return _NPY.get(found[1].decode("ascii", "replace")) if found else None
-    return None
-
-
-def _safetensors_dtype(size: int, sampler: Sampler) -> DType | None:
-    prefix = sampler(0, 8)
-    if len(prefix) < 8:
-        return None
-    (length,) = struct.unpack("<Q", prefix)
-    if length > min(size - 8, _HEADER_BYTES) or length % 2:
-        return None  # not a header, one too large to look into, or data off the 16-bit grid
-    weights: Counter[DType] = Counter()
-    try:
-        for name, tensor in json.loads(sampler(8, length)).items():
-            dtype = _SAFETENSORS.get(tensor["dtype"]) if name != "__metadata__" else None
-            if dtype is not None:
-                begin, end = tensor["data_offsets"]
-                weights[dtype] += int(end) - int(begin)
-    except (ValueError, TypeError, KeyError, AttributeError):
-        return None
-    if not weights:
-        return None
-    best = weights.most_common(1)[0][0]
-    return best if length % best.width == 0 else None
 
 
 def dtype_of_data(size: int, sampler: Sampler) -> DType:
@@ -140,7 +95,9 @@ def _varied(probe: bytes) -> npt.NDArray[np.uint8]:
     return np.frombuffer(b"".join(kept), np.uint8)
 
 
-def choose_dtype(path: bytes, size: int, sampler: Sampler, *, explicit: DType | None) -> DType:
+def choose_dtype(
+    path: bytes, size: int, sampler: Sampler, *, explicit: DType | None, header: TensorHeader | None = None
+) -> DType:
     """Choose the dtype of a logical file.
 
     Args:
@@ -148,11 +105,14 @@ def choose_dtype(path: bytes, size: int, sampler: Sampler, *, explicit: DType | 
         size: its length in bytes.
         sampler: reads parts of it.
         explicit: what the xattr or a rule says; it wins, unless the length forbids it.
+        header: of the file, where it was read already.
 
     Raises:
         OSError: what the sampler raised.
     """
-    chosen = explicit or dtype_of_suffix(path) or dtype_of_header(path, size, sampler)
+    chosen = explicit or dtype_of_suffix(path)
+    if chosen is None:
+        chosen = (read_header(size, sampler) if header is None else header).dtype
     if chosen is None:
         chosen = dtype_of_data(size, sampler)
     if size % DType.F32.width and chosen.width != 2:

@@ -8,7 +8,7 @@ bytes are still there.
 import errno
 import os
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future
 
 from qatqfs.codec import (
@@ -23,6 +23,7 @@ from qatqfs.codec import (
     encode_payload,
 )
 from qatqfs.codec.buffers import scratch
+from qatqfs.store.tensorheader import NO_HEADER, TensorHeader
 
 Buffer = bytes | bytearray | memoryview
 
@@ -38,7 +39,13 @@ class ShortReadError(OSError):
 
 
 def encode_chunk(
-    raw: Buffer, dtype: DType, level: Level, *, appendable: bool = False, memory: Memory | None = None
+    raw: Buffer,
+    dtype: DType,
+    level: Level,
+    *,
+    appendable: bool = False,
+    row_widths: Sequence[int] = (),
+    memory: Memory | None = None,
 ) -> bytes:
     """Return the payload of one chunk's raw bytes; an odd length, of the last chunk, gets its pad byte.
 
@@ -47,6 +54,7 @@ def encode_chunk(
         dtype: of its values.
         level: effort.
         appendable: an index frame is going to follow, see :func:`qatqfs.codec.encode_payload`.
+        row_widths: elements that a row may have, hints as :func:`qatqfs.codec.encode_payload` takes them.
         memory: what the file's other chunks taught; threads may share it.
 
     Raises:
@@ -54,7 +62,7 @@ def encode_chunk(
     """
     if len(raw) % dtype.width:
         raw = bytes(raw) + b"\0"  # the index frame has the true length
-    payload = encode_payload(raw, dtype, level=level, appendable=appendable, memory=memory)
+    payload = encode_payload(raw, dtype, level=level, appendable=appendable, row_widths=row_widths, memory=memory)
     try:
         decode_payload(payload, scratch("verified", len(raw)).data, dtype=dtype)
     except QatcError as err:
@@ -63,7 +71,14 @@ def encode_chunk(
 
 
 def _payloads(
-    read_at: ReadAt, size: int, dtype: DType, chunk_size: int, level: Level, executor: Executor, window: int
+    read_at: ReadAt,
+    size: int,
+    dtype: DType,
+    header: TensorHeader,
+    chunk_size: int,
+    level: Level,
+    executor: Executor,
+    window: int,
 ) -> Iterator[tuple[bytes, int]]:
     """Yield each chunk's payload and raw length in order, at most ``window`` chunks being worked on."""
     running: deque[tuple[Future[bytes], int]] = deque()
@@ -73,7 +88,9 @@ def _payloads(
             raw = read_at(offset, min(chunk_size, size - offset))
             if len(raw) != min(chunk_size, size - offset):
                 raise ShortReadError(f"the file ends at {offset + len(raw)} bytes, not at {size}")
-            running.append((executor.submit(encode_chunk, raw, dtype, level, memory=memory), len(raw)))
+            widths = header.row_widths(offset, offset + len(raw), dtype)
+            future = executor.submit(encode_chunk, raw, dtype, level, row_widths=widths, memory=memory)
+            running.append((future, len(raw)))
             if len(running) >= window:
                 future, length = running.popleft()
                 yield future.result(), length
@@ -91,6 +108,7 @@ def write_container(
     size: int,
     dtype: DType,
     *,
+    header: TensorHeader = NO_HEADER,
     chunk_size: int,
     level: Level,
     executor: Executor,
@@ -104,6 +122,7 @@ def write_container(
         read_at: reads the logical file.
         size: its length in bytes; odd lengths need a 16-bit dtype, other multiples of the width too.
         dtype: of its values.
+        header: what it says about its tensors.
         chunk_size: raw bytes per chunk, a multiple of 4.
         level: effort.
         executor: threads to encode on; ``workers`` says how many they are.
@@ -116,7 +135,7 @@ def write_container(
     """
     with os.fdopen(os.dup(fd), "wb", buffering=1 << 20) as stream:
         writer = ContainerWriter(FileSink(stream), dtype, chunk_size // dtype.width, level=level)
-        for payload, length in _payloads(read_at, size, dtype, chunk_size, level, executor, workers + 2):
+        for payload, length in _payloads(read_at, size, dtype, header, chunk_size, level, executor, workers + 2):
             writer.append(payload)
             if progress is not None:
                 progress(length)

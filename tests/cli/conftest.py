@@ -40,6 +40,24 @@ def qatqfs(capsys: pytest.CaptureFixture[str]) -> Qatqfs:
     return call
 
 
+HEAVY = {"numpy", "zstandard", "pyfuse3", "trio", "cachetools", "tqdm"}
+
+
+@pytest.fixture
+def heavy_imports() -> Callable[..., set[str]]:
+    """Run the command as a process; returns which packages it imported of those that take long."""
+
+    def call(*arguments: str | Path, **environment: str) -> set[str]:
+        command = [sys.executable, "-X", "importtime", "-m", "qatqfs.cli", *map(os.fspath, arguments)]
+        done = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, timeout=60)
+        lines = [line for line in done.stderr.splitlines() if line.startswith("import time:")]
+        imported = {line.rpartition("|")[2].strip() for line in lines}
+        assert "qatqfs.cli.main" in imported, done.stderr
+        return {name.partition(".")[0] for name in imported} & HEAVY
+
+    return call
+
+
 @pytest.fixture
 def process() -> Qatqfs:
     def call(*arguments: str | Path, **settings: object) -> Result:

@@ -1,5 +1,6 @@
 """The command as a whole: help, usage errors, statuses, and streams that go away."""
 
+import importlib
 import os
 import re
 import signal
@@ -41,6 +42,43 @@ def test_the_help_of_mount_shows_the_defaults(qatqfs):
     out = " ".join(qatqfs("mount", "--help").out.split())
     for default in ("default: 512M", "default: 256K", "default: balanced", "default: eio"):
         assert default in out
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--version",),
+        ("--help",),
+        ("nonsense",),
+        ("sync", "--help"),
+        ("umount", "--help"),
+        ("stats", "--help"),
+        ("sync", "/"),
+        ("umount", "/"),
+        ("stats", "/"),
+    ],
+    ids=" ".join,
+)
+def test_what_needs_no_codec_starts_without_what_takes_long_to_import(heavy_imports, arguments):
+    assert heavy_imports(*arguments) == set()
+
+
+def test_completing_a_verb_imports_nothing_that_takes_long(heavy_imports):
+    words = {"_QATQFS_COMPLETE": "zsh_complete", "COMP_WORDS": "qatqfs s", "COMP_CWORD": "1"}
+    assert heavy_imports(**words) == set()
+
+
+def test_a_verb_that_needs_the_codec_imports_it(heavy_imports):
+    assert {"numpy", "zstandard"} <= heavy_imports("encode", "--help")
+
+
+@pytest.mark.parametrize("package", ["qatqfs", "qatqfs.codec", "qatqfs.store", "qatqfs.mount"])
+def test_every_name_that_a_package_offers_is_there(package):
+    module = importlib.import_module(package)
+    for name in [*getattr(module, "__all__", []), *(["__version__"] if package == "qatqfs" else [])]:
+        assert getattr(module, name) is not None
+    with pytest.raises(AttributeError, match="has no attribute 'nonsense'"):
+        module.nonsense  # noqa: B018
 
 
 def test_the_version_is_that_of_the_distribution(qatqfs):

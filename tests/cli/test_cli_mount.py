@@ -57,6 +57,18 @@ def test_mount_returns_when_it_answers_and_umount_when_all_is_committed(process,
     assert list((backing / ".qatqfs" / "staging").iterdir()) == []
 
 
+def test_what_talks_to_a_mount_imports_nothing_that_takes_long(process, heavy_imports, places):
+    backing, mountpoint = places
+    process("mount", backing, mountpoint)
+    content = bf16_bytes(1000)
+    (mountpoint / "x.bf16").write_bytes(content)
+    assert heavy_imports("sync", mountpoint, "x.bf16") == set()
+    assert decode_container((backing / "x.bf16.qatc").read_bytes()).raw == content
+    assert heavy_imports("stats", mountpoint) == set()
+    assert heavy_imports("umount", mountpoint) == set()
+    assert mountinfo.mounted_at(str(mountpoint)) is None
+
+
 def test_the_command_of_fstab_mounts(places, tmp_path):
     """mount.fuse3(8) is what mount(8) runs; it finds us in PATH."""
     helper = shutil.which("mount.fuse3", path=os.environ.get("PATH", "") + ":/sbin:/usr/sbin")

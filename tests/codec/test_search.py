@@ -8,11 +8,20 @@ import pytest
 import strict_decoder
 from public_fixtures import FIXTURES
 
-from qatqfs.codec import DType, Level, Memory, decode_payload, encode_container, encode_payload
+from qatqfs.codec import (
+    Container,
+    DType,
+    Level,
+    Memory,
+    decode_payload,
+    encode_array,
+    encode_container,
+    encode_payload,
+)
 from qatqfs.codec.lessons import FIRST_RECHECK, LAST_RECHECK, Lessons
-from qatqfs.codec.search import encode_smallest
-from qatqfs.codec.statistics import equal_at_lags
-from qatqfs.codec.stride import infer_stride
+from qatqfs.codec.search import Filter, encode_smallest
+from qatqfs.codec.statistics import MAX_LAG, equal_at_lags, share_equal_at_lag
+from qatqfs.codec.stride import infer_stride, row_widths
 
 REFERENCE_BYTES = [12_509, 7_554, 32_108, 199]
 """What the reference encoder's payload of each public fixture takes."""
@@ -34,6 +43,18 @@ def as_array(raw: bytes) -> np.ndarray:
 
 def top_plane(values: np.ndarray) -> np.ndarray:
     return as_array(bf16(values))[1::2].copy()
+
+
+def slow_rows(rows: int, width: int) -> bytes:
+    """16-bit values in rows: one in three differs from the one above, and then in its lowest bits."""
+    rng = np.random.default_rng(0)
+    changes = rng.integers(0, 4, (rows, width)) * (rng.random((rows, width)) < 0.3)
+    changes[0] = rng.integers(0, 65536, width)
+    return np.bitwise_xor.accumulate(changes).astype("<u2").tobytes()
+
+
+def stride_of(payload: bytes) -> int:
+    return int.from_bytes(payload[36:40], "big")
 
 
 def strategy_of(raw: bytes, dtype: DType, level: Level = Level.BALANCED) -> int:
@@ -59,13 +80,10 @@ def test_slowly_rising_16_bit_values_are_xored_with_the_one_before(dtype: DType)
 
 @pytest.mark.parametrize("dtype", HALVES)
 def test_rows_that_change_slowly_are_xored_with_the_row_before(dtype: DType) -> None:
-    rng = np.random.default_rng(0)
-    changes = rng.integers(0, 4, (200, 300)) * (rng.random((200, 300)) < 0.3)
-    rows = np.bitwise_xor.accumulate(np.vstack([rng.integers(0, 65536, (1, 300)), changes])).astype("<u2")
-    encoded = encode_payload(rows.tobytes(), dtype)
-    assert encoded[32] == 10
-    assert int.from_bytes(encoded[36:40], "big") == 300
-    assert strict_decoder.decode_payload(encoded) == (dtype.label, rows.tobytes())
+    rows = slow_rows(201, 300)
+    encoded = encode_payload(rows, dtype)
+    assert (encoded[32], stride_of(encoded)) == (10, 300)
+    assert strict_decoder.decode_payload(encoded) == (dtype.label, rows)
 
 
 @pytest.mark.parametrize("dtype", DType)
@@ -231,3 +249,81 @@ def test_the_row_width_of_channels_with_scales_of_their_own_is_found(width: int)
 @pytest.mark.parametrize("size", [0, 1, 2, 3, 5, 1000, 100_000])
 def test_values_without_rows_have_no_row_width(size: int) -> None:
     assert infer_stride(equal_at_lags(top_plane(normal(size)))) is None
+
+
+@pytest.mark.parametrize("width", [MAX_LAG + 1, 20_000, 60_001])
+@pytest.mark.parametrize("level", [Level.BALANCED, Level.SMALL])
+def test_rows_wider_than_the_data_is_searched_for_are_found_by_a_hint_only(width: int, level: Level) -> None:
+    raw = slow_rows(1 + 66_000 // width if level is Level.SMALL else 1 + 131_072 // width, width)
+    blind = encode_payload(raw, DType.F16, level=level)
+    hinted = encode_payload(raw, DType.F16, level=level, row_widths=[64, width])
+    assert blind[32] != 10
+    assert (hinted[32], stride_of(hinted)) == (10, width)
+    assert len(hinted) < len(blind)
+    assert strict_decoder.decode_payload(hinted) == ("f16", raw)
+
+
+def test_rows_of_an_array_are_as_wide_as_its_shape_says() -> None:
+    rows = np.frombuffer(slow_rows(40, 6000), np.uint16).view(np.float16).reshape(40, 60, 100)
+    encoded = encode_array(rows)
+    decoded = strict_decoder.decode_container(encoded)
+    assert decoded.raw == rows.tobytes()
+    assert stride_of(Container.from_buffer(encoded).raw_chunk(0)) == 6000
+    assert len(encoded) < 0.7 * len(encode_array(rows.ravel()))
+
+
+@pytest.mark.parametrize("level", Level)
+@pytest.mark.parametrize("dtype", DType)
+@pytest.mark.parametrize(
+    "widths", [(0,), (-1, -(1 << 70)), (1,), (2, 3, 5, 7), (1 << 32, 1 << 70), (30_000,), (29_999,)]
+)
+def test_hints_that_are_wrong_make_nothing_larger(level: Level, dtype: DType, widths: tuple[int, ...]) -> None:
+    raw = bf16(normal(60_000 // dtype.width))
+    raw = raw[: len(raw) // dtype.width * dtype.width]
+    misled = encode_payload(raw, dtype, level=level, row_widths=widths)
+    assert strict_decoder.decode_payload(misled) == (dtype.label, raw)
+    assert len(misled) <= len(encode_payload(raw, dtype, level=level))
+
+
+def test_what_rows_of_one_width_taught_is_not_taken_for_another() -> None:
+    memory = Memory()
+    for width in (5000, 6000, 5000, 6000, 7000):
+        encoded = encode_payload(slow_rows(20, width), DType.F16, row_widths=[width], memory=memory)
+        assert (encoded[32], stride_of(encoded)) == (10, width)
+
+
+def test_the_row_width_of_the_chunk_before_is_proposed_again_when_it_is_time_to_look_anew() -> None:
+    memory = Memory()
+    raw = slow_rows(20, 6000)
+    memory.filters.learn((DType.F16, ()), Filter(10, 6000))
+    memory.filters.forget((DType.F16, ()))
+    encoded = encode_payload(raw, DType.F16, memory=memory)
+    assert (encoded[32], stride_of(encoded)) == (10, 6000)
+
+
+@pytest.mark.parametrize(
+    ("shape", "widths"),
+    [
+        ((), ()),
+        ((1000,), ()),
+        ((10, 64), (64,)),
+        ((10, 1, 64, 1), (64,)),
+        ((2, 2, 2, 2, 2, 2, 2), (2, 4, 8, 16)),
+        ((10, 0), ()),
+        ((10, -5), ()),
+        ((10, -5, -5, 3), (3,)),
+        ((10, 1 << 70), ()),
+        ((10, 1 << 26), (1 << 26,)),
+        ((10, 1 << 20, 1 << 20), (1 << 20,)),
+    ],
+)
+def test_the_row_widths_of_a_shape_are_the_products_of_its_last_dimensions(shape, widths) -> None:
+    assert row_widths(shape) == widths
+
+
+@pytest.mark.parametrize("lag", [1, 2, 384, 5000, 99_000, 99_999])
+def test_the_share_of_bytes_that_equal_those_a_lag_before_is_about_that_of_all(lag: int) -> None:
+    plane = np.repeat(np.random.default_rng(lag).integers(0, 4, 100_000), 2)[:100_000].astype(np.uint8)
+    assert share_equal_at_lag(plane, lag) == pytest.approx(np.mean(plane[lag:] == plane[:-lag]), abs=0.05)
+    interleaved = np.repeat(plane, 2)[::2]
+    assert share_equal_at_lag(interleaved, lag) == share_equal_at_lag(plane, lag)
