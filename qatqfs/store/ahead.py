@@ -11,11 +11,12 @@ import queue
 import threading
 
 from qatqfs.codec import MAX_CHUNKS, DType, Memory, QatcError
-from qatqfs.store.building import Payloads, fill, note_encoded
+from qatqfs.store.building import note_encoded
 from qatqfs.store.commit import CommitEngine
 from qatqfs.store.draft import Draft
 from qatqfs.store.dtypechoice import choose_dtype
 from qatqfs.store.encoder import encode_chunk
+from qatqfs.store.filling import Payloads, fill
 from qatqfs.store.node import Node
 from qatqfs.store.options import StoreOptions
 from qatqfs.store.snapshot import SnapshotLost
@@ -40,6 +41,7 @@ class AheadEncoder:
     def __init__(self, engine: CommitEngine, options: StoreOptions) -> None:
         self._engine = engine
         self._options = options
+        self._workers = max(1, options.workers - 1)  # the writer, and what takes his bytes, are one more
         self._waiting: queue.SimpleQueue[Node | None] = queue.SimpleQueue()
         self._queued: set[Node] = set()
         self._lock = threading.Lock()
@@ -88,7 +90,7 @@ class AheadEncoder:
             draft = entry.draft or self._begin(node, entry, path)
             while draft is not None and (stop := self._claim(node, entry, draft)):
                 payloads = self._payloads_of(node, entry, draft)
-                fill(draft, stop, payloads, self._engine.executor, self._options.workers, gives_way_to=node.commit_lock)
+                fill(draft, stop, payloads, self._engine.executor, self._workers, gives_way_to=node.commit_lock)
         except BaseException as err:  # whatever it was, nobody knows what the draft has
             with node.lock:
                 entry.sequential_end = -1

@@ -11,6 +11,7 @@ its system call does.
 import ctypes
 import errno
 import os
+from collections.abc import Sequence
 
 from qatqfs.store.sysfile import Fd, fail, libc, renameat2, set_times
 
@@ -20,13 +21,15 @@ _PUNCH_HOLE_KEEP_SIZE = 3  # fallocate(2): FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP
 
 _CANNOT_COPY = (errno.EOPNOTSUPP, errno.ENOSYS, errno.EXDEV, errno.EINVAL)
 _COPY_BYTES = 1 << 20
+_MOST_BUFFERS = 64  # more are joined first; the system takes 1,024 at a time
+_SYNC_FILE_RANGE_WRITE = 2  # sync_file_range(2)
 
 OPERATIONS = (
     *("open", "pwrite", "ftruncate", "copy_range", "punch", "fsync", "fdatasync", "fsync_directory"),
     *("link", "link_open", "unlink", "rmdir", "rename", "mkdir", "symlink", "mknod"),
     *("chmod", "chown", "chown_symlink", "set_times", "setxattr", "removexattr"),
 )
-"""The methods that are one system call each; what else is here is made of them."""
+"""The methods that are one system call each. What else changes something is made of them, or a form of ``pwrite``."""
 
 
 class BackingIO:
@@ -41,6 +44,16 @@ class BackingIO:
     def pwrite(self, fd: Fd, data: Buffer, offset: int) -> int:
         """Write once and return how many bytes went in."""
         return os.pwrite(fd.number, data, offset)
+
+    def pwritev(self, fd: Fd, buffers: Sequence[Buffer], offset: int) -> int:
+        """Write several buffers one behind another, once, and return how many bytes went in."""
+        if len(buffers) > _MOST_BUFFERS:
+            return self.pwrite(fd, b"".join(buffers), offset)
+        return os.pwritev(fd.number, buffers, offset)
+
+    def write_back(self, fd: Fd, offset: int, size: int) -> None:
+        """Have the disk begin to write a range, which nobody waits for and nothing depends on; never fails."""
+        libc.sync_file_range(fd.number, ctypes.c_long(offset), ctypes.c_long(size), _SYNC_FILE_RANGE_WRITE)
 
     def pwrite_all(self, fd: Fd, data: Buffer, offset: int) -> int:
         """Write a buffer and return how many bytes went in.

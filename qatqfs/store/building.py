@@ -1,31 +1,18 @@
-"""How a draft gets its chunks: unmodified ones as they are, the others encoded on worker threads.
+"""What a draft is made of: unmodified chunks as they are, the others encoded."""
 
-Several chunks make one hop to a worker, which reads them, too; what is in flight is bounded, so memory is. The
-thread that calls appends the payloads in order, which hashes and writes them.
-"""
-
-from collections import deque
-from collections.abc import Callable
-from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 
 from qatqfs.codec import MAX_CHUNKS, DType, Level, Memory, QatcError
 from qatqfs.store.chunkmap import chunks_of
-from qatqfs.store.commitlock import CommitLock
 from qatqfs.store.containerfile import ContainerFile, io_error
 from qatqfs.store.draft import Draft
 from qatqfs.store.dtypechoice import choose_dtype
 from qatqfs.store.encoder import encode_chunk
+from qatqfs.store.filling import Payloads
 from qatqfs.store.options import StoreOptions
 from qatqfs.store.snapshot import Snapshot, SnapshotLost
 from qatqfs.store.stats import Statistics
 from qatqfs.store.tensorheader import NO_HEADER, Sampler, TensorHeader, read_header
-
-HOP_BYTES = 1 << 20
-"""Raw bytes that a worker gets at a time, at least one chunk."""
-
-Payloads = Callable[[int, int], list[bytes]]
-"""``payloads(first, stop)`` returns the payloads of these chunks; called on worker threads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,43 +153,3 @@ def note_encoded(statistics: Statistics, size: int, payload: bytes) -> None:
     statistics.add("chunks_encoded")
     statistics.add("encoded_raw_bytes", size)
     statistics.add("encoded_stored_bytes", len(payload))
-
-
-def fill(
-    draft: Draft,
-    stop: int,
-    payloads: Payloads,
-    executor: Executor,
-    workers: int,
-    *,
-    gives_way_to: CommitLock | None = None,
-) -> None:
-    """Append the chunks up to ``stop`` to a draft, or fewer when there is a commit to give way to.
-
-    Raises:
-        OSError, QatcError: what reading, encoding or writing raised.
-    """
-    hop = max(1, HOP_BYTES // draft.unit)
-    running: deque[Future[list[bytes]]] = deque()
-    try:
-        for first in range(draft.count, stop, hop):
-            if gives_way_to is not None and gives_way_to.wanted:
-                break
-            running.append(executor.submit(payloads, first, min(first + hop, stop)))
-            if len(running) > workers + 1:
-                _append(draft, running.popleft())
-        while running:
-            _append(draft, running.popleft())
-    finally:
-        for future in running:
-            future.cancel()
-        running.clear()
-
-
-def _append(draft: Draft, future: "Future[list[bytes]]") -> None:
-    try:
-        payloads = future.result()
-    finally:
-        del future  # its error refers to this frame: without the cycle nothing keeps files open
-    for payload in payloads:
-        draft.append(payload)

@@ -21,11 +21,12 @@ from concurrent.futures import Executor
 from qatqfs.codec import DType, QatcError
 from qatqfs.store import names
 from qatqfs.store.attributes import key_of
-from qatqfs.store.building import Plan, fill, make_plan, payloads_of
+from qatqfs.store.building import Plan, make_plan, payloads_of
 from qatqfs.store.chunkmap import chunks_of
 from qatqfs.store.containerfile import ContainerFile
 from qatqfs.store.draft import Draft
 from qatqfs.store.dtypechoice import xattr_dtype
+from qatqfs.store.filling import fill
 from qatqfs.store.inodemetadata import InodeMetadata, copy_metadata
 from qatqfs.store.inplace import commit_in_place
 from qatqfs.store.node import Node

@@ -24,21 +24,40 @@ from qatqfs.store.sysfile import Fd, pread_exact
 from qatqfs.store.tensorheader import NO_HEADER
 
 _COPY_BYTES = 64 << 20
+_WRITE_BACK_BYTES = 8 << 20
 _serial = itertools.count()
 
 
 class _FileSink:
-    """Appends to a file from a position on; a short write is ENOSPC at the next try."""
+    """Appends to a file from a position on, several buffers in one call; a short write is ENOSPC at the next try.
+
+    Attributes:
+        position: where the file ends, or is going to end when what was gathered is written.
+    """
 
     def __init__(self, io: BackingIO, fd: Fd) -> None:
         self._io = io
         self._fd = fd
+        self._gathered: list[Buffer] = []
+        self._written_back = 0
         self.position = 0
 
     def write(self, data: Buffer) -> None:
-        """Append all of ``data``; raises OSError."""
-        self.patch(self.position, data)
+        """Append all of ``data``, which must not change before the next :meth:`flush`."""
+        self._gathered.append(data)
         self.position += len(data)
+
+    def flush(self) -> None:
+        """Write what was gathered; raises OSError."""
+        buffers, self._gathered = self._gathered, []
+        offset = self.position - sum(map(len, buffers))
+        done = self._io.pwritev(self._fd, buffers, offset) if buffers else 0
+        for buffer in buffers:
+            if done < len(buffer):
+                self.patch(offset + done, memoryview(buffer)[done:])
+                done = len(buffer)
+            done -= len(buffer)
+            offset += len(buffer)
 
     def patch(self, offset: int, data: Buffer) -> None:
         """Overwrite bytes; raises OSError."""
@@ -47,6 +66,12 @@ class _FileSink:
             done = self._io.pwrite(self._fd, left, offset)
             left = left[done:]
             offset += done
+
+    def write_back(self) -> None:
+        """Have the disk begin with what has piled up since the last time, if that is much."""
+        if self.position - self._written_back >= _WRITE_BACK_BYTES:
+            self._io.write_back(self._fd, self._written_back, self.position - self._written_back)
+            self._written_back = self.position
 
 
 class Draft:
@@ -103,6 +128,7 @@ class Draft:
         try:
             self._sink = _FileSink(self._io, self.fd)
             self._writer = ContainerWriter(self._sink, dtype, unit // dtype.width, level=level)
+            self._sink.flush()
         except BaseException:
             self.discard()
             raise
@@ -117,14 +143,17 @@ class Draft:
         if first < self.claimed:
             self.stale.update(range(first, min(stop, self.claimed)))
 
-    def append(self, payload: bytes) -> None:
-        """Add the next chunk's payload; raises OSError, QatcError."""
-        self._writer.append(payload)
-        self._states.append(self._writer.state)
-        self._lengths.append(len(payload))
-        self._offsets.append(self._sink.position)
-        self._last = payload
-        self.count += 1
+    def append(self, payloads: Sequence[bytes]) -> None:
+        """Add the next chunks' payloads; raises OSError, QatcError."""
+        for payload in payloads:
+            self._writer.append(payload)
+            self._states.append(self._writer.state)
+            self._lengths.append(len(payload))
+            self._offsets.append(self._sink.position)
+            self._last = payload
+        self._sink.flush()
+        self._sink.write_back()
+        self.count += len(payloads)
         self._on_grown(self._sink.position)
 
     def payload(self, chunk: int) -> bytes:
@@ -158,6 +187,7 @@ class Draft:
         index = IndexFrame(0, self.unit // self.dtype.width, [*lengths, 0], state, self.dtype)
         self._sink.position = 0
         self._writer = ContainerWriter.resume(self._sink, index, level=self._level)
+        self._sink.flush()
         self._lengths = array.array("I", lengths)
         self.count = len(lengths)
         sizes = (length + LENGTH_FIELD_SIZE for length in lengths)
@@ -185,7 +215,9 @@ class Draft:
 
     def finish(self, length: int) -> ContainerInfo:
         """Complete the container of a content of so many bytes; raises OSError, QatcError."""
-        return self._writer.finish(length)
+        info = self._writer.finish(length)
+        self._sink.flush()
+        return info
 
     def discard(self) -> None:
         """Remove the file, its space at once, whoever still has it open; never fails."""

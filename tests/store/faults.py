@@ -21,7 +21,7 @@ import os
 import random
 import stat
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -70,6 +70,10 @@ class FaultyIO(BackingIO):
             result = self.perform(name, args)
             self.after(number, name, args)
             return result
+
+    def pwritev(self, fd: Fd, buffers: Sequence[bytes], offset: int) -> int:
+        """One write like any other, which may be torn anywhere."""
+        return self.pwrite(fd, b"".join(buffers), offset)
 
     def kill_before(self, step: int) -> None:
         """Die when this step is about to be taken."""

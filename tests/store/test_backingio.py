@@ -36,7 +36,17 @@ def test_nothing_but_the_backing_io_changes_anything(path: Path) -> None:
 
 def test_every_public_method_is_an_operation_or_made_of_them() -> None:
     public = {name for name in vars(BackingIO) if not name.startswith("_")}
-    assert public - set(OPERATIONS) == {"pwrite_all"}
+    assert public - set(OPERATIONS) == {"pwrite_all", "pwritev", "write_back"}
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 64, 65, 3000])
+def test_several_buffers_are_written_one_behind_another(tmp_path: Path, count: int) -> None:
+    fd = Fd(os.open(tmp_path / "x", os.O_RDWR | os.O_CREAT))
+    os.pwrite(fd.number, b"before", 0)
+    buffers = [bytes([i % 251]) * (i % 7) for i in range(count)]
+    assert BackingIO().pwritev(fd, buffers, 6) == sum(map(len, buffers))
+    BackingIO().write_back(fd, 0, 1 << 20)  # hurries, and changes nothing
+    assert (tmp_path / "x").read_bytes() == b"before" + b"".join(buffers)
 
 
 def test_a_step_can_fail_and_the_next_succeed(backing: Path) -> None:

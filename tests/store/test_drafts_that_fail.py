@@ -15,7 +15,7 @@ from mounted import errno_of
 from strict_decoder import decode_container
 
 from qatqfs.codec import Level
-from qatqfs.store import Handle, Store, StoreOptions, ahead, building, commit, space
+from qatqfs.store import Handle, Store, StoreOptions, ahead, commit, filling, space
 from qatqfs.store.sysfile import Fd
 
 CHUNK = 4096
@@ -379,7 +379,7 @@ def test_what_one_file_has_on_disk_beyond_its_need_is_no_room_for_others(tmp_pat
 
 
 def test_a_commit_does_not_wait_for_a_writer_that_goes_on(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(building, "HOP_BYTES", 2 * CHUNK)
+    monkeypatch.setattr(filling, "HOP_BYTES", 2 * CHUNK)
     encoded = []
     real = ahead.encode_chunk
 

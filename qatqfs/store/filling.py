@@ -1,0 +1,139 @@
+"""How worker threads fill a draft: each takes some chunks, encodes them, and appends what is next in order.
+
+A worker that is done with its chunks before an earlier one leaves their payloads behind and goes on; whoever makes
+the gap good appends them, too. So no thread is there only to append, and none waits for its turn unless the others
+are far behind: what is in flight is bounded, and so is memory. One file takes the workers for a bounded time, then
+queues again behind others.
+"""
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
+
+from qatqfs.store.commitlock import CommitLock
+from qatqfs.store.draft import Draft
+
+HOP_BYTES = 1 << 20
+"""Raw bytes that a worker takes at a time, at least one chunk."""
+_HOPS_IN_A_ROW = 16
+_HOPS_AHEAD = 2
+"""Hops, beside one for each worker, by which the last taken may be before the last appended."""
+
+Payloads = Callable[[int, int], list[bytes]]
+"""``payloads(first, stop)`` returns the payloads of these chunks; called on worker threads."""
+
+
+def fill(
+    draft: Draft,
+    stop: int,
+    payloads: Payloads,
+    executor: Executor,
+    workers: int,
+    *,
+    gives_way_to: CommitLock | None = None,
+) -> None:
+    """Append the chunks up to ``stop`` to a draft, or fewer when there is a commit to give way to.
+
+    Args:
+        draft: only the workers change it until this returns.
+        stop: chunks that it is to have.
+        payloads: makes them.
+        executor: runs the workers.
+        workers: how many of its threads to use.
+        gives_way_to: looked at before each hop.
+
+    Raises:
+        OSError, QatcError: what reading, encoding or writing raised; the draft is good for nothing then.
+    """
+    if draft.count < stop:
+        _Filling(draft, stop, payloads, workers, gives_way_to).run(executor)
+
+
+class _Filling:
+    """``_condition`` protects all that changes; the draft belongs to whoever set ``_appending``."""
+
+    def __init__(
+        self, draft: Draft, stop: int, payloads: Payloads, workers: int, gives_way_to: CommitLock | None
+    ) -> None:
+        self._draft = draft
+        self._stop = stop
+        self._payloads = payloads
+        self._hop = max(1, HOP_BYTES // draft.unit)
+        self._workers = min(workers, -(-(stop - draft.count) // self._hop))
+        self._gives_way_to = gives_way_to
+        self._condition = threading.Condition()
+        self._taken = draft.count  # chunks that somebody has or had
+        self._made: dict[int, list[bytes]] = {}  # payloads that wait for earlier ones, by their first chunk
+        self._appending = False
+        self._ending = False
+
+    def run(self, executor: Executor) -> None:
+        """Return when all is appended, or what ended it early is over; raises what a worker raised first."""
+        failure: BaseException | None = None
+        running: set[Future[None]] = set()
+        try:
+            for _ in range(self._workers):
+                running.add(executor.submit(self._work))
+            while running:
+                done, running = wait(running, return_when=FIRST_COMPLETED)
+                for future in done:
+                    failure = failure or future.exception()
+                    if failure is None and not self._ending:
+                        running.add(executor.submit(self._work))
+                del future, done
+        finally:
+            self._end()
+            wait(running)
+        if failure is not None:
+            try:
+                raise failure
+            finally:
+                del failure  # it refers to this frame: without the cycle nothing keeps files open
+
+    def _end(self) -> None:
+        with self._condition:
+            self._ending = True
+            self._condition.notify_all()
+
+    def _work(self) -> None:
+        try:
+            for _ in range(_HOPS_IN_A_ROW):
+                first = self._take()
+                if first is None:
+                    return
+                self._append(first, self._payloads(first, min(first + self._hop, self._stop)))
+        except BaseException:
+            self._end()
+            raise
+
+    def _take(self) -> int | None:
+        """Return the first chunk of the next hop, ``None`` when there is none."""
+        with self._condition:
+            while True:
+                if self._taken >= self._stop or (self._gives_way_to is not None and self._gives_way_to.wanted):
+                    self._ending = True
+                if self._ending:
+                    return None
+                if self._taken - self._draft.count < (self._workers + _HOPS_AHEAD) * self._hop:
+                    break
+                self._condition.wait()
+            first = self._taken
+            self._taken = min(first + self._hop, self._stop)
+            return first
+
+    def _append(self, first: int, payloads: list[bytes]) -> None:
+        """Append the payloads from chunk ``first`` on, and those that waited for them, as soon as it is their turn."""
+        with self._condition:
+            self._made[first] = payloads
+            if self._appending:
+                return
+            self._appending = True
+        while True:
+            with self._condition:
+                ready = self._made.pop(self._draft.count, None)
+                if ready is None:
+                    self._appending = False
+                    return
+            self._draft.append(ready)  # if that fails nobody appends any more
+            with self._condition:
+                self._condition.notify_all()
