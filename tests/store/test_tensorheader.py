@@ -190,11 +190,9 @@ DAMAGED = {
 
 @pytest.mark.parametrize("name", DAMAGED)
 def test_a_header_that_is_none_says_nothing(name: str) -> None:
-    begun = time.process_time()
     header = header_of(DAMAGED[name], max(len(DAMAGED[name]), 1 << 40) if "beyond the file" not in name else None)
     assert header.row_widths(0, EVERYTHING, HALVES) == ()
     assert header.row_widths(0, EVERYTHING, DType.F32) == ()
-    assert time.process_time() - begun < 20  # seconds: products and nesting are bounded; this is no benchmark
 
 
 def test_tensors_that_overlap_are_no_tensors() -> None:
