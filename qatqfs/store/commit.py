@@ -290,6 +290,7 @@ class CommitEngine:
                     entry.log.held(entry.view.chunks)
                 raise
         entry.exchange_draft(None)
+        container.was_renamed()
         times.committed(os.fstat(draft.fd.number), ctime_ns)
         node.replaced(draft.fd, key_of(os.fstat(draft.fd.number)), container, durable=False)
         if whole:
