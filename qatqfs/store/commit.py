@@ -20,7 +20,7 @@ from concurrent.futures import Executor
 
 from qatqfs.codec import DType, QatcError
 from qatqfs.store import names
-from qatqfs.store.attributes import key_of
+from qatqfs.store.attributes import Key, key_of
 from qatqfs.store.building import Plan, make_plan, payloads_of
 from qatqfs.store.chunkmap import chunks_of
 from qatqfs.store.containerfile import ContainerFile
@@ -61,7 +61,7 @@ class CommitEngine:
         self._lost_and_found = lost_and_found
         self.executor = executor
         self._lock = threading.Lock()
-        self._unfinished: list[tuple[StagingEntry, bytes]] = []  # protected by _lock
+        self._unfinished: list[tuple[Key, StagingEntry, bytes]] = []  # protected by _lock
 
     def commit(self, node: Node, *, exclusive: bool = False) -> bool:
         """Put what a node's content is now into its container.
@@ -81,7 +81,7 @@ class CommitEngine:
                 entry, path = node.staging, node.path
                 if entry is None or path is None:
                     return True
-            self.finish()  # an entry of this very file must be gone before its container is replaced again
+            self.finish(node.key)  # an entry of this very file must be gone before its container is replaced again
             with node.lock:
                 if node.staging is not entry:
                     return False
@@ -131,10 +131,10 @@ class CommitEngine:
             return self._commit_in_place(node, entry, snapshot, draft)
         if whole:
             with self._lock:
-                self._unfinished.append((entry, placed or b"" if durable else b""))
+                self._unfinished.append((node.key, entry, placed or b"" if durable else b""))
             with self._tree.lock:
                 self._tree.forget_if_idle(node)
-            self.finish()
+            self.finish(node.key)
         else:
             if durable and placed:
                 self._tree.fsync_parent(placed)
@@ -144,26 +144,30 @@ class CommitEngine:
         self.statistics.add("commits")
         return True
 
-    def finish(self) -> None:
+    def finish(self, key: Key | None = None) -> None:
         """Remove the entries that are done with, each once its container is sure to stay under its name.
 
         And what else was left in staging because it could not be removed.
 
+        Args:
+            key: the file whose entries have to be gone, ``None`` for all.
+
         Raises:
-            OSError: the first failure; what could not be removed is tried again with the next commit, or found to
-                be done with by recovery.
+            OSError: the first failure that matters; what could not be removed is tried again with the next commit,
+                or found to be done with by recovery.
         """
         failure: OSError | None = None
         if self._tree.context.staging is not None:
             self._tree.context.staging.clear_away()
         with self._lock:  # throughout, so that whoever returns from here knows that his own entry is gone
             waiting, self._unfinished = self._unfinished, []
-            for entry, path in waiting:
+            for owner, entry, path in waiting:
                 try:
                     self._finish(entry, path)
                 except OSError as err:
-                    failure = failure or err
-                    self._unfinished.append((entry, path))
+                    if key in (None, owner):
+                        failure = failure or err
+                    self._unfinished.append((owner, entry, path))
         if failure is not None:
             try:
                 raise failure
@@ -291,6 +295,7 @@ class CommitEngine:
                     entry.log.held(entry.view.chunks)
                 raise
         entry.exchange_draft(None)
+        container.was_renamed()
         times.committed(os.fstat(draft.fd.number), ctime_ns)
         node.replaced(draft.fd, key_of(os.fstat(draft.fd.number)), container, durable=False)
         if whole:

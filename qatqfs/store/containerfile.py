@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from qatqfs.codec import UNLIMITED, Container, QatcError
 from qatqfs.store.chunkcache import Chunk, ChunkCache
-from qatqfs.store.damage import ContentId, DamageRegister, FileSignature
+from qatqfs.store.damage import DamageRegister, FileSignature
 from qatqfs.store.stats import Statistics
 from qatqfs.store.sysfile import Fd, pread_exact
 
@@ -43,9 +43,13 @@ class ReadContext:
     read_ahead: int
 
 
+ContentId = tuple[int, int, int, int, bytes]
+"""(st_dev, st_ino, stored size, mtime_ns, first 32 bytes, aggregate checksum included): what a container decodes to."""
+
+
 def signature_of(st: os.stat_result) -> FileSignature:
     """Return what tells one state of a backing file from another without opening it."""
-    return st.st_dev, st.st_ino, st.st_size, st.st_mtime_ns
+    return st.st_dev, st.st_ino, st.st_size, st.st_mtime_ns, st.st_ctime_ns
 
 
 class Retired(OSError):
@@ -67,7 +71,8 @@ class ContainerFile:
 
     Attributes:
         length: logical size in bytes.
-        content_id: names this content in the cache.
+        content_id: names this content in the cache; what is in there was verified, whatever became of the file.
+        signature: the state of the file that this was opened in.
         fd: as given.
         stored_size: bytes of the container.
 
@@ -91,7 +96,11 @@ class ContainerFile:
             context.damage.report_file(path, self.signature, str(err))
             raise io_error(str(err)) from err
         self.length = self.container.length
-        self.content_id: ContentId = (*self.signature, self.container.header_bytes)
+        self.content_id: ContentId = (*self.signature[:4], self.container.header_bytes)
+
+    def was_renamed(self) -> None:
+        """Note that the file got its name, which changes its ctime and nothing in it; raises OSError."""
+        self.signature = signature_of(os.fstat(self.fd.number))
 
     def chunk_unit(self, default: int) -> tuple[int, bool]:
         """Return a chunk size in bytes for arithmetic on this content, and whether its chunks are cut like that.
@@ -119,7 +128,7 @@ class ContainerFile:
 
     def _decode(self, index: int) -> Chunk:
         damage = self._context.damage
-        reason = damage.known(self.content_id, index)
+        reason = damage.known(self.signature, index)
         if reason is not None:
             raise io_error(reason)
         start, stop = self._span(index)
@@ -135,7 +144,7 @@ class ContainerFile:
     def _corrupt(self, index: int, err: QatcError) -> OSError:
         """Note a corrupt chunk; returns the error that a reader gets."""
         start, _ = self._span(index)
-        self._context.damage.report_chunk(self._path, self.content_id, index, start, str(err))
+        self._context.damage.report_chunk(self._path, self.signature, index, start, str(err))
         return io_error(str(err))
 
     @contextmanager
@@ -284,7 +293,7 @@ class ContainerFile:
 
     def _decoded(self, first: int, count: int) -> list[Chunk | OSError]:
         """Decode neighbouring chunks; an error for each that is bad or cannot be read. Raises nothing."""
-        if any(self._context.damage.known(self.content_id, first + i) for i in range(count)):
+        if any(self._context.damage.known(self.signature, first + i) for i in range(count)):
             return [self._decoded_alone(first + i) for i in range(count)]
         try:
             spans = [self._span(first + i) for i in range(count)]

@@ -45,18 +45,21 @@ def commit_in_place(tree: Tree, node: Node, entry: StagingEntry, draft: Draft) -
     if entry.exchange_draft(None) is not draft:
         raise SnapshotLost("the file was removed")  # who did that has thrown the draft away
     try:
-        entry.log.intent(dataclasses.replace(inode, size=identity.size, head=identity.head))  # what it is to become
+        becomes = dataclasses.replace(inode, size=identity.size, head=identity.head)
+        if becomes != inode:  # else it would look as if it had become that, whatever is written next
+            entry.log.intent(becomes)
         entry.log.intent(identity)
         # Only now: an earlier try may have been cut short, and then its redo file is all there is of what lies below.
         io.rename(where, draft.name, where, entry.entry_id + REDO)
     except OSError:
         draft.discard()
         raise
-    io.fsync_directory(where)
+    # From here on recovery builds on the redo file, so the entry has to as well, before anything else can fail.
     old = entry.view.base
     entry.rebase(ChunkMap(entry.unit, redo.length), redo, identity, redone_into=inode)
     for container in {c for c in (old, node.forget_container()) if c is not None and c is not redo}:
         container.retire()
+    io.fsync_directory(where)
     copy_over(io, draft.fd, target)
     io.set_times(target, atime_ns, mtime_ns)
     io.fsync(target)

@@ -180,7 +180,7 @@ class Node:
                 staging, fd = self.staging, self.fd
                 st = os.fstat(fd.number)
         if staging is not None:
-            staged, mtime_ns = staging.stat()
+            staged, mtime_ns = staging.time.stat()
             return from_stat(st, staged=staged, mtime_ns=mtime_ns, base_blocks=st.st_blocks)
         if self.kind is Kind.RAW:
             return from_stat(st)
@@ -290,7 +290,7 @@ class Node:
             staging = staging or self._begin_staging(discard=size == 0)
             try:
                 staging.truncate(size)
-                staging.set_mtime(time.time_ns())
+                staging.time.set(time.time_ns())
             finally:
                 self._changed()
 
@@ -306,7 +306,7 @@ class Node:
             if self.staging is None:
                 self._set_committed_mtime(mtime_ns)
             else:
-                self.staging.set_mtime(mtime_ns)
+                self.staging.time.set(mtime_ns)
                 self._changed()
 
     def _set_committed_mtime(self, mtime_ns: int) -> None:

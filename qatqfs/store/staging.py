@@ -17,6 +17,7 @@ from qatqfs.store.draft import Draft
 from qatqfs.store.entrylog import EntryLog
 from qatqfs.store.snapshot import Aside, Snapshot
 from qatqfs.store.space import worst_case
+from qatqfs.store.stagedtime import StagedTime
 from qatqfs.store.stagedview import View, data_ranges
 from qatqfs.store.stagingarea import DATA, LOG, StagingArea
 from qatqfs.store.staginglog import LogState, LogWriter
@@ -66,7 +67,7 @@ def load_entry(area: StagingArea, entry_id: bytes) -> "tuple[StagingEntry, LogSt
     entry = StagingEntry(area, entry_id, data, log, writer)
     entry.log.synced = state.synced_size is not None
     if state.current_boot and state.kept_mtime_ns is not None:
-        entry.keep_mtime(state.kept_mtime_ns)
+        entry.time.keep(state.kept_mtime_ns)
     return entry, state
 
 
@@ -79,6 +80,7 @@ class StagingEntry:
 
     Attributes:
         data: descriptor of the data file, valid as long as anyone holds it, also after :meth:`drop`.
+        time: the logical mtime, which is nearly always the data file's.
         log: of the entry; its own lock protects it, for renames and unlinks append to it without the content lock.
         snapshot: what a commit under way encodes, ``None`` without one; told of every change first.
         draft: the container that is being made of this content, as far as it is, ``None`` if none is; changed by
@@ -92,13 +94,12 @@ class StagingEntry:
         self.entry_id = entry_id
         self.data = data
         self.log = EntryLog(area, entry_id, log, writer)
+        self.time = StagedTime(area.io, data, self.log)
         self.snapshot: Snapshot | None = None
         self.draft: Draft | None = None
         self.sequential_end = 0
         self.ahead_end = 0
         self._draft_lock = threading.Lock()
-        self._kept_mtime_ns: int | None = None  # what the mtime is while the data file's own is not to be believed
-        self._times_kept = 0  # how often that was so
         self._io = area.io
         self._view = View(ChunkMap(1, 0), None)
         self._low_unlogged = False
@@ -110,25 +111,10 @@ class StagingEntry:
         """The logical size in bytes."""
         return os.fstat(self.data.number).st_size
 
-    def stat(self) -> tuple[os.stat_result, int]:
-        """Return the data file's stat and the logical modification time in nanoseconds; takes no lock."""
-        while True:
-            mark, kept = self._times_kept, self._kept_mtime_ns
-            found = os.fstat(self.data.number)
-            if kept is not None:
-                return found, kept
-            if self._times_kept == mark:
-                return found, found.st_mtime_ns
-
     @property
     def mtime_ns(self) -> int:
         """The logical modification time in nanoseconds."""
-        return self.stat()[1]
-
-    def set_mtime(self, mtime_ns: int) -> None:
-        """Set the logical modification time in nanoseconds; content lock held. Raises OSError."""
-        self._settle_mtime()
-        self._io.set_times(self.data, None, mtime_ns)
+        return self.time.stat()[1]
 
     @property
     def view(self) -> View:
@@ -342,21 +328,9 @@ class StagingEntry:
         if self._low_unlogged:
             self._log_low()
 
-    def keep_mtime(self, mtime_ns: int) -> None:
-        """Let this be the logical mtime whatever the data file's own is, until the next change; content lock held."""
-        self._kept_mtime_ns = mtime_ns
-        self._times_kept += 1  # who looked at the data file's own meanwhile has to look again
-
-    def _settle_mtime(self) -> None:
-        """Make the data file's own mtime the logical one again, before anything changes that; raises OSError."""
-        if self._kept_mtime_ns is not None:
-            self._io.set_times(self.data, None, self._kept_mtime_ns)
-            self.log.keep_mtime(None)
-            self._kept_mtime_ns = None
-
     def _settle_log(self) -> None:
         """Write what the log has to say before anything else changes."""
-        self._settle_mtime()
+        self.time.settle()
         if self.log.is_old:
             self.log.write_anew(self._view.chunks, self._low, self.data)
         if self._low_unlogged:
@@ -401,7 +375,7 @@ class StagingEntry:
 
     def freeze(self) -> "Snapshot":
         """Begin a commit of the content as it is now; content lock held. Raises OSError."""
-        self._settle_mtime()
+        self.time.settle()
         self.snapshot = Snapshot(
             self._view, self.data, self.size, lambda: Aside(self.area.open_unnamed(), self._io.pwrite_all)
         )
@@ -472,21 +446,12 @@ class StagingEntry:
         self.area.space.charge(self.entry_id, amount, base.stored_size)
 
     def release_space(self) -> None:
-        """Give back the space of chunks that the base has by now, where that is possible; content lock held.
-
-        A hole moves the data file's mtime, which is the file's. So the log says first what it is, for whoever comes
-        after a kill, and so does the entry, for whoever looks meanwhile.
-        """
-        holes, mtime_ns = list(self._view.chunks.runs_below()), self.mtime_ns
-        if not holes:
-            return
-        with contextlib.suppress(OSError):  # nothing depends on it
-            self.log.keep_mtime(mtime_ns)
-            self.keep_mtime(mtime_ns)
-            for first, stop in holes:
-                self._io.punch(self.data, first * self.unit, (stop - first) * self.unit)
-        with contextlib.suppress(OSError):  # the next change does it
-            self._settle_mtime()
+        """Give back the space of chunks that the base has by now, where that is possible; content lock held."""
+        holes = list(self._view.chunks.runs_below())
+        if holes:
+            with contextlib.suppress(OSError), self.time.unmoved():  # nothing depends on it
+                for first, stop in holes:
+                    self._io.punch(self.data, first * self.unit, (stop - first) * self.unit)
 
     def drop(self) -> None:
         """Remove the entry's files; who holds the data descriptor can still read it. Raises OSError."""

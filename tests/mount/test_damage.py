@@ -68,6 +68,25 @@ def test_a_damaged_file_can_be_replaced_and_truncated(tmp_path: Path) -> None:
         assert (mount.path / "x").read_bytes() == b"good again"
 
 
+def test_a_container_repaired_in_place_with_its_old_mtime_is_good_at_the_next_open(tmp_path: Path) -> None:
+    with mounted(tmp_path, "--chunk-size", "64K") as mount:
+        (mount.path / "x").write_bytes(DATA)
+        mount.remount()
+        good, st = mount.stored("x").read_bytes(), mount.stored("x").stat()
+        assert mount.stop() == 0
+        damage_chunk(mount.stored("x"), 2)
+        os.utime(mount.stored("x"), ns=(st.st_atime_ns, st.st_mtime_ns))
+        mount.start()
+        with (mount.path / "x").open("rb") as kept_open:
+            for _ in range(2):
+                assert errno_of((mount.path / "x").read_bytes) == "EIO"
+            with mount.stored("x").open("r+b") as file:
+                file.write(good)
+            os.utime(mount.stored("x"), ns=(st.st_atime_ns, st.st_mtime_ns))
+            assert (mount.path / "x").read_bytes() == DATA
+            assert kept_open.read() == DATA
+
+
 def test_with_on_corrupt_enoent_a_known_damaged_file_looks_absent(tmp_path: Path) -> None:
     with mounted(tmp_path, "--chunk-size", "64K", "--on-corrupt", "enoent") as mount:
         prepared(mount)

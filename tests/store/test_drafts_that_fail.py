@@ -411,3 +411,26 @@ def test_a_commit_does_not_wait_for_a_writer_that_goes_on(store: Store, monkeypa
         stop.set()
         writer.join()
     handle.close()
+
+
+def test_a_file_whose_staging_cannot_be_removed_keeps_no_other_from_being_committed(
+    store: Store, io: FaultyIO, backing: Path
+) -> None:
+    first, second = store.create(b"x"), store.create(b"y")
+    first.write(content(2 * CHUNK), 0)
+    second.write(content(CHUNK), 0)
+    kept = first.node.staging.entry_id.decode()
+    fail(io, "unlink", of=lambda args: kept in name_of(args[1]))
+    assert errno_of(store.sync) == "EIO"
+    assert not second.node.dirty
+    first.close()
+    first = store.open(b"x", os.O_RDWR)
+    first.write(b"again", 0)
+    assert errno_of(store.sync, b"x") == "EIO"
+    assert first.node.dirty  # it waits until what may be mistaken for it is gone
+    io.heal()
+    store.sync()
+    assert list((backing / ".qatqfs/staging").iterdir()) == []
+    assert decode_container((backing / "x.qatc").read_bytes()).raw == b"again" + content(2 * CHUNK)[5:]
+    first.close()
+    second.close()

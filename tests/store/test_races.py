@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from faults import FaultyIO, abandon
 
 from qatqfs.codec import ContainerWriter, DType, FileSink, encode_payload
 from qatqfs.store import Store, StoreOptions, node
@@ -171,3 +172,42 @@ def test_a_fault_of_ours_in_one_file_does_not_keep_others_from_being_committed(
         assert bad.read(10, 0) == b"bad!"
         store.sync()
         assert store.snapshot()["dirty_files"] == 0
+
+
+@pytest.mark.parametrize("failing", ["intent", "rename", "fsync_directory"])
+@pytest.mark.parametrize("same", [False, True])
+def test_what_is_written_after_a_failed_commit_of_a_file_of_two_names_survives_a_kill(
+    backing: Path, failing: str, same: bool
+) -> None:
+    io = FaultyIO()
+    options = StoreOptions(idle_seconds=3600.0, chunk_size=4096)
+    store = Store(backing, options, io=io)
+    content = CONTENT[:20_000]
+    handle = store.create(b"a")
+    handle.write(content, 0)
+    store.sync()
+    store.link(b"a", b"b")
+    handle.write(content if same else content[::-1], 0)
+    logged = []
+
+    def fail(number: int, name: str, args: tuple) -> None:
+        if name == "pwrite" and len(args[1]) == 92:  # an INTENT
+            logged.append(number)
+        if (failing == "intent" and len(logged) == (1 if same else 2)) or (logged and name == failing):
+            raise OSError(5, "EIO")
+
+    io.before = fail
+    with pytest.raises(OSError, match="EIO"):
+        store.sync()
+    io.heal()
+    handle.write(b"##", 5)  # into a chunk that staging held before
+    expected = bytearray(content if same else content[::-1])
+    expected[5:7] = b"##"
+    abandon(store, io)
+    with Store(backing, options) as again:
+        for _ in range(2):
+            for name in (b"a", b"b"):
+                with again.open(name) as reader:
+                    assert bytes(reader.read(len(expected) + 1, 0)) == expected
+            again.sync()
+    assert not list((backing / ".qatqfs" / "lost+found").iterdir())
