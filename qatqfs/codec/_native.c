@@ -85,6 +85,12 @@ static PyObject *py_fnv1a64_many(PyObject *module, PyObject *arg)
     return result;
 }
 
+static PyObject *py_hashes_alone(PyObject *module, PyObject *unused)
+{
+    (void)module, (void)unused;
+    return PyBool_FromLong(fnv_kernels[instruction_set].alone);
+}
+
 /* ---- byte planes --------------------------------------------------------------------------------------- */
 
 /* Take two buffers of equally many whole elements; 0 with an error set when they are something else. */
@@ -381,6 +387,62 @@ done:
     return result;
 }
 
+/* FNV-1a of elements with their bytes reversed. */
+static uint64_t fnv1a64_swapped(const uint8_t *data, size_t size, int width)
+{
+    uint8_t some[16 * 1024];
+    uint64_t hash = FNV_OFFSET;
+    for (size_t at = 0, length; at < size; at += length) {
+        length = size - at < sizeof some ? size - at : sizeof some;
+        plane_kernels[instruction_set].swap(data + at, some, length / (size_t)width, width);
+        hash = fnv1a64(some, length, hash);
+    }
+    return hash;
+}
+
+/* The prefix with the checksum of the values in it, then the frames of their planes; None where a plane needs a trial. */
+static PyObject *py_encode_planes(PyObject *module, PyObject *args)
+{
+    Py_buffer raw, prefix, scratch;
+    Py_ssize_t checksum_at;
+    int width, swapped;
+    unsigned known;
+    double repeats_limit;
+    PyObject *result = NULL;
+    (void)module;
+    if (!PyArg_ParseTuple(args, "y*y*w*inpId", &raw, &prefix, &scratch, &width, &checksum_at, &swapped, &known,
+                          &repeats_limit))
+        return NULL;
+    const size_t bytes = (size_t)raw.len, size = bytes / (size_t)(width > 0 ? width : 1);
+    if ((width != 2 && width != 4) || bytes % (size_t)width != 0 || size == 0 || size > UINT32_MAX) {
+        PyErr_SetString(PyExc_ValueError, "the values must be some whole elements of 2 or 4 bytes");
+    } else if (checksum_at < 0 || checksum_at > prefix.len - 8) {
+        PyErr_SetString(PyExc_ValueError, "the checksum must be in the prefix");
+    } else if ((size_t)scratch.len < bytes + stats_room(size)) {
+        PyErr_SetString(PyExc_ValueError, "the scratch memory has too few bytes");
+    } else if ((result = PyBytes_FromStringAndSize(NULL, prefix.len + (Py_ssize_t)stats_frames_room(size, width)))) {
+        uint8_t *const out = (uint8_t *)PyBytes_AS_STRING(result), *const planes = scratch.buf, *end;
+        Py_BEGIN_ALLOW_THREADS
+        uint64_t hash = swapped ? fnv1a64_swapped(raw.buf, bytes, width) : fnv1a64(raw.buf, bytes, FNV_OFFSET);
+        memcpy(out, prefix.buf, (size_t)prefix.len);
+        for (int i = 0; i < 8; i++)
+            out[checksum_at + i] = (uint8_t)(hash >> (56 - 8 * i));
+        plane_kernels[instruction_set].split(raw.buf, planes, size, width, FILTER_NONE, 1);
+        end = stats_put_planes(out + prefix.len, planes, size, width, known, repeats_limit, planes + bytes);
+        Py_END_ALLOW_THREADS
+        if (end == NULL) {
+            Py_DECREF(result);
+            result = Py_NewRef(Py_None);
+        } else {
+            _PyBytes_Resize(&result, (Py_ssize_t)(end - out));
+        }
+    }
+    PyBuffer_Release(&raw);
+    PyBuffer_Release(&prefix);
+    PyBuffer_Release(&scratch);
+    return result;
+}
+
 static PyObject *py_equal_at_lags(PyObject *module, PyObject *args)
 {
     Py_buffer data;
@@ -409,6 +471,8 @@ static PyMethodDef methods[] = {
     {"fnv1a64", (PyCFunction)(void (*)(void))py_fnv1a64, METH_VARARGS | METH_KEYWORDS,
      "fnv1a64(data, state=offset_basis) -> int"},
     {"fnv1a64_many", py_fnv1a64_many, METH_O, "fnv1a64_many(buffers) -> list[int]"},
+    {"hashes_alone", py_hashes_alone, METH_NOARGS,
+     "hashes_alone() -> bool: one buffer is hashed no slower than each of four in one loop"},
     {"split_planes", py_split_planes, METH_VARARGS, "split_planes(raw, planes, width, filter=0, stride=1)"},
     {"merge_planes", py_merge_planes, METH_VARARGS, "merge_planes(planes, raw, width, filter=0, stride=1)"},
     {"swap_elements", py_swap_elements, METH_VARARGS, "swap_elements(source, target, width)"},
@@ -429,6 +493,8 @@ static PyMethodDef methods[] = {
     {"code_plane", py_code_plane, METH_VARARGS,
      "code_plane(plane, room, singles_below, matches_from, matches_in_noise_from, exact=False)"
      " -> (frame of single bytes, frame with matches, equal, chance, repeats, ends)"},
+    {"encode_planes", py_encode_planes, METH_VARARGS,
+     "encode_planes(raw, prefix, scratch, width, checksum_at, swapped, known, repeats_limit) -> bytes | None"},
     {"equal_at_lags", py_equal_at_lags, METH_VARARGS,
      "equal_at_lags(data, lags) -> for each lag, 0 to lags, a native u32: bytes of data[lags:] that equal one before"},
     {NULL, NULL, 0, NULL},

@@ -390,4 +390,56 @@ static void stats_code_plane(const uint8_t *data, size_t size, plane_stats *stat
     if (stats->repeats >= matches_from)
         stats->frame_sizes[1] = stats_put_matches(data, size, counts, stats);
 }
+
+/* ---- all planes at once, where it is known how to code them ---------------------------------------------------- */
+
+static int stats_is_constant(const uint8_t *data, size_t size)
+{
+    return data[0] == data[size / 2] && data[0] == data[size - 1] && memcmp(data, data + 1, size - 1) == 0;
+}
+
+/* Put a frame of bytes as they are, or of the first one repeated. */
+static uint8_t *stats_put_uncoded(uint8_t *to, const uint8_t *data, size_t size, int repeated)
+{
+    to = stats_put_header(to, size);
+    for (size_t at = 0, length; at < size; at += length) {
+        length = size - at > STATS_SEGMENT ? STATS_SEGMENT : size - at;
+        to = stats_put_block_header(to, repeated, length, at + length == size);
+        memcpy(to, data + at, repeated ? 1 : length);
+        to += repeated ? 1 : length;
+    }
+    return to;
+}
+
+/* Bytes that the frames of `width` planes take at most. */
+static size_t stats_frames_room(size_t size, int width)
+{
+    return (size_t)width * (size + 9 + 3 * (size / STATS_SEGMENT + 1));
+}
+
+/* Put a frame for each of the planes at `to`; returns the end, or NULL where a plane is neither constant nor noise nor
+ * among those (bit i for plane i) that are known to be coded best as their share of repeats has it. */
+static uint8_t *stats_put_planes(uint8_t *to, const uint8_t *planes, size_t size, int width, unsigned known,
+                                 double repeats_limit, uint8_t *room)
+{
+    for (int i = 0; i < width; i++, planes += size) {
+        plane_stats stats = {0};
+        int repeated = stats_is_constant(planes, size), form = 0;
+        if (!repeated) {
+            stats.singles_below = stats.matches_from = stats.matches_in_noise_from = repeats_limit;
+            stats_place(&stats, room, size);
+            stats_code_plane(planes, size, &stats);
+            form = stats.frame_sizes[0] == 0;
+            if (stats.block_count != 0 && !(known >> i & 1))
+                return NULL;
+        }
+        if (stats.frame_sizes[form] != 0 && stats.frame_sizes[form] < size) {
+            memcpy(to, stats.frames[form], stats.frame_sizes[form]);
+            to += stats.frame_sizes[form];
+        } else {
+            to = stats_put_uncoded(to, planes, size, repeated);
+        }
+    }
+    return to;
+}
 #endif

@@ -21,3 +21,8 @@ def fnv1a64(data: Buffer, state: int = FNV_OFFSET) -> int:
 def fnv1a64_many(buffers: Sequence[Buffer]) -> list[int]:
     """Return the checksum of each buffer, four at a time in one loop without the GIL."""
     return _native.fnv1a64_many(buffers)
+
+
+def hashes_alone() -> bool:
+    """Return whether one buffer is hashed no slower here than each of several in :func:`fnv1a64_many`."""
+    return _native.hashes_alone()

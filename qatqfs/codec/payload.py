@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from qatqfs.codec.buffers import KEPT_BYTES, Buffer, Bytes, as_bytes, scratch
-from qatqfs.codec.checksum import FNV_OFFSET, HASHED_TOGETHER, fnv1a64, fnv1a64_many
+from qatqfs.codec.checksum import FNV_OFFSET, HASHED_TOGETHER, fnv1a64, fnv1a64_many, hashes_alone
 from qatqfs.codec.dtypes import DType
 from qatqfs.codec.errors import (
     ChecksumMismatch,
@@ -26,7 +26,7 @@ from qatqfs.codec.errors import (
 )
 from qatqfs.codec.level import Level
 from qatqfs.codec.planes import swap_elements
-from qatqfs.codec.search import Memory, encode_smallest
+from qatqfs.codec.search import Memory, encode_as_known, encode_smallest
 from qatqfs.codec.strategies import STRATEGIES
 
 PAYLOAD_MAGIC = b"QATQ"
@@ -43,6 +43,8 @@ _PREFIX_SIZE = EXACT_HEADER_SIZE - PAYLOAD_HEADER_SIZE
 _VERSION = 1
 _BODY_MAGIC = b"QEX1"
 _UNUSED_SCALE = 1.0  # only the predictor reads it
+_CHECKSUM_AT = 20
+_PLANES = 7
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,6 +290,11 @@ def encode_payload(
             strategy is unknown, not legal for the dtype, or cannot hold the values.
     """
     values = _values(raw, dtype)
+    if strategy is None:
+        head = _head(_PLANES, _UNUSED_SCALE, len(values), dtype, 0)
+        known = encode_as_known(values, dtype, level, head, _CHECKSUM_AT, row_widths=row_widths, memory=memory)
+        if known is not None:
+            return known
     body = _encode(values, dtype, level, appendable, strategy, stride, row_widths, memory)
     return _with_header(body, values, dtype, values_checksum(values, dtype))
 
@@ -300,7 +307,7 @@ def encode_payloads(
     row_widths: Sequence[int] = (),
     memory: Memory | None = None,
 ) -> list[bytes]:
-    """Encode several raw values as one exact payload each, with their checksums worked out together.
+    """Encode several raw values as one exact payload each, with their checksums worked out together where that helps.
 
     Args:
         raws: little-endian elements, at most 2**26 of them in each.
@@ -312,6 +319,8 @@ def encode_payloads(
     Raises:
         ValueError: as :func:`encode_payload`.
     """
+    if hashes_alone():
+        return [encode_payload(raw, dtype, level=level, row_widths=row_widths, memory=memory) for raw in raws]
     values = [_values(raw, dtype) for raw in raws]
     bodies = [_encode(each, dtype, level, False, None, None, row_widths, memory) for each in values]
     sums = values_checksums(values, dtype)
@@ -355,7 +364,11 @@ def _encode(
 
 def _with_header(body: tuple[int, float, bytes], values: Bytes, dtype: DType, checksum: int) -> bytes:
     strategy, scale, data = body
+    return _head(strategy, scale, len(values), dtype, checksum) + data
+
+
+def _head(strategy: int, scale: float, size: int, dtype: DType, checksum: int) -> bytes:
+    """Return header and prefix of a payload of so many bytes of values (format sections 2 and 3)."""
     (scale_bits,) = struct.unpack(">I", struct.pack(">f", scale))
-    count = len(values) // dtype.width
-    header = _HEADER.pack(PAYLOAD_MAGIC, _VERSION, EXACT_MODE, 0, count, scale_bits, checksum)
-    return b"".join((header, _BODY_MAGIC, bytes([strategy]), dtype.wire, data))
+    header = _HEADER.pack(PAYLOAD_MAGIC, _VERSION, EXACT_MODE, 0, size // dtype.width, scale_bits, checksum)
+    return b"".join((header, _BODY_MAGIC, bytes([strategy]), dtype.wire))

@@ -62,6 +62,30 @@ def code_plane(
     )
 
 
+def encode_planes_at_once(
+    raw: Bytes, width: int, prefix: bytes, checksum_at: int, *, known: int, repeats_limit: float
+) -> bytes | None:
+    """Return a prefix and a zstd frame for each byte plane, all in one call without the GIL.
+
+    Each plane is coded by single bytes below the limit of repeats and with matches from there on, or stored where that
+    is no smaller.
+
+    Args:
+        raw: little-endian elements, n * width bytes, at least one.
+        width: bytes of an element, 2 or 4.
+        prefix: what the frames come behind.
+        checksum_at: offset in it of the checksum of the values (format section 5), 8 bytes that are filled in.
+        known: planes (bit i for plane i) of which it is known that nothing else suits them better.
+        repeats_limit: share of repeated strings.
+
+    Returns:
+        ``None`` when another plane is neither constant nor noise.
+    """
+    room = scratch("at once", len(raw) + 3 * (len(raw) // width) + _ROOM_BYTES)
+    # The checksum of wide values is that of big-endian ones.
+    return _native.encode_planes(raw.data, prefix, room.data, width, checksum_at, width == 4, known, repeats_limit)
+
+
 def equal_at_lags(plane: Bytes) -> npt.NDArray[np.uint32]:
     """Return, for each lag from 0 to at most :data:`MAX_LAG`, how many bytes equal the one a lag before.
 

@@ -1,0 +1,97 @@
+"""The quick way of a chunk of which everything is known gives what the search would give, on every instruction set."""
+
+import numpy as np
+import pytest
+from codec_twins import fnv1a64
+
+from qatqfs.codec import DType, Level, Memory, _native, decode_payload, encode_payload, read_payload_header
+from qatqfs.codec import search as search_module
+
+VALUES = 40_000
+
+
+def tensor(dtype: DType, seed: int = 0) -> bytes:
+    values = np.random.default_rng(seed).standard_normal(VALUES, dtype=np.float32)
+    if dtype is DType.F32:
+        return values.tobytes()
+    return (
+        (values.astype("<f2").tobytes()) if dtype is DType.F16 else (values.view("<u4") >> 16).astype("<u2").tobytes()
+    )
+
+
+def searched(monkeypatch: pytest.MonkeyPatch, raw: bytes, dtype: DType, **settings: object) -> bytes:
+    with monkeypatch.context() as patch:
+        patch.setattr("qatqfs.codec.payload.encode_as_known", lambda *args, **kwargs: None)
+        return encode_payload(raw, dtype, **settings)
+
+
+@pytest.mark.usefixtures("instruction_set")
+@pytest.mark.parametrize("level", [Level.FAST, Level.BALANCED])
+@pytest.mark.parametrize("dtype", list(DType))
+def test_it_gives_the_bytes_of_the_search(dtype: DType, level: Level, monkeypatch: pytest.MonkeyPatch) -> None:
+    slow, quick = Memory(), Memory()
+    for seed in range(6):
+        raw = tensor(dtype, seed)
+        expected = searched(monkeypatch, raw, dtype, level=level, memory=slow)
+        found = encode_payload(raw, dtype, level=level, memory=quick)
+        assert found == expected
+        assert decode_payload(found) == raw
+
+
+@pytest.mark.parametrize("dtype", list(DType))
+def test_once_the_lessons_are_learnt_nothing_is_searched(dtype: DType, monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = Memory()
+    encode_payload(tensor(dtype), dtype, memory=memory)
+    monkeypatch.setattr(search_module, "_smallest_frames", lambda *args: pytest.fail("it was searched"))
+    payload = encode_payload(tensor(dtype, 1), dtype, memory=memory)
+    header = read_payload_header(payload)
+    raw = tensor(dtype, 1)
+    assert decode_payload(payload) == raw
+    canonical = np.frombuffer(raw, np.uint32).byteswap().tobytes() if dtype is DType.F32 else raw
+    assert header.checksum == fnv1a64(canonical)
+
+
+def test_a_chunk_unlike_those_before_is_searched() -> None:
+    memory = Memory()
+    for seed in range(3):
+        encode_payload(tensor(DType.BF16, seed), DType.BF16, memory=memory)
+    rows = np.tile(np.frombuffer(tensor(DType.BF16)[:4000], np.uint8), 20).tobytes()
+    for raw in (bytes(80_000), rows, bytes(range(256)) * 200, np.random.default_rng(1).bytes(80_000)):
+        again = encode_payload(raw, DType.BF16, memory=memory)
+        assert decode_payload(again) == raw
+        assert len(again) <= len(encode_payload(raw, DType.BF16, memory=Memory())) * 1.02 + 64
+
+
+def test_constant_planes_and_odd_planes_of_every_size() -> None:
+    rng = np.random.default_rng(2)
+    for count in (600, 4096, 65_536, 131_073, 300_000):
+        upcast = (rng.standard_normal(count, dtype=np.float32).view(np.uint32) & 0xFFFF0000).tobytes()
+        noise, zeros = rng.bytes(4 * count), bytes(4 * count)
+        for raw in (upcast, noise, zeros):
+            memory = Memory()
+            for _ in range(3):
+                assert decode_payload(encode_payload(raw, DType.F32, memory=memory)) == raw
+            assert decode_payload(encode_payload(raw, DType.F32, level=Level.FAST)) == raw
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (b"", bytes(36), 2, 20),
+        (b"abc", bytes(36), 2, 20),
+        (bytes(64), bytes(36), 3, 20),
+        (bytes(64), bytes(36), 0, 20),
+        (bytes(64), bytes(36), 2, -1),
+        (bytes(64), bytes(36), 2, 29),
+        (bytes(64), bytes(7), 2, 0),
+    ],
+)
+def test_the_kernel_refuses_what_it_cannot_take(arguments: tuple[bytes, bytes, int, int]) -> None:
+    raw, prefix, width, checksum_at = arguments
+    with pytest.raises(ValueError, match="must"):
+        _native.encode_planes(raw, prefix, bytearray(1 << 16), width, checksum_at, False, 3, 0.1)
+
+
+def test_the_kernel_refuses_too_little_scratch_memory() -> None:
+    with pytest.raises(ValueError, match="scratch"):
+        _native.encode_planes(bytes(64), bytes(36), bytearray(2000), 2, 20, False, 3, 0.1)
