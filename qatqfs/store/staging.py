@@ -31,7 +31,7 @@ def create_entry(area: StagingArea) -> "StagingEntry":
     try:
         log = area.open_exclusively(entry_id + LOG)
     except OSError:
-        area.remove(entry_id + DATA)
+        area.give_up(entry_id + DATA)
         raise
     return StagingEntry(area, entry_id, data, log, LogWriter(area.io, log, area.boot_id))
 

@@ -1,5 +1,6 @@
 """Races that once lost data, each played step by step."""
 
+import contextlib
 import os
 import threading
 import time
@@ -211,3 +212,48 @@ def test_what_is_written_after_a_failed_commit_of_a_file_of_two_names_survives_a
                     assert bytes(reader.read(len(expected) + 1, 0)) == expected
             again.sync()
     assert not list((backing / ".qatqfs" / "lost+found").iterdir())
+
+
+@pytest.mark.parametrize("step", ["unlink", "fsync_directory", "pwrite", "fdatasync", "set_times"])
+def test_a_commit_of_a_file_of_two_names_whose_staging_stays_behind_is_not_played_again(
+    backing: Path, step: str
+) -> None:
+    options = StoreOptions(idle_seconds=3600.0, chunk_size=4096)
+    for seed in range(6):  # recovery meets the entries in any order
+        io = FaultyIO()
+        store = Store(backing, options, io=io)
+        name, other = b"a%d" % seed, b"b%d" % seed
+        expected = bytearray(CONTENT[:20_000])
+        handle = store.create(name)
+        handle.write(expected, 0)
+        store.sync()
+        store.link(name, other)
+        handle.write(b"first", 0)
+        expected[:5] = b"first"
+        copied = []
+
+        def fail(number: int, kind: str, args: tuple, copied: list = copied, seed: int = seed) -> None:
+            if kind == "copy_range":
+                copied.append(kind)
+            elif copied and kind == step:
+                copied.append(kind)
+                if (
+                    kind != "pwrite" or len(copied) > 2 + seed % 2
+                ):  # the first, or the second, record behind the copying
+                    raise OSError(5, "EIO")
+
+        io.before = fail
+        with contextlib.suppress(OSError):
+            store.sync()
+        io.heal()
+        handle.write(b"second", 9000)
+        expected[9000:9006] = b"second"
+        abandon(store, io)
+        with Store(backing, options) as again:
+            for _ in range(2):
+                for path in (name, other):
+                    with again.open(path) as reader:
+                        assert bytes(reader.read(len(expected) + 1, 0)) == expected
+                again.sync()
+        assert not list((backing / ".qatqfs/staging").iterdir())
+        assert not list((backing / ".qatqfs/lost+found").iterdir())
