@@ -12,7 +12,7 @@ import pytest
 from faults import FaultyIO, abandon
 
 from qatqfs.codec import ContainerWriter, DType, FileSink, encode_payload
-from qatqfs.store import Store, StoreOptions, node
+from qatqfs.store import Store, StoreOptions, commit, node
 from qatqfs.store.backingio import BackingIO
 
 NEVER_IDLE = StoreOptions(idle_seconds=3600.0)
@@ -257,3 +257,49 @@ def test_a_commit_of_a_file_of_two_names_whose_staging_stays_behind_is_not_playe
                 again.sync()
         assert not list((backing / ".qatqfs/staging").iterdir())
         assert not list((backing / ".qatqfs/lost+found").iterdir())
+
+
+@pytest.mark.parametrize("failing", ["pwrite", "corrupt"])
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_write_that_fails_during_a_commit_loses_nothing_of_what_was_there(
+    backing: Path, monkeypatch: pytest.MonkeyPatch, failing: str, killed: bool
+) -> None:
+    options = StoreOptions(idle_seconds=3600.0, chunk_size=4096, workers=1)
+    io = FaultyIO()
+    store = Store(backing, options, io=io)
+    expected = bytearray(CONTENT[:40_000])
+    with store.create(b"x") as handle:
+        handle.write(expected, 0)
+    store.sync()
+    if failing == "corrupt":
+        stored = bytearray((backing / "x.qatc").read_bytes())
+        stored[len(stored) * 55 // 100] ^= 1  # in the middle of the sixth of ten chunks
+        (backing / "x.qatc").write_bytes(stored)
+    handle = store.open(b"x", os.O_RDWR)
+    handle.write(b"changed", 0)
+    expected[:7] = b"changed"
+    real = commit.copy_metadata
+
+    def write_meanwhile(*args: object) -> None:
+        monkeypatch.setattr(commit, "copy_metadata", real)
+        real(*args)
+        if failing == "pwrite":
+            io.fail(28, "pwrite")
+        with pytest.raises(OSError, match=r"No space|checksum"):
+            handle.write(bytes(expected[4096 : 5 * 4096 + 100]), 4096)  # copies the sixth chunk up first
+        io.heal()
+
+    monkeypatch.setattr(commit, "copy_metadata", write_meanwhile)
+    store.sync()
+    good = 5 * 4096
+    assert bytes(handle.read(good, 0)) == expected[:good]
+    if killed:
+        abandon(store, io)
+        store = Store(backing, options)
+    store.sync()
+    with store.open(b"x") as reader:
+        assert bytes(reader.read(good, 0)) == expected[:good]
+        assert bytes(reader.read(len(expected), good + 4096)) == expected[good + 4096 :]
+        if failing != "corrupt":
+            assert bytes(reader.read(len(expected), 0)) == expected
+    store.close()
