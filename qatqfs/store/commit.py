@@ -130,11 +130,7 @@ class CommitEngine:
         if in_place:
             return self._commit_in_place(node, entry, snapshot, draft)
         if whole:
-            with self._lock:
-                self._unfinished.append((node.key, entry, placed or b"" if durable else b""))
-            with self._tree.lock:
-                self._tree.forget_if_idle(node)
-            self.finish(node.key)
+            self._remove(node, entry, placed or b"" if durable else b"")
         else:
             if durable and placed:
                 self._tree.fsync_parent(placed)
@@ -257,10 +253,18 @@ class CommitEngine:
             if changed or snapshot.cancelled or node.staging is not entry:
                 return False
             commit_in_place(self._tree, node, entry, draft)
-        with self._tree.lock:
-            self._tree.forget_if_idle(node)
+        self._remove(node, entry, b"")
         self.statistics.add("commits")
         return True
+
+    def _remove(self, node: Node, entry: StagingEntry, path: bytes) -> None:
+        """Remove an entry that is done with, once its container is sure to be at a path; raises OSError."""
+        entry.area.space.lower(entry.entry_id, 0)
+        with self._lock:
+            self._unfinished.append((node.key, entry, path))
+        with self._tree.lock:
+            self._tree.forget_if_idle(node)
+        self.finish(node.key)
 
     def _swap(self, node: Node, entry: StagingEntry, snapshot: Snapshot, draft: Draft, *, whole: bool) -> bytes | None:
         """Put a complete draft in place; content and namespace lock held.
@@ -300,7 +304,6 @@ class CommitEngine:
         node.replaced(draft.fd, key_of(os.fstat(draft.fd.number)), container, durable=False)
         if whole:
             node.staging = None
-            entry.area.space.lower(entry.entry_id, 0)
             with contextlib.suppress(OSError):  # then recovery has to find the container to know
                 entry.log.done()
         else:

@@ -6,6 +6,7 @@ whatever, recovery finds the redo file and builds on it as if it were the base. 
 the redo file, and the content lock is held: writers of such a file wait for the copying, readers do not.
 """
 
+import contextlib
 import dataclasses
 import errno
 import os
@@ -25,9 +26,9 @@ _COPY_BYTES = 64 << 20
 
 
 def commit_in_place(tree: Tree, node: Node, entry: StagingEntry, draft: Draft) -> None:
-    """Copy a complete draft of all of a node's content into its backing inode, and drop the entry.
+    """Copy a complete draft of all of a node's content into its backing inode; the entry is done with then.
 
-    Content lock held, namespace lock not.
+    Content lock held, namespace lock not. It is for the caller to drop the entry.
 
     Raises:
         OSError: it failed; the content is served from the redo file and staging, and can be committed again.
@@ -57,19 +58,23 @@ def commit_in_place(tree: Tree, node: Node, entry: StagingEntry, draft: Draft) -
     # From here on recovery builds on the redo file, so the entry has to as well, before anything else can fail.
     old = entry.view.base
     entry.rebase(ChunkMap(entry.unit, redo.length), redo, identity, redone_into=inode)
-    for container in {c for c in (old, node.forget_container()) if c is not None and c is not redo}:
-        container.retire()
+    for outdated in {c for c in (old, node.forget_container()) if c is not None and c is not redo}:
+        outdated.retire()
     io.fsync_directory(where)
     copy_over(io, draft.fd, target)
     io.set_times(target, atime_ns, mtime_ns)
     io.fsync(target)
+    container = ContainerFile(node.fd, node.path or b"(unlinked)", reading)
+    # The redo file must not be copied again over what is written from now on, even if it cannot be removed. With this
+    # record the entry counts for nothing any more, so nothing may fail from here on.
+    entry.log.done()
+    with contextlib.suppress(OSError):  # a loss of power is one more copy of the same then
+        entry.log.sync(entry.data)
     with tree.lock:
-        node.replaced(node.fd, node.key, ContainerFile(node.fd, node.path or b"(unlinked)", reading), durable=True)
+        node.replaced(node.fd, node.key, container, durable=True)
         node.staging = None
         tree.commit_times.committed(os.fstat(target.number), ctime_ns)
         tree.rekey(node, node.key)
-    entry.drop()
-    io.fsync_directory(where)
 
 
 def copy_over(io: BackingIO, source: Fd, target: Fd) -> None:

@@ -31,7 +31,7 @@ def create_entry(area: StagingArea) -> "StagingEntry":
     try:
         log = area.open_exclusively(entry_id + LOG)
     except OSError:
-        area.remove(entry_id + DATA)
+        area.give_up(entry_id + DATA)
         raise
     return StagingEntry(area, entry_id, data, log, LogWriter(area.io, log, area.boot_id))
 
@@ -421,8 +421,9 @@ class StagingEntry:
         assert self.snapshot is not None
         chunks = ChunkMap(self.unit, length)
         size = self.size
-        for first, stop in self.snapshot.changed.runs(0, chunks.base_chunks):
-            chunks.hold(first, stop)
+        for changed in self.snapshot.changed.runs(0, chunks.base_chunks):
+            for first, stop in self._view.chunks.runs(*changed):  # a write that failed may have changed none of them
+                chunks.hold(first, stop)
         for first, stop in self._view.chunks.runs(chunks.base_chunks, chunks_of(size, self.unit)):
             chunks.hold(first, stop)
         return chunks

@@ -1,5 +1,6 @@
 """Races that once lost data, each played step by step."""
 
+import contextlib
 import os
 import threading
 import time
@@ -11,7 +12,7 @@ import pytest
 from faults import FaultyIO, abandon
 
 from qatqfs.codec import ContainerWriter, DType, FileSink, encode_payload
-from qatqfs.store import Store, StoreOptions, node
+from qatqfs.store import Store, StoreOptions, commit, node
 from qatqfs.store.backingio import BackingIO
 
 NEVER_IDLE = StoreOptions(idle_seconds=3600.0)
@@ -211,3 +212,94 @@ def test_what_is_written_after_a_failed_commit_of_a_file_of_two_names_survives_a
                     assert bytes(reader.read(len(expected) + 1, 0)) == expected
             again.sync()
     assert not list((backing / ".qatqfs" / "lost+found").iterdir())
+
+
+@pytest.mark.parametrize("step", ["unlink", "fsync_directory", "pwrite", "fdatasync", "set_times"])
+def test_a_commit_of_a_file_of_two_names_whose_staging_stays_behind_is_not_played_again(
+    backing: Path, step: str
+) -> None:
+    options = StoreOptions(idle_seconds=3600.0, chunk_size=4096)
+    for seed in range(6):  # recovery meets the entries in any order
+        io = FaultyIO()
+        store = Store(backing, options, io=io)
+        name, other = b"a%d" % seed, b"b%d" % seed
+        expected = bytearray(CONTENT[:20_000])
+        handle = store.create(name)
+        handle.write(expected, 0)
+        store.sync()
+        store.link(name, other)
+        handle.write(b"first", 0)
+        expected[:5] = b"first"
+        copied = []
+
+        def fail(number: int, kind: str, args: tuple, copied: list = copied, seed: int = seed) -> None:
+            if kind == "copy_range":
+                copied.append(kind)
+            elif copied and kind == step:
+                copied.append(kind)
+                if (
+                    kind != "pwrite" or len(copied) > 2 + seed % 2
+                ):  # the first, or the second, record behind the copying
+                    raise OSError(5, "EIO")
+
+        io.before = fail
+        with contextlib.suppress(OSError):
+            store.sync()
+        io.heal()
+        handle.write(b"second", 9000)
+        expected[9000:9006] = b"second"
+        abandon(store, io)
+        with Store(backing, options) as again:
+            for _ in range(2):
+                for path in (name, other):
+                    with again.open(path) as reader:
+                        assert bytes(reader.read(len(expected) + 1, 0)) == expected
+                again.sync()
+        assert not list((backing / ".qatqfs/staging").iterdir())
+        assert not list((backing / ".qatqfs/lost+found").iterdir())
+
+
+@pytest.mark.parametrize("failing", ["pwrite", "corrupt"])
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_write_that_fails_during_a_commit_loses_nothing_of_what_was_there(
+    backing: Path, monkeypatch: pytest.MonkeyPatch, failing: str, killed: bool
+) -> None:
+    options = StoreOptions(idle_seconds=3600.0, chunk_size=4096, workers=1)
+    io = FaultyIO()
+    store = Store(backing, options, io=io)
+    expected = bytearray(CONTENT[:40_000])
+    with store.create(b"x") as handle:
+        handle.write(expected, 0)
+    store.sync()
+    if failing == "corrupt":
+        stored = bytearray((backing / "x.qatc").read_bytes())
+        stored[len(stored) * 55 // 100] ^= 1  # in the middle of the sixth of ten chunks
+        (backing / "x.qatc").write_bytes(stored)
+    handle = store.open(b"x", os.O_RDWR)
+    handle.write(b"changed", 0)
+    expected[:7] = b"changed"
+    real = commit.copy_metadata
+
+    def write_meanwhile(*args: object) -> None:
+        monkeypatch.setattr(commit, "copy_metadata", real)
+        real(*args)
+        if failing == "pwrite":
+            io.fail(28, "pwrite")
+        with pytest.raises(OSError, match=r"No space|checksum"):
+            handle.write(bytes(expected[4096 : 5 * 4096 + 100]), 4096)  # copies the sixth chunk up first
+        io.heal()
+
+    monkeypatch.setattr(commit, "copy_metadata", write_meanwhile)
+    store.sync()
+    good = 5 * 4096
+    assert bytes(handle.read(good, 0)) == expected[:good]
+    if killed:
+        abandon(store, io)
+        store = Store(backing, options)
+    store.sync()
+    with store.open(b"x") as reader:
+        assert bytes(reader.read(good, 0)) == expected[:good]
+        assert bytes(reader.read(len(expected), good + 4096)) == expected[good + 4096 :]
+        if failing != "corrupt":
+            assert bytes(reader.read(len(expected), 0)) == expected
+    store.close()
