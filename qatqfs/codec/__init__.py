@@ -35,6 +35,7 @@ from qatqfs.codec.container import (
 from qatqfs.codec.dtypes import DType
 from qatqfs.codec.errors import (
     ChecksumMismatch,
+    EncodingFault,
     InvalidBody,
     InvalidContainer,
     InvalidHeader,
@@ -96,6 +97,7 @@ __all__ = [
     "ContainerInfo",
     "ContainerWriter",
     "DType",
+    "EncodingFault",
     "FileSink",
     "IndexFrame",
     "InvalidBody",

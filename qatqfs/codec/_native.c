@@ -14,6 +14,7 @@
 
 #include "_cpu.h"
 #include "_fnv.h"
+#include "_literals.h"
 #include "_planes.h"
 #include "_runs.h"
 #include "_stats.h"
@@ -387,11 +388,14 @@ done:
     return result;
 }
 
-/* FNV-1a of elements with their bytes reversed. */
-static uint64_t fnv1a64_swapped(const uint8_t *data, size_t size, int width)
+#define HASHED_BYTES (16 * 1024) /* at a time, so that they are still in the first-level cache */
+
+/* Go on with the FNV-1a of elements, of each with its bytes reversed if `swapped`. */
+static uint64_t hash_elements(const uint8_t *data, size_t size, int width, int swapped, uint64_t hash)
 {
-    uint8_t some[16 * 1024];
-    uint64_t hash = FNV_OFFSET;
+    uint8_t some[HASHED_BYTES];
+    if (!swapped)
+        return fnv1a64(data, size, hash);
     for (size_t at = 0, length; at < size; at += length) {
         length = size - at < sizeof some ? size - at : sizeof some;
         plane_kernels[instruction_set].swap(data + at, some, length / (size_t)width, width);
@@ -400,47 +404,148 @@ static uint64_t fnv1a64_swapped(const uint8_t *data, size_t size, int width)
     return hash;
 }
 
-/* The prefix with the checksum of the values in it, then the frames of their planes; None where a plane needs a trial. */
+/* Decode frames of unfiltered planes of n elements and compare: 1 if they hold `raw`, whose hash is `expected`. */
+static int frames_hold(const uint8_t *frames, size_t length, const uint8_t *raw, size_t n, int width, int swapped,
+                       uint64_t expected, uint8_t *planes)
+{
+    const size_t bytes = n * (size_t)width;
+    uint8_t some[HASHED_BYTES];
+    uint64_t hash = FNV_OFFSET;
+    if (!literals_decode_frames(frames, length, planes, bytes))
+        return 0;
+    for (size_t at = 0, size; at < bytes; at += size) {
+        size = bytes - at < sizeof some ? bytes - at : sizeof some;
+        plane_kernels[instruction_set].merge_some(planes + at / (size_t)width, n, some, size / (size_t)width, width);
+        if (memcmp(some, raw + at, size) != 0)
+            return 0;
+        hash = hash_elements(some, size, width, swapped, hash);
+    }
+    return hash == expected;
+}
+
+static int width_fits(int width, size_t bytes)
+{
+    if ((width == 2 || width == 4) && bytes != 0 && bytes % (size_t)width == 0 && bytes / (size_t)width <= UINT32_MAX)
+        return 1;
+    PyErr_SetString(PyExc_ValueError, "the values must be some whole elements of 2 or 4 bytes");
+    return 0;
+}
+
+/* The prefix with the checksum of the values in it, then the frames of their planes, and whether these were decoded again
+ * and compared, which is tried if `verified`; None where a plane needs a trial. */
 static PyObject *py_encode_planes(PyObject *module, PyObject *args)
 {
     Py_buffer raw, prefix, scratch;
     Py_ssize_t checksum_at;
-    int width, swapped;
+    int width, swapped, verified;
     unsigned known;
     double repeats_limit;
     PyObject *result = NULL;
     (void)module;
-    if (!PyArg_ParseTuple(args, "y*y*w*inpId", &raw, &prefix, &scratch, &width, &checksum_at, &swapped, &known,
-                          &repeats_limit))
+    if (!PyArg_ParseTuple(args, "y*y*w*inpIdp", &raw, &prefix, &scratch, &width, &checksum_at, &swapped, &known,
+                          &repeats_limit, &verified))
         return NULL;
-    const size_t bytes = (size_t)raw.len, size = bytes / (size_t)(width > 0 ? width : 1);
-    if ((width != 2 && width != 4) || bytes % (size_t)width != 0 || size == 0 || size > UINT32_MAX) {
-        PyErr_SetString(PyExc_ValueError, "the values must be some whole elements of 2 or 4 bytes");
+    const size_t bytes = (size_t)raw.len, n = bytes / (size_t)(width > 0 ? width : 1);
+    if (!width_fits(width, bytes)) {
+        /* said what is wrong */
     } else if (checksum_at < 0 || checksum_at > prefix.len - 8) {
         PyErr_SetString(PyExc_ValueError, "the checksum must be in the prefix");
-    } else if ((size_t)scratch.len < bytes + stats_room(size)) {
+    } else if ((size_t)scratch.len < bytes + stats_room(n)) {
         PyErr_SetString(PyExc_ValueError, "the scratch memory has too few bytes");
-    } else if ((result = PyBytes_FromStringAndSize(NULL, prefix.len + (Py_ssize_t)stats_frames_room(size, width)))) {
+    } else if ((result = PyBytes_FromStringAndSize(NULL, prefix.len + (Py_ssize_t)stats_frames_room(n, width)))) {
         uint8_t *const out = (uint8_t *)PyBytes_AS_STRING(result), *const planes = scratch.buf, *end;
         Py_BEGIN_ALLOW_THREADS
-        uint64_t hash = swapped ? fnv1a64_swapped(raw.buf, bytes, width) : fnv1a64(raw.buf, bytes, FNV_OFFSET);
+        uint64_t hash = hash_elements(raw.buf, bytes, width, swapped, FNV_OFFSET);
         memcpy(out, prefix.buf, (size_t)prefix.len);
         for (int i = 0; i < 8; i++)
             out[checksum_at + i] = (uint8_t)(hash >> (56 - 8 * i));
-        plane_kernels[instruction_set].split(raw.buf, planes, size, width, FILTER_NONE, 1);
-        end = stats_put_planes(out + prefix.len, planes, size, width, known, repeats_limit, planes + bytes);
+        plane_kernels[instruction_set].split(raw.buf, planes, n, width, FILTER_NONE, 1);
+        end = stats_put_planes(out + prefix.len, planes, n, width, known, repeats_limit, planes + bytes);
+        if (verified && end != NULL)
+            verified = frames_hold(out + prefix.len, (size_t)(end - out) - (size_t)prefix.len, raw.buf, n, width,
+                                   swapped, hash, planes);
         Py_END_ALLOW_THREADS
         if (end == NULL) {
             Py_DECREF(result);
             result = Py_NewRef(Py_None);
-        } else {
-            _PyBytes_Resize(&result, (Py_ssize_t)(end - out));
+        } else if (_PyBytes_Resize(&result, (Py_ssize_t)(end - out)) == 0) {
+            result = Py_BuildValue("(NO)", result, verified ? Py_True : Py_False);
         }
     }
     PyBuffer_Release(&raw);
     PyBuffer_Release(&prefix);
     PyBuffer_Release(&scratch);
     return result;
+}
+
+/* Whether frames hold the planes of some values, whose checksum is as expected. */
+static PyObject *py_frames_hold(PyObject *module, PyObject *args)
+{
+    Py_buffer frames, raw, scratch;
+    int width, swapped, holds = 0;
+    unsigned long long expected;
+    (void)module;
+    if (!PyArg_ParseTuple(args, "y*y*w*ipK", &frames, &raw, &scratch, &width, &swapped, &expected))
+        return NULL;
+    int fits = width_fits(width, (size_t)raw.len);
+    if (fits && scratch.len < raw.len) {
+        PyErr_SetString(PyExc_ValueError, "the scratch memory has too few bytes");
+        fits = 0;
+    }
+    if (fits) {
+        Py_BEGIN_ALLOW_THREADS
+        holds = frames_hold(frames.buf, (size_t)frames.len, raw.buf, (size_t)raw.len / (size_t)width, width, swapped,
+                            expected, scratch.buf);
+        Py_END_ALLOW_THREADS
+    }
+    PyBuffer_Release(&frames);
+    PyBuffer_Release(&raw);
+    PyBuffer_Release(&scratch);
+    return fits ? PyBool_FromLong(holds) : NULL;
+}
+
+/* The checksum of the values that frames of planes hold, which go to `out`; None where libzstd has to decode them. */
+static PyObject *py_decode_planes(PyObject *module, PyObject *args)
+{
+    Py_buffer data, scratch, out;
+    int width, filter, swapped, decoded = 0;
+    Py_ssize_t stride;
+    uint64_t hash = FNV_OFFSET;
+    (void)module;
+    if (!PyArg_ParseTuple(args, "y*w*w*iinp", &data, &scratch, &out, &width, &filter, &stride, &swapped))
+        return NULL;
+    const size_t bytes = (size_t)out.len;
+    int fits = width_fits(width, bytes) && filter_fits(width, filter, stride);
+    if (fits && scratch.len < out.len) {
+        PyErr_SetString(PyExc_ValueError, "the scratch memory has too few bytes");
+        fits = 0;
+    }
+    if (fits) {
+        const struct plane_kernels *kernels = &plane_kernels[instruction_set];
+        const size_t n = bytes / (size_t)width;
+        Py_BEGIN_ALLOW_THREADS
+        decoded = literals_decode_frames(data.buf, (size_t)data.len, scratch.buf, bytes);
+        if (decoded && filter == FILTER_NONE) {
+            for (size_t at = 0, size; at < bytes; at += size) {
+                size = bytes - at < HASHED_BYTES ? bytes - at : HASHED_BYTES;
+                kernels->merge_some((uint8_t *)scratch.buf + at / (size_t)width, n, (uint8_t *)out.buf + at,
+                                    size / (size_t)width, width);
+                hash = hash_elements((uint8_t *)out.buf + at, size, width, swapped, hash);
+            }
+        } else if (decoded) {
+            kernels->merge(scratch.buf, out.buf, n, width, (enum filter)filter, (size_t)stride);
+            hash = hash_elements(out.buf, bytes, width, swapped, hash);
+        }
+        Py_END_ALLOW_THREADS
+    }
+    PyBuffer_Release(&data);
+    PyBuffer_Release(&scratch);
+    PyBuffer_Release(&out);
+    if (!fits)
+        return NULL;
+    if (!decoded)
+        Py_RETURN_NONE;
+    return PyLong_FromUnsignedLongLong(hash);
 }
 
 static PyObject *py_equal_at_lags(PyObject *module, PyObject *args)
@@ -494,7 +599,12 @@ static PyMethodDef methods[] = {
      "code_plane(plane, room, singles_below, matches_from, matches_in_noise_from, exact=False)"
      " -> (frame of single bytes, frame with matches, equal, chance, repeats, ends)"},
     {"encode_planes", py_encode_planes, METH_VARARGS,
-     "encode_planes(raw, prefix, scratch, width, checksum_at, swapped, known, repeats_limit) -> bytes | None"},
+     "encode_planes(raw, prefix, scratch, width, checksum_at, swapped, known, repeats_limit, verified)\n"
+     "-> (bytes, verified) | None"},
+    {"frames_hold", py_frames_hold, METH_VARARGS,
+     "frames_hold(frames, raw, scratch, width, swapped, checksum) -> bool: what encode_planes verifies"},
+    {"decode_planes", py_decode_planes, METH_VARARGS,
+     "decode_planes(frames, scratch, out, width, filter, stride, swapped) -> checksum of the values, or None"},
     {"equal_at_lags", py_equal_at_lags, METH_VARARGS,
      "equal_at_lags(data, lags) -> for each lag, 0 to lags, a native u32: bytes of data[lags:] that equal one before"},
     {NULL, NULL, 0, NULL},

@@ -155,6 +155,15 @@ ALWAYS_INLINE void merge_body(const uint8_t *planes, uint8_t *raw, size_t n, int
     }
 }
 
+/* Merge n elements of unfiltered planes of `size` bytes, from where `planes` points to on. */
+ALWAYS_INLINE void merge_some_body(const uint8_t *planes, size_t size, uint8_t *raw, size_t n, int width)
+{
+    if (width == 2)
+        merge16_part(planes, planes + size, (u16 *)raw, n);
+    else
+        merge32_part(planes, size, (u32 *)raw, n);
+}
+
 /* ---- bytes of each element reversed: raw to canonical and back (format section 1.1) ---------------------- */
 
 ALWAYS_INLINE void swap_body(const uint8_t *restrict from, uint8_t *restrict to, size_t n, int width)
@@ -177,6 +186,7 @@ ALWAYS_INLINE void swap_body(const uint8_t *restrict from, uint8_t *restrict to,
 struct plane_kernels {
     void (*split)(const uint8_t *raw, uint8_t *planes, size_t n, int width, enum filter filter, size_t stride);
     void (*merge)(const uint8_t *planes, uint8_t *raw, size_t n, int width, enum filter filter, size_t stride);
+    void (*merge_some)(const uint8_t *planes, size_t size, uint8_t *raw, size_t n, int width);
     void (*swap)(const uint8_t *from, uint8_t *to, size_t n, int width);
 };
 
@@ -191,6 +201,10 @@ struct plane_kernels {
     {                                                                                                                  \
         merge_body(planes, raw, n, width, filter, stride);                                                             \
     }                                                                                                                  \
+    TARGET static void merge_some_##SET(const uint8_t *planes, size_t size, uint8_t *raw, size_t n, int width)         \
+    {                                                                                                                  \
+        merge_some_body(planes, size, raw, n, width);                                                                  \
+    }                                                                                                                  \
     TARGET static void swap_##SET(const uint8_t *from, uint8_t *to, size_t n, int width)                               \
     {                                                                                                                  \
         swap_body(from, to, n, width);                                                                                 \
@@ -198,7 +212,7 @@ struct plane_kernels {
 
 FOR_EACH_INSTRUCTION_SET(PLANE_KERNELS)
 
-#define PLANE_KERNELS_ROW(SET, TARGET) {split_##SET, merge_##SET, swap_##SET},
+#define PLANE_KERNELS_ROW(SET, TARGET) {split_##SET, merge_##SET, merge_some_##SET, swap_##SET},
 static const struct plane_kernels plane_kernels[] = {FOR_EACH_INSTRUCTION_SET(PLANE_KERNELS_ROW)};
 
 #endif

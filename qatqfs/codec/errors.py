@@ -134,3 +134,10 @@ class MixedDtypes(QatcError):
 
     def __init__(self, expected: str, actual: str) -> None:
         super().__init__(f"chunked container has mixed tensor dtypes: {actual} among {expected}")
+
+
+class EncodingFault(QatcError):
+    """What was encoded does not decode to what it was made from: a fault of ours, or of the machine."""
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(f"an encoded payload does not decode again, please report it: {problem}")

@@ -12,6 +12,7 @@ from qatqfs.codec.checksum import FNV_OFFSET, HASHED_TOGETHER, fnv1a64, fnv1a64_
 from qatqfs.codec.dtypes import DType
 from qatqfs.codec.errors import (
     ChecksumMismatch,
+    EncodingFault,
     InvalidBody,
     InvalidHeader,
     InvalidMagic,
@@ -194,15 +195,21 @@ def decode_payload(
             for another dtype.
         ValueError: when ``out`` is read-only or too small.
     """
-    header, raw = _decode(buf, out, max_values, dtype)
-    actual = values_checksum(raw, header.dtype)
+    header, data, raw = _prepare(buf, out, max_values, dtype)
+    strategy = STRATEGIES[header.strategy]
+    actual = strategy.decode_hashed(data, raw, header.dtype) if strategy.decode_hashed is not None else None
+    if actual is None:
+        strategy.decode(data, raw, header.dtype, header.scale)
+        actual = values_checksum(raw, header.dtype)
     if actual != header.checksum:
         raise ChecksumMismatch(header.checksum, actual)
     return raw.data
 
 
-def _decode(buf: Buffer, out: Buffer | None, max_values: int, dtype: DType | None) -> tuple[PayloadHeader, Bytes]:
-    """Decode a payload, its checksum not verified yet; errors as :func:`decode_payload`."""
+def _prepare(
+    buf: Buffer, out: Buffer | None, max_values: int, dtype: DType | None
+) -> tuple[PayloadHeader, memoryview, Bytes]:
+    """Return header, strategy data and the place of the values; errors as :func:`decode_payload`."""
     view = as_bytes(buf)
     header = read_payload_header(view)
     if header.count > max_values:
@@ -210,12 +217,9 @@ def _decode(buf: Buffer, out: Buffer | None, max_values: int, dtype: DType | Non
     if dtype is not None and header.dtype is not dtype:
         raise MixedDtypes(dtype.label, header.dtype.label)
     data = view[EXACT_HEADER_SIZE:]
-    strategy = STRATEGIES[header.strategy]
     if out is None:
-        strategy.check(data, header.raw_size)  # before memory is taken
-    raw = result_buffer(header.raw_size, out)
-    strategy.decode(data, raw, header.dtype, header.scale)
-    return header, raw
+        STRATEGIES[header.strategy].check(data, header.raw_size)  # before memory is taken
+    return header, data, result_buffer(header.raw_size, out)
 
 
 def decode_payloads(
@@ -225,7 +229,7 @@ def decode_payloads(
     max_values: int = MAX_VALUES,
     dtype: DType | None = None,
 ) -> list[memoryview | QatcError]:
-    """Decode and verify several exact payloads, with their checksums worked out together.
+    """Decode and verify several exact payloads, with their checksums worked out together where that helps.
 
     Args:
         bufs: whole payloads.
@@ -244,7 +248,11 @@ def decode_payloads(
     places: Sequence[Buffer | None] = [None] * len(bufs) if outs is None else outs
     for i, (buf, out) in enumerate(zip(bufs, places, strict=True)):
         try:
-            header, raw = _decode(buf, out, max_values, dtype)
+            if hashes_alone():
+                results.append(decode_payload(buf, out, max_values=max_values, dtype=dtype))
+                continue
+            header, data, raw = _prepare(buf, out, max_values, dtype)
+            STRATEGIES[header.strategy].decode(data, raw, header.dtype, header.scale)
         except QatcError as err:
             results.append(err)
             continue
@@ -268,6 +276,7 @@ def encode_payload(
     stride: int | None = None,
     row_widths: Sequence[int] = (),
     memory: Memory | None = None,
+    verified: bool = False,
 ) -> bytes:
     """Encode raw values as one exact payload.
 
@@ -281,22 +290,46 @@ def encode_payload(
         stride: of strategy 10, in elements; needed when that is forced, and only then of use.
         row_widths: elements that a row may have, as far as anything is known: hints, which may be wrong.
         memory: of the stream that the values are a chunk of; it makes the search shorter.
+        verified: decode the payload again, and compare values and checksum.
 
     Returns:
         The payload.
 
     Raises:
+        EncodingFault: when it is to be verified, and is wrong.
         ValueError: when the length is no multiple of the width, there are too many values, or the forced
             strategy is unknown, not legal for the dtype, or cannot hold the values.
     """
     values = _values(raw, dtype)
     if strategy is None:
         head = _head(_PLANES, _UNUSED_SCALE, len(values), dtype, 0)
-        known = encode_as_known(values, dtype, level, head, _CHECKSUM_AT, row_widths=row_widths, memory=memory)
+        known = encode_as_known(
+            values, dtype, level, head, _CHECKSUM_AT, row_widths=row_widths, memory=memory, verified=verified
+        )
         if known is not None:
-            return known
+            payload, done = known
+            if verified and not done:
+                _verify(payload, values, dtype)
+            return payload
     body = _encode(values, dtype, level, appendable, strategy, stride, row_widths, memory)
-    return _with_header(body, values, dtype, values_checksum(values, dtype))
+    payload = _with_header(body, values, dtype, values_checksum(values, dtype))
+    if verified:
+        _verify(payload, values, dtype)
+    return payload
+
+
+def _verify(payload: bytes, values: Bytes, dtype: DType) -> None:
+    """Decode a payload by libzstd and compare; raises EncodingFault."""
+    decoded = scratch("verified", len(values))
+    try:
+        header, data, _ = _prepare(payload, decoded.data, len(values), dtype)
+        STRATEGIES[header.strategy].decode(data, decoded, dtype, header.scale)
+    except QatcError as err:
+        raise EncodingFault(str(err)) from err
+    if header.raw_size != len(values) or not np.array_equal(decoded, values):
+        raise EncodingFault("other values came back")
+    if header.checksum != values_checksum(decoded, dtype):
+        raise EncodingFault("its checksum is wrong")
 
 
 def encode_payloads(

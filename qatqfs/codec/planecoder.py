@@ -117,8 +117,15 @@ def encode_planes(planes: Bytes, width: int, level: Level, lessons: Lessons[Way]
 
 
 def encode_planes_as_known(
-    raw: Bytes, width: int, level: Level, lessons: Lessons[Way] | None, prefix: bytes, checksum_at: int
-) -> bytes | None:
+    raw: Bytes,
+    width: int,
+    level: Level,
+    lessons: Lessons[Way] | None,
+    prefix: bytes,
+    checksum_at: int,
+    *,
+    verified: bool,
+) -> tuple[bytes, bool] | None:
     """Return the frames of unfiltered planes behind a prefix, if that takes no trial, in a fraction of the time.
 
     They are what :func:`encode_planes` makes of the planes.
@@ -130,6 +137,10 @@ def encode_planes_as_known(
         lessons: as for :func:`encode_planes`.
         prefix: what the frames come behind.
         checksum_at: offset in it of the checksum of the values, 8 bytes that are filled in.
+        verified: decode them again and compare.
+
+    Returns:
+        Prefix and frames, and whether they were verified, as far as that was possible; ``None`` if it takes a trial.
     """
     if level is Level.FAST:
         known = (1 << width) - 1
@@ -139,8 +150,10 @@ def encode_planes_as_known(
         known = 0
     if not known:
         return None
-    found = encode_planes_at_once(raw, width, prefix, checksum_at, known=known, repeats_limit=_FEW_REPEATS)
-    if found is not None and level is not Level.FAST and len(found) - len(prefix) < _VERY_SMALL * len(raw):
+    found = encode_planes_at_once(
+        raw, width, prefix, checksum_at, known=known, repeats_limit=_FEW_REPEATS, verified=verified
+    )
+    if found is not None and level is not Level.FAST and len(found[0]) - len(prefix) < _VERY_SMALL * len(raw):
         return None  # one frame for all may do better
     return found
 

@@ -42,6 +42,29 @@ def merge_planes(planes: Bytes, width: int, raw: Bytes, kind: Filter = Filter.NO
     _native.merge_planes(planes.data, raw.data, width, kind, stride)
 
 
+def decode_planes(
+    frames: memoryview, planes: Bytes, width: int, raw: Bytes, kind: Filter = Filter.NONE, stride: int = 1
+) -> int | None:
+    """Decode zstd frames of planes, write the elements, and return their checksum, in one call without the GIL.
+
+    Args:
+        frames: zstd data (format section 4.5).
+        planes: working memory, n * width bytes.
+        width: bytes of an element.
+        raw: where to write, n * width bytes, at least one element; undefined after ``None``.
+        kind: the filter that was before the planes.
+        stride: of ``XOR``, in elements.
+
+    Returns:
+        The checksum (format section 5); ``None`` for frames with matches or anything else that takes libzstd to decode,
+        or to say what is wrong with it.
+
+    Raises:
+        ValueError: when these do not go together.
+    """
+    return _native.decode_planes(frames, planes.data, raw.data, width, kind, stride, width == 4)
+
+
 def swap_elements(source: Bytes, width: int, target: Bytes) -> None:
     """Write each element with its bytes reversed: raw to canonical and back (format section 1.1).
 

@@ -137,7 +137,8 @@ def encode_as_known(
     *,
     row_widths: Sequence[int] = (),
     memory: Memory | None = None,
-) -> bytes | None:
+    verified: bool = False,
+) -> tuple[bytes, bool] | None:
     """Encode values as byte planes (7) if it is known already that this suits them, in a fraction of the time.
 
     Args:
@@ -148,9 +149,10 @@ def encode_as_known(
         checksum_at: offset in the prefix of the checksum of the values, 8 bytes that are filled in.
         row_widths: as for :func:`encode_smallest`.
         memory: the same.
+        verified: decode the data again and compare.
 
     Returns:
-        Prefix and data, or ``None`` if it takes a search.
+        Prefix and data, and whether they were verified, as far as that was possible; ``None`` if it takes a search.
     """
     if len(raw) <= _TINY_BYTES:
         return None
@@ -161,10 +163,10 @@ def encode_as_known(
         if memory is None or lesson != _PLAIN or memory.filters.recall(subject) is None:
             return None
     lessons = memory.ways[_PLANES] if memory is not None else None
-    found = encode_planes_as_known(raw, dtype.width, level, lessons, prefix, checksum_at)
+    found = encode_planes_as_known(raw, dtype.width, level, lessons, prefix, checksum_at, verified=verified)
     if found is None:
         return None
-    share = (len(found) - len(prefix)) / len(raw)
+    share = (len(found[0]) - len(prefix)) / len(raw)
     if memory is not None and lesson is not None and abs(share - lesson.share) > _SURPRISE * lesson.share:
         memory.filters.forget(subject)
         return None

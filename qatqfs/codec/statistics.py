@@ -63,8 +63,8 @@ def code_plane(
 
 
 def encode_planes_at_once(
-    raw: Bytes, width: int, prefix: bytes, checksum_at: int, *, known: int, repeats_limit: float
-) -> bytes | None:
+    raw: Bytes, width: int, prefix: bytes, checksum_at: int, *, known: int, repeats_limit: float, verified: bool
+) -> tuple[bytes, bool] | None:
     """Return a prefix and a zstd frame for each byte plane, all in one call without the GIL.
 
     Each plane is coded by single bytes below the limit of repeats and with matches from there on, or stored where that
@@ -77,13 +77,17 @@ def encode_planes_at_once(
         checksum_at: offset in it of the checksum of the values (format section 5), 8 bytes that are filled in.
         known: planes (bit i for plane i) of which it is known that nothing else suits them better.
         repeats_limit: share of repeated strings.
+        verified: decode the frames again, and compare with the elements and their checksum.
 
     Returns:
-        ``None`` when another plane is neither constant nor noise.
+        Prefix and frames, and whether they were verified, which frames with matches are not; ``None`` when another
+        plane is neither constant nor noise.
     """
     room = scratch("at once", len(raw) + 3 * (len(raw) // width) + _ROOM_BYTES)
     # The checksum of wide values is that of big-endian ones.
-    return _native.encode_planes(raw.data, prefix, room.data, width, checksum_at, width == 4, known, repeats_limit)
+    return _native.encode_planes(
+        raw.data, prefix, room.data, width, checksum_at, width == 4, known, repeats_limit, verified
+    )
 
 
 def equal_at_lags(plane: Bytes) -> npt.NDArray[np.uint32]:

@@ -1,8 +1,8 @@
 """Logical bytes to a container file, chunk by chunk on several threads, in constant memory.
 
 What is encoded here soon becomes the only copy of somebody's data. So each payload is decoded once, right after it was
-made: its checksum is that of the bytes it was made from, and whatever went wrong in between is noticed while the
-bytes are still there.
+made, and compared with the bytes it was made from, and its checksum with theirs: whatever went wrong in between is
+noticed while the bytes are still there.
 """
 
 import errno
@@ -15,14 +15,12 @@ from qatqfs.codec import (
     ContainerInfo,
     ContainerWriter,
     DType,
+    EncodingFault,
     FileSink,
     Level,
     Memory,
-    QatcError,
-    decode_payload,
     encode_payload,
 )
-from qatqfs.codec.buffers import scratch
 from qatqfs.store.tensorheader import NO_HEADER, TensorHeader
 
 Buffer = bytes | bytearray | memoryview
@@ -62,12 +60,12 @@ def encode_chunk(
     """
     if len(raw) % dtype.width:
         raw = bytes(raw) + b"\0"  # the index frame has the true length
-    payload = encode_payload(raw, dtype, level=level, appendable=appendable, row_widths=row_widths, memory=memory)
     try:
-        decode_payload(payload, scratch("verified", len(raw)).data, dtype=dtype)
-    except QatcError as err:
-        raise OSError(errno.EIO, f"an encoded chunk does not decode again, please report it: {err}") from err
-    return payload
+        return encode_payload(
+            raw, dtype, level=level, appendable=appendable, row_widths=row_widths, memory=memory, verified=True
+        )
+    except EncodingFault as err:
+        raise OSError(errno.EIO, str(err)) from err
 
 
 def _payloads(

@@ -89,9 +89,9 @@ def test_constant_planes_and_odd_planes_of_every_size() -> None:
 def test_the_kernel_refuses_what_it_cannot_take(arguments: tuple[bytes, bytes, int, int]) -> None:
     raw, prefix, width, checksum_at = arguments
     with pytest.raises(ValueError, match="must"):
-        _native.encode_planes(raw, prefix, bytearray(1 << 16), width, checksum_at, False, 3, 0.1)
+        _native.encode_planes(raw, prefix, bytearray(1 << 16), width, checksum_at, False, 3, 0.1, True)
 
 
 def test_the_kernel_refuses_too_little_scratch_memory() -> None:
     with pytest.raises(ValueError, match="scratch"):
-        _native.encode_planes(bytes(64), bytes(36), bytearray(2000), 2, 20, False, 3, 0.1)
+        _native.encode_planes(bytes(64), bytes(36), bytearray(2000), 2, 20, False, 3, 0.1, True)

@@ -627,21 +627,20 @@ def test_metadata_changed_during_a_commit_is_kept(open_store, backing: Path, mon
 
 
 def test_a_chunk_that_does_not_decode_again_is_never_committed(tmp_path, monkeypatch, caplog):
-    from qatqfs.store import encoder
+    from qatqfs.codec import payload
 
     content = bytes(range(256)) * 40
     with Store(tmp_path) as store:
         with store.create(b"x") as handle:
             handle.write(content, 0)
-            real = encoder.encode_payload
+            real = payload._encode
 
-            def faulty(*arguments, **settings):
-                payload = bytearray(real(*arguments, **settings))
-                payload[-1] ^= 1
-                return bytes(payload)
+            def faulty(*arguments):
+                strategy, scale, data = real(*arguments)
+                return strategy, scale, data[:-1] + bytes([data[-1] ^ 1])
 
             with monkeypatch.context() as patch:
-                patch.setattr(encoder, "encode_payload", faulty)
+                patch.setattr(payload, "_encode", faulty)
                 with pytest.raises(OSError, match="does not decode again"):
                     store.sync()
             assert handle.read(len(content), 0) == content

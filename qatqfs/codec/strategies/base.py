@@ -18,6 +18,12 @@ Decode = Callable[[memoryview, Bytes, DType, float], None]
 when the data does not give exactly that.
 """
 
+DecodeHashed = Callable[[memoryview, Bytes, DType], int | None]
+"""``decode_hashed(data, out, dtype)``: the same in one go with the checksum of the values (format section 5).
+
+Returns that, or ``None`` where ``decode`` has to look at the data, be it unusual or damaged.
+"""
+
 Encode = Callable[[Bytes, DType, Level], bytes | None]
 """``encode(raw, dtype, level)`` returns the data for raw elements, ``None`` when it cannot hold them."""
 
@@ -49,6 +55,7 @@ class Strategy:
             be appended; ``None`` for a strategy that does not end so.
         encode_with_stride: see :data:`EncodeWithStride`; ``None`` when it takes no stride.
         scale: see :data:`Scale`; ``None`` when the scale is not used.
+        decode_hashed: see :data:`DecodeHashed`; ``None`` when there is no quick way.
     """
 
     id: int
@@ -60,3 +67,4 @@ class Strategy:
     zstd_offset: int | None = None
     encode_with_stride: EncodeWithStride | None = None
     scale: Scale | None = None
+    decode_hashed: DecodeHashed | None = None

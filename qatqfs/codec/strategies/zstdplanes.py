@@ -5,12 +5,14 @@ bit pattern to the one before (8, which upstream calls a quaternion chain), the 
 the one before (9) or with the one ``stride`` elements before (10).
 """
 
+from functools import partial
+
 from qatqfs.codec.buffers import Bytes, scratch
 from qatqfs.codec.dtypes import DType
 from qatqfs.codec.errors import InvalidResidualStream
 from qatqfs.codec.level import Level
 from qatqfs.codec.planecoder import encode_planes
-from qatqfs.codec.planes import Filter, merge_planes, split_planes
+from qatqfs.codec.planes import Filter, decode_planes, merge_planes, split_planes
 from qatqfs.codec.strategies.base import ALL_DTYPES, F32_ONLY, HALF_ONLY, Strategy
 from qatqfs.codec.zstddecode import check_size, decompress_exactly
 from qatqfs.codec.zstdframes import walk_frames
@@ -27,6 +29,15 @@ def _decode(data: memoryview, out: Bytes, width: int, kind: Filter = Filter.NONE
     planes = scratch("planes", len(out))
     decompress_exactly(data, planes)
     merge_planes(planes, width, out, kind, stride)
+
+
+def _decode_hashed(
+    data: memoryview, out: Bytes, dtype: DType, kind: Filter = Filter.NONE, stride: int = 1
+) -> int | None:
+    if not len(out):
+        return None
+    planes = scratch("planes", len(out))
+    return decode_planes(data, planes, dtype.width, out, kind, stride)
 
 
 def _encode(raw: Bytes, dtype: DType, level: Level, kind: Filter = Filter.NONE, stride: int = 1) -> bytes:
@@ -65,6 +76,14 @@ def encode_adjacent(raw: Bytes, dtype: DType, level: Level) -> bytes:
     return _encode(raw, dtype, level, Filter.XOR)
 
 
+def decode_strided_hashed(data: memoryview, out: Bytes, dtype: DType) -> int | None:
+    """Decode strided values with their checksum; ``None`` where :func:`decode_strided` has to."""
+    stride = int.from_bytes(data[:_STRIDE_SIZE], "big")
+    if len(data) < _STRIDE_SIZE or not 0 < stride < len(out) // dtype.width:
+        return None
+    return _decode_hashed(data[_STRIDE_SIZE:], out, dtype, Filter.XOR, stride)
+
+
 def check_strided(data: memoryview, size: int) -> None:
     """Like :func:`check`, behind a stride of four bytes."""
     if len(data) < _STRIDE_SIZE:
@@ -95,9 +114,27 @@ def encode_strided(raw: Bytes, dtype: DType, level: Level, stride: int) -> bytes
     return stride.to_bytes(_STRIDE_SIZE, "big") + _encode(raw, dtype, level, Filter.XOR, stride)
 
 
-PLANES = Strategy(7, "byte-plane-zstd", ALL_DTYPES, decode, encode, check, 0)
-DIFFERENCES = Strategy(8, "quaternion-chain-zstd", F32_ONLY, decode_differences, encode_differences, check, 0)
-ADJACENT = Strategy(9, "adjacent-xor-byte-plane-zstd", HALF_ONLY, decode_adjacent, encode_adjacent, check, 0)
+PLANES = Strategy(7, "byte-plane-zstd", ALL_DTYPES, decode, encode, check, 0, decode_hashed=_decode_hashed)
+DIFFERENCES = Strategy(
+    8,
+    "quaternion-chain-zstd",
+    F32_ONLY,
+    decode_differences,
+    encode_differences,
+    check,
+    0,
+    decode_hashed=partial(_decode_hashed, kind=Filter.DIFFERENCE),
+)
+ADJACENT = Strategy(
+    9,
+    "adjacent-xor-byte-plane-zstd",
+    HALF_ONLY,
+    decode_adjacent,
+    encode_adjacent,
+    check,
+    0,
+    decode_hashed=partial(_decode_hashed, kind=Filter.XOR),
+)
 STRIDED = Strategy(
     10,
     "strided-xor-byte-plane-zstd",
@@ -107,4 +144,5 @@ STRIDED = Strategy(
     check_strided,
     _STRIDE_SIZE,
     encode_with_stride=encode_strided,
+    decode_hashed=decode_strided_hashed,
 )
