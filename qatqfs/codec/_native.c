@@ -86,6 +86,20 @@ static PyObject *py_fnv1a64_many(PyObject *module, PyObject *arg)
     return result;
 }
 
+static PyObject *py_fnv1a64_plain(PyObject *module, PyObject *args)
+{
+    Py_buffer data;
+    uint64_t hash;
+    (void)module;
+    if (!PyArg_ParseTuple(args, "y*", &data))
+        return NULL;
+    Py_BEGIN_ALLOW_THREADS
+    hash = fnv1a64_plain(data.buf, (size_t)data.len, FNV_OFFSET);
+    Py_END_ALLOW_THREADS
+    PyBuffer_Release(&data);
+    return PyLong_FromUnsignedLongLong(hash);
+}
+
 static PyObject *py_hashes_alone(PyObject *module, PyObject *unused)
 {
     (void)module, (void)unused;
@@ -389,6 +403,7 @@ done:
 }
 
 #define HASHED_BYTES (16 * 1024) /* at a time, so that they are still in the first-level cache */
+#define PROVED_BYTES 4096        /* of a piece, whose hash is worked out by the plain loop as well */
 
 /* Go on with the FNV-1a of elements, of each with its bytes reversed if `swapped`. */
 static uint64_t hash_elements(const uint8_t *data, size_t size, int width, int swapped, uint64_t hash)
@@ -404,13 +419,29 @@ static uint64_t hash_elements(const uint8_t *data, size_t size, int width, int s
     return hash;
 }
 
-/* Decode frames of unfiltered planes of n elements and compare: 1 if they hold `raw`, whose hash is `expected`. */
-static int frames_hold(const uint8_t *frames, size_t length, const uint8_t *raw, size_t n, int width, int swapped,
-                       uint64_t expected, uint8_t *planes)
+/* The FNV-1a of elements as hash_elements gives it, proved: of one piece, another one each time, the plain loop has to
+ * give the same as the kernel. So a kernel that went wrong on some data would be noticed. */
+static uint64_t hash_proved(const uint8_t *data, size_t size, int width, int swapped, int *proved)
+{
+    static _Thread_local uint32_t turn;
+    uint8_t piece[PROVED_BYTES];
+    const size_t pieces = (size + PROVED_BYTES - 1) / PROVED_BYTES;
+    const size_t start = pieces == 0 ? 0 : turn++ * 0x9e3779b1u % pieces * PROVED_BYTES;
+    const size_t length = size - start < PROVED_BYTES ? size - start : PROVED_BYTES;
+    uint64_t hash = hash_elements(data, start, width, swapped, FNV_OFFSET), plain;
+    if (swapped)
+        plane_kernels[SET_PORTABLE].swap(data + start, piece, length / (size_t)width, width);
+    plain = fnv1a64_plain(swapped ? piece : data + start, length, hash);
+    hash = hash_elements(data + start, length, width, swapped, hash);
+    *proved = hash == plain;
+    return hash_elements(data + start + length, size - start - length, width, swapped, hash);
+}
+
+/* Decode frames of unfiltered planes of n elements and compare: whether they hold `raw`. */
+static int frames_hold(const uint8_t *frames, size_t length, const uint8_t *raw, size_t n, int width, uint8_t *planes)
 {
     const size_t bytes = n * (size_t)width;
     uint8_t some[HASHED_BYTES];
-    uint64_t hash = FNV_OFFSET;
     if (!literals_decode_frames(frames, length, planes, bytes))
         return 0;
     for (size_t at = 0, size; at < bytes; at += size) {
@@ -418,9 +449,8 @@ static int frames_hold(const uint8_t *frames, size_t length, const uint8_t *raw,
         plane_kernels[instruction_set].merge_some(planes + at / (size_t)width, n, some, size / (size_t)width, width);
         if (memcmp(some, raw + at, size) != 0)
             return 0;
-        hash = hash_elements(some, size, width, swapped, hash);
     }
-    return hash == expected;
+    return 1;
 }
 
 static int width_fits(int width, size_t bytes)
@@ -455,7 +485,8 @@ static PyObject *py_encode_planes(PyObject *module, PyObject *args)
     } else if ((result = PyBytes_FromStringAndSize(NULL, prefix.len + (Py_ssize_t)stats_frames_room(n, width)))) {
         uint8_t *const out = (uint8_t *)PyBytes_AS_STRING(result), *const planes = scratch.buf, *end;
         Py_BEGIN_ALLOW_THREADS
-        uint64_t hash = hash_elements(raw.buf, bytes, width, swapped, FNV_OFFSET);
+        uint64_t hash = verified ? hash_proved(raw.buf, bytes, width, swapped, &verified)
+                                 : hash_elements(raw.buf, bytes, width, swapped, FNV_OFFSET);
         memcpy(out, prefix.buf, (size_t)prefix.len);
         for (int i = 0; i < 8; i++)
             out[checksum_at + i] = (uint8_t)(hash >> (56 - 8 * i));
@@ -463,7 +494,7 @@ static PyObject *py_encode_planes(PyObject *module, PyObject *args)
         end = stats_put_planes(out + prefix.len, planes, n, width, known, repeats_limit, planes + bytes);
         if (verified && end != NULL)
             verified = frames_hold(out + prefix.len, (size_t)(end - out) - (size_t)prefix.len, raw.buf, n, width,
-                                   swapped, hash, planes);
+                                   planes);
         Py_END_ALLOW_THREADS
         if (end == NULL) {
             Py_DECREF(result);
@@ -478,14 +509,13 @@ static PyObject *py_encode_planes(PyObject *module, PyObject *args)
     return result;
 }
 
-/* Whether frames hold the planes of some values, whose checksum is as expected. */
+/* Whether frames hold the planes of some values. */
 static PyObject *py_frames_hold(PyObject *module, PyObject *args)
 {
     Py_buffer frames, raw, scratch;
-    int width, swapped, holds = 0;
-    unsigned long long expected;
+    int width, holds = 0;
     (void)module;
-    if (!PyArg_ParseTuple(args, "y*y*w*ipK", &frames, &raw, &scratch, &width, &swapped, &expected))
+    if (!PyArg_ParseTuple(args, "y*y*w*i", &frames, &raw, &scratch, &width))
         return NULL;
     int fits = width_fits(width, (size_t)raw.len);
     if (fits && scratch.len < raw.len) {
@@ -494,8 +524,8 @@ static PyObject *py_frames_hold(PyObject *module, PyObject *args)
     }
     if (fits) {
         Py_BEGIN_ALLOW_THREADS
-        holds = frames_hold(frames.buf, (size_t)frames.len, raw.buf, (size_t)raw.len / (size_t)width, width, swapped,
-                            expected, scratch.buf);
+        holds = frames_hold(frames.buf, (size_t)frames.len, raw.buf, (size_t)raw.len / (size_t)width, width,
+                            scratch.buf);
         Py_END_ALLOW_THREADS
     }
     PyBuffer_Release(&frames);
@@ -576,6 +606,7 @@ static PyMethodDef methods[] = {
     {"fnv1a64", (PyCFunction)(void (*)(void))py_fnv1a64, METH_VARARGS | METH_KEYWORDS,
      "fnv1a64(data, state=offset_basis) -> int"},
     {"fnv1a64_many", py_fnv1a64_many, METH_O, "fnv1a64_many(buffers) -> list[int]"},
+    {"fnv1a64_plain", py_fnv1a64_plain, METH_VARARGS, "fnv1a64_plain(data) -> int: the same by the plain loop"},
     {"hashes_alone", py_hashes_alone, METH_NOARGS,
      "hashes_alone() -> bool: one buffer is hashed no slower than each of four in one loop"},
     {"split_planes", py_split_planes, METH_VARARGS, "split_planes(raw, planes, width, filter=0, stride=1)"},
@@ -602,7 +633,7 @@ static PyMethodDef methods[] = {
      "encode_planes(raw, prefix, scratch, width, checksum_at, swapped, known, repeats_limit, verified)\n"
      "-> (bytes, verified) | None"},
     {"frames_hold", py_frames_hold, METH_VARARGS,
-     "frames_hold(frames, raw, scratch, width, swapped, checksum) -> bool: what encode_planes verifies"},
+     "frames_hold(frames, raw, scratch, width) -> bool: what encode_planes verifies"},
     {"decode_planes", py_decode_planes, METH_VARARGS,
      "decode_planes(frames, scratch, out, width, filter, stride, swapped) -> checksum of the values, or None"},
     {"equal_at_lags", py_equal_at_lags, METH_VARARGS,

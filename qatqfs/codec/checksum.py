@@ -23,6 +23,11 @@ def fnv1a64_many(buffers: Sequence[Buffer]) -> list[int]:
     return _native.fnv1a64_many(buffers)
 
 
+def fnv1a64_plain(data: Buffer) -> int:
+    """Return what :func:`fnv1a64` does, by the plain loop: slowly, and with nothing that could go wrong."""
+    return _native.fnv1a64_plain(data)
+
+
 def hashes_alone() -> bool:
     """Return whether one buffer is hashed no slower here than each of several in :func:`fnv1a64_many`."""
     return _native.hashes_alone()

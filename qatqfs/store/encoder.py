@@ -1,8 +1,8 @@
 """Logical bytes to a container file, chunk by chunk on several threads, in constant memory.
 
 What is encoded here soon becomes the only copy of somebody's data. So each payload is decoded once, right after it was
-made, and compared with the bytes it was made from, and its checksum with theirs: whatever went wrong in between is
-noticed while the bytes are still there.
+made, and compared with the bytes it was made from: whatever went wrong in between is noticed while they are still
+there.
 """
 
 import errno

@@ -13,9 +13,10 @@ from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from qatqfs.store.commitlock import CommitLock
 from qatqfs.store.draft import Draft
 
-HOP_BYTES = 1 << 20
-"""Raw bytes that a worker takes at a time, at least one chunk."""
-_HOPS_IN_A_ROW = 16
+HOP_BYTES = 512 << 10
+"""Raw bytes that a worker takes at a time, at least one chunk; of more, the first are no longer in the cache when they
+are appended."""
+_HOPS_IN_A_ROW = 32
 _HOPS_AHEAD = 2
 """Hops, beside one for each worker, by which the last taken may be before the last appended."""
 
