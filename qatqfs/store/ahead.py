@@ -41,7 +41,7 @@ class AheadEncoder:
     def __init__(self, engine: CommitEngine, options: StoreOptions) -> None:
         self._engine = engine
         self._options = options
-        self._workers = options.workers
+        self._workers = max(1, options.workers - 1)  # the writer, and what takes his bytes, need one themselves
         self._waiting: queue.SimpleQueue[Node | None] = queue.SimpleQueue()
         self._queued: set[Node] = set()
         self._lock = threading.Lock()
