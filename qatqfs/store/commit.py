@@ -47,19 +47,21 @@ class CommitEngine:
         tree: the names.
         lost_and_found: directory for content whose place was taken by somebody else.
         executor: threads to encode on.
+        disk_waiter: one that may wait for the disk.
 
     Attributes:
         executor: as given.
         statistics: of the store.
     """
 
-    def __init__(self, tree: Tree, lost_and_found: Fd, executor: Executor) -> None:
+    def __init__(self, tree: Tree, lost_and_found: Fd, executor: Executor, disk_waiter: Executor) -> None:
         self._tree = tree
         self._options = tree.context.options
         self._io = tree.context.io
         self.statistics = tree.context.reading.statistics
         self._lost_and_found = lost_and_found
         self.executor = executor
+        self._disk_waiter = disk_waiter
         self._lock = threading.Lock()
         self._unfinished: list[tuple[Key, StagingEntry, bytes]] = []  # protected by _lock
 
@@ -228,7 +230,15 @@ class CommitEngine:
     def new_draft(self, entry: StagingEntry, dtype: DType, unit: int) -> Draft:
         """Begin a container for an entry; raises OSError."""
         area, entry_id = entry.area, entry.entry_id
-        return Draft(area, entry_id, dtype, unit, self._options.level, lambda size: area.space.written(entry_id, size))
+        return Draft(
+            area,
+            entry_id,
+            dtype,
+            unit,
+            self._options.level,
+            lambda size: area.space.written(entry_id, size),
+            self._disk_waiter,
+        )
 
     def explicit_dtype(self, node: Node, path: bytes) -> DType | None:
         """Return the dtype that an attribute, of the file or a directory above it, or a rule gives to a file."""

@@ -15,6 +15,7 @@ import array
 import errno
 import itertools
 from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
 
 from qatqfs.codec import CONTAINER_HEADER_SIZE, LENGTH_FIELD_SIZE, ContainerInfo, ContainerWriter, DType, IndexFrame
 from qatqfs.codec import Level as EncoderLevel
@@ -22,9 +23,9 @@ from qatqfs.store.backingio import BackingIO, Buffer
 from qatqfs.store.stagingarea import NEW, StagingArea
 from qatqfs.store.sysfile import Fd, pread_exact
 from qatqfs.store.tensorheader import NO_HEADER
+from qatqfs.store.writeback import WriteBack
 
 _COPY_BYTES = 64 << 20
-_WRITE_BACK_BYTES = 8 << 20
 _serial = itertools.count()
 
 
@@ -39,7 +40,6 @@ class _FileSink:
         self._io = io
         self._fd = fd
         self._gathered: list[Buffer] = []
-        self._written_back = 0
         self.position = 0
 
     def write(self, data: Buffer) -> None:
@@ -67,12 +67,6 @@ class _FileSink:
             left = left[done:]
             offset += done
 
-    def write_back(self) -> None:
-        """Have the disk begin with what has piled up since the last time, if that is much."""
-        if self.position - self._written_back >= _WRITE_BACK_BYTES:
-            self._io.write_back(self._fd, self._written_back, self.position - self._written_back)
-            self._written_back = self.position
-
 
 class Draft:
     """See the module's text.
@@ -84,6 +78,7 @@ class Draft:
         unit: raw bytes of a chunk.
         level: effort of the encoder.
         on_grown: told how many bytes the file has, when they got more.
+        disk_waiter: one thread that may wait for the disk.
 
     Attributes:
         name: of the file, in the staging directory.
@@ -107,6 +102,7 @@ class Draft:
         unit: int,
         level: EncoderLevel,
         on_grown: Callable[[int], None],
+        disk_waiter: Executor,
     ) -> None:
         self.name = b"%s-%d%s" % (entry_id, next(_serial), NEW)
         self.dtype = dtype
@@ -127,6 +123,7 @@ class Draft:
         self.fd = area.open_new(self.name)
         try:
             self._sink = _FileSink(self._io, self.fd)
+            self._write_back = WriteBack(self._io, self.fd, disk_waiter)
             self._writer = ContainerWriter(self._sink, dtype, unit // dtype.width, level=level)
             self._sink.flush()
         except BaseException:
@@ -152,7 +149,7 @@ class Draft:
             self._offsets.append(self._sink.position)
             self._last = payload
         self._sink.flush()
-        self._sink.write_back()
+        self._write_back.grown(self._sink.position)
         self.count += len(payloads)
         self._on_grown(self._sink.position)
 
@@ -208,6 +205,7 @@ class Draft:
             self._resume(self._lengths[:chunk], self._states[chunk - first])
             self._states, self._first_state = states, first
             self._io.ftruncate(self.fd, self._sink.position)
+            self._write_back.cut(self._sink.position)
 
     def prefix(self, chunk: int) -> tuple[Fd, Sequence[int], int]:
         """Return what :meth:`take_prefix` of another draft takes to begin like this one, up to a chunk."""
@@ -217,6 +215,7 @@ class Draft:
         """Complete the container of a content of so many bytes; raises OSError, QatcError."""
         info = self._writer.finish(length)
         self._sink.flush()
+        self._write_back.settle()
         return info
 
     def discard(self) -> None:

@@ -83,6 +83,7 @@ class Store:
         workers = self.options.workers
         self._decoders = ThreadPoolExecutor(workers, thread_name_prefix="qatqfs-decode")
         self._encoders = ThreadPoolExecutor(workers, thread_name_prefix="qatqfs-encode", initializer=yield_to_others)
+        self._disk_waiter = ThreadPoolExecutor(1, thread_name_prefix="qatqfs-disk")
         reading = ReadContext(
             cache=ChunkCache(self.options.cache_size, self.statistics),
             damage=DamageRegister(self.statistics),
@@ -104,7 +105,7 @@ class Store:
         self._committer: Committer | None = None
         self._ahead: AheadEncoder | None = None
         if self._area is not None and staging is not None:
-            engine = CommitEngine(self.tree, self._area.lost_and_found, self._encoders)
+            engine = CommitEngine(self.tree, self._area.lost_and_found, self._encoders, self._disk_waiter)
             self._committer = Committer(self.tree, engine)
             self._ahead = AheadEncoder(engine, self.options)
             self.recovered = Recovery(self.tree, staging, self._committer).run()
@@ -171,6 +172,7 @@ class Store:
                 self._committer.stop()
             self._decoders.shutdown(cancel_futures=True)
             self._encoders.shutdown(cancel_futures=True)
+            self._disk_waiter.shutdown(cancel_futures=True)
             try:
                 self._leave_no_drafts()
             finally:
