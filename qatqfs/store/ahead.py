@@ -1,7 +1,7 @@
 """Encoding of long sequential writes while they still arrive.
 
 A program that writes a file from front to back leaves complete chunks behind. One thread takes nodes that have a
-few megabytes of those and lets the encoders append them to the node's draft, so that little is left for the
+few megabytes of those, in turn, and lets the encoders append them to the node's draft, so that little is left for the
 commit. Nobody waits for it, and what it does may be in vain: a draft whose chunks are changed later is only as
 good as what is left of it, and one that cannot be written is thrown away.
 """
@@ -91,6 +91,9 @@ class AheadEncoder:
             while draft is not None and (stop := self._claim(node, entry, draft)):
                 payloads = self._payloads_of(node, entry, draft)
                 fill(draft, stop, payloads, self._engine.executor, self._workers, gives_way_to=node.commit_lock)
+                if not self._waiting.empty():  # other writers' files have their turn before this one goes on
+                    self.advanced(node)
+                    return
         except BaseException as err:  # whatever it was, nobody knows what the draft has
             with node.lock:
                 entry.sequential_end = -1

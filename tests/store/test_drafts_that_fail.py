@@ -413,6 +413,31 @@ def test_a_commit_does_not_wait_for_a_writer_that_goes_on(store: Store, monkeypa
     handle.close()
 
 
+def test_files_that_are_written_at_once_are_encoded_ahead_in_turn(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = ahead.encode_chunk
+
+    def slow(*args: object, **settings: object) -> bytes:
+        time.sleep(0.002)
+        return real(*args, **settings)
+
+    monkeypatch.setattr(ahead, "encode_chunk", slow)
+    monkeypatch.setattr(filling, "HOP_BYTES", CHUNK)
+    handles = [store.create(name) for name in (b"x.bf16", b"y.bf16")]
+    for handle in handles:
+        write_sequentially(handle, content(1000 * CHUNK))
+
+    def counts() -> list[int]:
+        drafts_of = [handle.node.staging.draft for handle in handles]
+        return [draft.count if draft is not None else 0 for draft in drafts_of]
+
+    wait_for(lambda: min(counts()) > 0)
+    assert max(counts()) < 900
+    for handle in handles:
+        handle.close()
+
+
 def test_a_file_whose_staging_cannot_be_removed_keeps_no_other_from_being_committed(
     store: Store, io: FaultyIO, backing: Path
 ) -> None:
