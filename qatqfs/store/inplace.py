@@ -39,13 +39,13 @@ def commit_in_place(tree: Tree, node: Node, entry: StagingEntry, draft: Draft) -
     ctime_ns = tree.commit_times.ctime_ns(node.attributes())
     io.fsync(draft.fd)
     entry.sync()
-    redo = ContainerFile(draft.fd, node.path or b"(unlinked)", reading)
-    identity = Identity.of(draft.fd.number)
     target = Fd(os.open(node.fd.proc_path, os.O_RDWR | os.O_CLOEXEC))
     inode = Identity.of(target.number)
     if entry.exchange_draft(None) is not draft:
         raise SnapshotLost("the file was removed")  # who did that has thrown the draft away
     try:
+        redo = ContainerFile(draft.fd, node.path or b"(unlinked)", reading)
+        identity = Identity.of(draft.fd.number)
         becomes = dataclasses.replace(inode, size=identity.size, head=identity.head)
         if becomes != inode:  # else it would look as if it had become that, whatever is written next
             entry.log.intent(becomes)

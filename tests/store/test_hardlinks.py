@@ -143,3 +143,27 @@ def test_a_raw_file_with_two_names_stays_raw_when_it_is_rewritten(store: Store, 
     with store.open(b"r", os.O_WRONLY | os.O_TRUNC) as handle:
         handle.write(b"new!", 0)
     assert (backing / "s").read_bytes() == b"new!"
+
+
+def test_a_commit_that_is_overtaken_by_the_removal_of_all_names_leaves_the_open_file_alone(
+    backing: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    io = FaultyIO()
+    with Store(backing, StoreOptions(chunk_size=CHUNK, idle_seconds=3600.0), io=io) as store:
+        write(store, b"x", DATA)
+        store.sync()
+        store.link(b"x", b"y")
+        with store.open(b"x", os.O_RDWR) as handle:
+            handle.write(b"patch", CHUNK)
+
+            def remove_both(number: int, name: str, args: tuple) -> None:
+                if name == "fsync" and handle.node.lock._is_owned():  # the last one before the names would get it
+                    io.heal()
+                    store.unlink(b"x")
+                    store.unlink(b"y")
+
+            io.before = remove_both
+            store.sync()
+            assert bytes(handle.read(len(DATA), 0)) == DATA[:CHUNK] + b"patch" + DATA[CHUNK + 5 :]
+    assert not caplog.records
+    assert list((backing / ".qatqfs/staging").iterdir()) == []
