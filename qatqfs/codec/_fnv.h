@@ -1,7 +1,8 @@
 /* FNV-1a 64 (format section 1.3): h = (h xor byte) * prime, from the offset basis.
  *
  * One byte after another it is bound by the latency of the multiplication. Four buffers in one loop take hardly
- * longer than one; and one buffer can be vectorised where the processor has what it takes (_fnv_x86.h).
+ * longer than one; and one buffer can be vectorised where the processor has what it takes (_fnv_lanes.h, _fnv_x86.h,
+ * _fnv_gfni.h).
  */
 #ifndef QATQFS_FNV_H
 #define QATQFS_FNV_H

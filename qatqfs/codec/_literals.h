@@ -383,7 +383,7 @@ static size_t literals_decode_frame(const uint8_t *data, size_t length, uint8_t 
         at += 3;
         last = header & 1;
         if (kind == 2) {
-            if (block > length - at || block > ZSTD_BLOCK_MAX)
+            if (block > length - at || block > ZSTD_BLOCK_MAX || block > size) /* the window is the content here */
                 return 0;
             const size_t found = literals_decode_block(data + at, block, out + done, left, table);
             if (found == 0)

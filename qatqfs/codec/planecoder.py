@@ -145,7 +145,10 @@ def encode_planes_as_known(
     if level is Level.FAST:
         known = (1 << width) - 1
     elif level is Level.BALANCED and lessons is not None:
-        known = sum(1 << plane for plane in range(width) if lessons.recall(plane) is Way.SINGLES)
+        ways = [lessons.recall(plane) for plane in range(width)]
+        if Way.DEEP in ways:  # that has to be confirmed each time
+            return None
+        known = sum(1 << plane for plane, way in enumerate(ways) if way is Way.SINGLES)
     else:
         known = 0
     if not known:

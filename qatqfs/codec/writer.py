@@ -200,7 +200,7 @@ class ContainerWriter:
         assert self._held is not None
         if STRATEGIES[read_payload_header(self._held).strategy].zstd_offset is None:
             raw = decode_payload(self._held)
-            self._held = encode_payload(raw, self._dtype, level=self._level, appendable=True)
+            self._held = encode_payload(raw, self._dtype, level=self._level, appendable=True, verified=True)
         last = len(self._held) + IndexFrame.size(len(self._lengths) + 1)
         if last > MAX_PAYLOAD_BYTES:
             raise LimitExceeded("bytes in a payload", last, MAX_PAYLOAD_BYTES)

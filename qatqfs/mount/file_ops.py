@@ -124,11 +124,13 @@ class FileOperations(Adapter):
         handle = self.file(fh).handle
         start = time.monotonic()
         if handle.writable and start >= self._slow_until:
-            written = handle.node.write_quickly(buf, off)
-            if written is not None:
+            try:
+                written = handle.node.write_quickly(buf, off)
+            finally:
                 now = time.monotonic()
                 if now - start > _SLOW_WRITE_S:
                     self._slow_until = now + _SLOW_FOR_S
+            if written is not None:
                 return written
         return await self.run(handle.write, buf, off)
 

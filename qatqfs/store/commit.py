@@ -18,7 +18,7 @@ import os
 import threading
 from concurrent.futures import Executor
 
-from qatqfs.codec import DType, QatcError
+from qatqfs.codec import DType, EncodingFault, QatcError
 from qatqfs.store import names
 from qatqfs.store.attributes import Key, key_of
 from qatqfs.store.building import Plan, make_plan, payloads_of
@@ -88,7 +88,8 @@ class CommitEngine:
                 if node.staging is not entry:
                     return False
                 snapshot = entry.freeze()
-                stale = set(entry.draft.stale) if entry.draft is not None else set()
+                draft = entry.draft  # who removes the last name may take it out at any time
+                stale = set(draft.stale) if draft is not None else set()
             try:
                 return self._commit(node, entry, snapshot, stale, path)
             except OSError:
@@ -109,7 +110,7 @@ class CommitEngine:
         if durable:
             self._io.fsync(draft.fd)
         if entry.log.synced:
-            self._io.fdatasync(entry.data)  # so that little is left of that for when the locks are held
+            entry.log.sync_data(entry.data)  # so that little is left of that for when the locks are held
         with node.lock, self._tree.lock:
             if snapshot.cancelled or node.path is None:
                 return False
@@ -183,7 +184,7 @@ class CommitEngine:
 
     def _complete(self, node: Node, entry: StagingEntry, snapshot: Snapshot, stale: set[int], path: bytes) -> Draft:
         """Return a complete container of a snapshot as the entry's draft; raises OSError."""
-        old = entry.draft
+        old = self._sound_draft(node, entry)
         try:
             explicit = self.explicit_dtype(node, path)
             plan = make_plan(snapshot, old, path, explicit, self._options)
@@ -191,11 +192,27 @@ class CommitEngine:
             payloads = payloads_of(snapshot, plan, self._options.level, old, stale, self.statistics)
             fill(draft, chunks_of(snapshot.size, plan.unit), payloads, self.executor, self._options.workers)
             draft.finish(snapshot.size)
+        except EncodingFault as err:
+            raise OSError(errno.EIO, str(err)) from err
         except QatcError as err:
             raise OSError(errno.EFBIG, str(err)) from err
         finally:
             if old is not None and old is not entry.draft:
                 old.discard()
+        return draft
+
+    @staticmethod
+    def _sound_draft(node: Node, entry: StagingEntry) -> Draft | None:
+        """Return the entry's draft, unless the disk has failed to write it: then all is encoded anew."""
+        draft = entry.draft
+        if draft is not None:
+            try:
+                draft.settle()
+            except OSError as err:
+                log.info("%s: what was encoded ahead is lost: %s", os.fsdecode(node.path or b"(unlinked)"), str(err))
+                with node.lock:
+                    entry.give_up_draft()
+                return None
         return draft
 
     def _begin(

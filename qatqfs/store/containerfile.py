@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from qatqfs.codec import UNLIMITED, Container, QatcError
 from qatqfs.store.chunkcache import Chunk, ChunkCache
@@ -61,6 +62,10 @@ def io_error(text: str) -> OSError:
     return OSError(errno.EIO, text)
 
 
+def _read_at(fd: Fd, offset: int, size: int) -> bytes:
+    return pread_exact(fd.number, size, offset)
+
+
 class ContainerFile:
     """One container's content; immutable, shared by every handle, closed with its last reference.
 
@@ -91,7 +96,8 @@ class ContainerFile:
         self._retired = False
         self.signature = signature_of(st)
         try:
-            self.container = Container.open(self._read_at, st.st_size, limits=UNLIMITED)
+            # Not a method of ours: in a cycle the descriptor of a file that is gone would be kept till it is found.
+            self.container = Container.open(partial(_read_at, fd), st.st_size, limits=UNLIMITED)
         except QatcError as err:
             context.damage.report_file(path, self.signature, str(err))
             raise io_error(str(err)) from err
@@ -122,9 +128,6 @@ class ContainerFile:
             if unit and spans == [(s, min(s + unit, self.length)) for s in range(0, self.length, unit)]:
                 return unit, True
         return default, False
-
-    def _read_at(self, offset: int, size: int) -> bytes:
-        return pread_exact(self.fd.number, size, offset)
 
     def _decode(self, index: int) -> Chunk:
         damage = self._context.damage

@@ -4,8 +4,8 @@ A draft may be begun long before the commit, while a program still writes the fi
 changes a chunk that a draft has taken already notes it in ``stale``; the commit then goes on from the first stale
 chunk and copies what is sound behind it from the old draft.
 
-A draft has one producer at a time, who holds the inode's commit lock. ``claimed`` and ``stale`` belong to the
-content lock.
+A draft has one producer at a time, who holds the inode's commit lock and may let worker threads append in turn.
+``claimed`` and ``stale`` belong to the content lock.
 
 What a draft has on disk its file need not reserve any more, so each says how much that is whenever it grows
 (``on_grown``); whoever rewinds or replaces one says so before space is given back, and nobody takes what was promised.
@@ -54,13 +54,17 @@ class _FileSink:
         done = self._io.pwritev(self._fd, buffers, offset) if buffers else 0
         for buffer in buffers:
             if done < len(buffer):
-                self.patch(offset + done, memoryview(buffer)[done:])
+                self._put(offset + done, memoryview(buffer)[done:])
                 done = len(buffer)
             done -= len(buffer)
             offset += len(buffer)
 
     def patch(self, offset: int, data: Buffer) -> None:
-        """Overwrite bytes; raises OSError."""
+        """Overwrite bytes, after what was gathered is written; raises OSError."""
+        self.flush()
+        self._put(offset, data)
+
+    def _put(self, offset: int, data: Buffer) -> None:
         left = memoryview(data)
         while len(left):
             done = self._io.pwrite(self._fd, left, offset)
@@ -197,6 +201,14 @@ class Draft:
         """Return the bytes that :meth:`rewind` leaves of the file."""
         return self._offsets[chunk] if chunk < self.count else self.size
 
+    def settle(self) -> None:
+        """Return when the disk is done with what it was asked for.
+
+        Raises:
+            OSError: it failed, which is said once: nothing of the draft may be used.
+        """
+        self._write_back.settle()
+
     def rewind(self, chunk: int) -> None:
         """Go back to before a chunk; raises OSError."""
         if chunk < self.count:
@@ -215,7 +227,7 @@ class Draft:
         """Complete the container of a content of so many bytes; raises OSError, QatcError."""
         info = self._writer.finish(length)
         self._sink.flush()
-        self._write_back.settle()
+        self.settle()
         return info
 
     def discard(self) -> None:

@@ -37,6 +37,7 @@ class EntryLog:
         self.unlinked = False
         self.synced = False
         self.is_old = False
+        self._unheard: int | None = None  # errno of a failure that only a commit has heard of
         self.base_identity: Identity | None = None
         self._area = area
         self._io = area.io
@@ -129,7 +130,7 @@ class EntryLog:
             data: the data file.
         """
         if self.synced:
-            self._io.fdatasync(data)
+            self.sync_data(data)
         st = os.fstat(data.number)
         with self._lock:
             self._writer.intent(identity)
@@ -148,8 +149,22 @@ class EntryLog:
             self._writer.valid(first, stop - first)
         self._writer.valid(chunks.base_chunks, OPEN_END)
 
+    def sync_data(self, data: Fd) -> None:
+        """Make the data file durable for a commit; raises OSError, which the next :meth:`sync` raises as well.
+
+        The system says once that a file could not be written, and whoever calls fsync(2) has to hear of it.
+        """
+        try:
+            self._io.fdatasync(data)
+        except OSError as err:
+            self._unheard = err.errno
+            raise
+
     def sync(self, data: Fd) -> None:
         """Make data file and log durable."""
+        if self._unheard is not None:
+            unheard, self._unheard = self._unheard, None
+            raise OSError(unheard, os.strerror(unheard))
         st = os.fstat(data.number)
         self._io.fdatasync(data)
         with self._lock:

@@ -6,9 +6,11 @@ are far behind: what is in flight is bounded, and so is memory. One file takes t
 queues again behind others.
 """
 
+import errno
 import threading
 from collections.abc import Callable
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
+from concurrent.futures import CancelledError, Executor, Future
+from queue import SimpleQueue
 
 from qatqfs.store.commitlock import CommitLock
 from qatqfs.store.draft import Draft
@@ -44,10 +46,22 @@ def fill(
         gives_way_to: looked at before each hop.
 
     Raises:
-        OSError, QatcError: what reading, encoding or writing raised; the draft is good for nothing then.
+        OSError, QatcError: what reading, encoding or writing raised, or ECANCELED when the executor is shut down; the
+            draft is good for nothing then.
     """
     if draft.count < stop:
         _Filling(draft, stop, payloads, workers, gives_way_to).run(executor)
+
+
+def _closing() -> OSError:
+    return OSError(errno.ECANCELED, "the store is being closed")
+
+
+def _failure_of(future: "Future[None]") -> BaseException | None:
+    try:
+        return future.exception()
+    except CancelledError:
+        return _closing()
 
 
 class _Filling:
@@ -71,20 +85,27 @@ class _Filling:
     def run(self, executor: Executor) -> None:
         """Return when all is appended, or what ended it early is over; raises what a worker raised first."""
         failure: BaseException | None = None
-        running: set[Future[None]] = set()
+        ended: BaseException | None = None
+        finished: SimpleQueue[Future[None]] = SimpleQueue()  # of futures; a cancelled one comes here, too
+        running = 0
         try:
-            for _ in range(self._workers):
-                running.add(executor.submit(self._work))
-            while running:
-                done, running = wait(running, return_when=FIRST_COMPLETED)
-                for future in done:
-                    failure = failure or future.exception()
-                    if failure is None and not self._ending:
-                        running.add(executor.submit(self._work))
-                del future, done
+            wanted = self._workers
+            while wanted or running:
+                for _ in range(wanted):
+                    executor.submit(self._work).add_done_callback(finished.put)
+                    running += 1
+                ended = _failure_of(finished.get())
+                running -= 1
+                failure = failure or ended
+                wanted = int(failure is None and not self._ending)
+        except RuntimeError:  # it takes nothing any more
+            failure = failure or _closing()
         finally:
             self._end()
-            wait(running)
+            while running:
+                finished.get()
+                running -= 1
+            ended = None
         if failure is not None:
             try:
                 raise failure

@@ -232,7 +232,9 @@ class StagingEntry:
                 return data
 
     def is_ready(self, offset: int, size: int) -> bool:
-        """Whether writing a range takes no copying; content lock held."""
+        """Whether writing a range takes no copying, and nothing has to be made durable first; content lock held."""
+        if self.log.is_old:
+            return False
         chunks = self._view.chunks
         first, stop = offset // chunks.unit, chunks_of(offset + size, chunks.unit)
         return not chunks.any_below(first, stop) and (self.snapshot is None or not self.snapshot.concerns(first, stop))

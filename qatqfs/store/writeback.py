@@ -2,7 +2,7 @@
 
 The kernel begins to write a file when it is some seconds old or much of memory is dirty. A large container would be
 complete by then, and the fsync that makes it durable would take as long as writing all of it does. So its disk blocks
-are asked for every few megabytes, which waits for nothing, and every now and then it is made durable as far as it is,
+are asked for every few megabytes, which hardly waits, and every now and then it is made durable as far as it is,
 on a thread of its own, because that waits for the disk.
 """
 

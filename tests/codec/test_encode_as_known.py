@@ -95,3 +95,14 @@ def test_the_kernel_refuses_what_it_cannot_take(arguments: tuple[bytes, bytes, i
 def test_the_kernel_refuses_too_little_scratch_memory() -> None:
     with pytest.raises(ValueError, match="scratch"):
         _native.encode_planes(bytes(64), bytes(36), bytearray(2000), 2, 20, False, 3, 0.1, True)
+
+
+def test_a_plane_that_was_text_is_looked_at_again() -> None:
+    rng = np.random.default_rng(3)
+    words = b" ".join(rng.choice([b"alpha", b"beta", b"gamma", b"delta", b"epsilon"], 20_000))
+    chunks = [np.frombuffer(words[:80_000], np.uint8).repeat(2)[:80_000].tobytes(), rng.bytes(80_000)] * 3
+    slow, quick = Memory(), Memory()
+    for raw in chunks:
+        with pytest.MonkeyPatch.context() as patch:
+            expected = searched(patch, raw, DType.BF16, memory=slow)
+        assert encode_payload(raw, DType.BF16, memory=quick) == expected

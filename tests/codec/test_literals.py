@@ -145,6 +145,16 @@ def test_any_tree_and_streams_do_no_harm(data: st.DataObject) -> None:
     assert result is None or result == by_libzstd(frame, size)
 
 
+def test_a_block_larger_than_the_content_of_its_frame_is_left_to_libzstd() -> None:
+    """RFC 8878 section 3.1.1.2.4: the window bounds blocks, and of a single segment it is the content."""
+    content = plane(300, 2)
+    frame = frame_of(content)
+    short = frame[:4] + b"\x20" + bytes([40])  # a size of 40 bytes, and the block of a frame of 300
+    body = bytearray(frame[7:])
+    assert by_libzstd(bytes(short) + bytes(body), 40) is None
+    assert decoded(bytes(short) + bytes(body), 40) is None
+
+
 # -- a payload that is verified -----------------------------------------------------------------------------
 
 

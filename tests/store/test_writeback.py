@@ -1,7 +1,9 @@
 """A container that grows is written to disk as it does, and a disk that fails meanwhile is heard of."""
 
+import contextlib
 import errno
 import os
+import time
 from concurrent.futures import Executor, Future
 from pathlib import Path
 from typing import Any
@@ -128,3 +130,60 @@ def test_a_commit_whose_disk_failed_on_the_way_keeps_staging_and_is_made_again(
         assert store.snapshot()["dirty_files"] == 0
         with store.open(b"x.bf16") as handle:
             assert handle.read(len(content), 0) == content
+
+
+def test_what_was_encoded_ahead_is_not_used_when_the_disk_failed_to_write_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writeback, "SYNC_BYTES", 256 << 10)
+    monkeypatch.setattr(writeback, "_BEGIN_BYTES", 64 << 10)
+    monkeypatch.setattr("qatqfs.store.node._AHEAD_BYTES", 64 << 10)
+    monkeypatch.setattr("qatqfs.store.ahead._CLAIM_BYTES", 1 << 20)
+    content = bytearray(os.urandom(4 * MIB))
+    io = FaultyIO()
+    failed: list[Fd] = []
+    copied = []
+
+    def fail_once(number: int, name: str, args: tuple) -> None:
+        if name == "copy_range" and failed and args[0] is failed[0]:
+            copied.append(args)
+        if name == "fdatasync" and not failed:
+            failed.append(args[0])
+            raise OSError(errno.EIO, "the disk")
+
+    io.before = fail_once
+    with Store(tmp_path, StoreOptions(idle_seconds=3600.0, chunk_size=64 << 10), io=io) as store:
+        with store.create(b"x.bf16") as handle:
+            for offset in range(0, len(content), MIB):
+                handle.write(content[offset : offset + MIB], offset)
+            deadline = time.monotonic() + 20
+            while not failed and time.monotonic() < deadline:
+                time.sleep(0.01)
+            time.sleep(0.1)  # for the future to be done
+            content[5] ^= 1  # a stale chunk with sound ones behind it
+            handle.write(content[:10], 0)
+        with contextlib.suppress(OSError):
+            store.sync()
+        store.sync()
+        with store.open(b"x.bf16") as handle:
+            assert handle.node.fd is not failed[0]
+            assert handle.read(len(content), 0) == content
+    assert not copied
+
+
+def test_an_error_that_only_a_commit_has_heard_of_is_told_to_the_next_fsync(tmp_path: Path) -> None:
+    io = FaultyIO()
+    with Store(tmp_path, StoreOptions(idle_seconds=3600.0), io=io) as store, store.create(b"x") as handle:
+        handle.write(b"first", 0)
+        handle.fsync()
+        handle.write(b"other", 0)
+        data = handle.node.staging.data
+        io.fail(errno.EIO, "fdatasync", when=lambda args: args[0] is data)
+        with pytest.raises(OSError, match="Input/output"):
+            store.sync()
+        io.heal()  # as the system does: it has said so once
+        with pytest.raises(OSError, match="Input/output"):
+            handle.fsync()
+        handle.fsync()
+        store.sync()
+        assert handle.read(10, 0) == b"other"
