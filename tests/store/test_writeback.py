@@ -135,7 +135,7 @@ def test_a_commit_whose_disk_failed_on_the_way_keeps_staging_and_is_made_again(
 def test_what_was_encoded_ahead_is_not_used_when_the_disk_failed_to_write_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writeback, "SYNC_BYTES", 256 << 10)
+    monkeypatch.setattr(writeback, "SYNC_BYTES", 3 * MIB)  # so that nothing else asks how it went
     monkeypatch.setattr(writeback, "_BEGIN_BYTES", 64 << 10)
     monkeypatch.setattr("qatqfs.store.node._AHEAD_BYTES", 64 << 10)
     monkeypatch.setattr("qatqfs.store.ahead._CLAIM_BYTES", 1 << 20)
@@ -160,8 +160,8 @@ def test_what_was_encoded_ahead_is_not_used_when_the_disk_failed_to_write_it(
             while not failed and time.monotonic() < deadline:
                 time.sleep(0.01)
             time.sleep(0.1)  # for the future to be done
-            content[5] ^= 1  # a stale chunk with sound ones behind it
-            handle.write(content[:10], 0)
+            content[MIB + 5] ^= 1  # a stale chunk with sound ones before and behind it
+            handle.write(content[MIB : MIB + 10], MIB)
         with contextlib.suppress(OSError):
             store.sync()
         store.sync()
