@@ -1,9 +1,11 @@
 """Regular files of a store: what is written is read, at every moment of a file's life."""
 
 import errno
+import gc
 import os
 import stat
 import time
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,8 @@ from strict_decoder import canonical_layout, decode_container
 
 from qatqfs.codec import DType
 from qatqfs.store import Store, StoreOptions
+from qatqfs.store.containerfile import ContainerFile
+from qatqfs.store.sysfile import Fd
 
 CHUNK = 4096
 SIZES = [0, 1, 2, 3, 4, 5, 6, CHUNK - 1, CHUNK, CHUNK + 1, CHUNK + 2, 3 * CHUNK + 5, 10 * CHUNK]
@@ -281,3 +285,21 @@ def test_a_failed_commit_fails_the_close_that_waits_for_it_and_keeps_the_content
         store.flush(handle)
         handle.close()
     assert decode_container((backing / "x.qatc").read_bytes()).raw == b"data"
+
+
+def test_a_container_that_nobody_uses_any_more_gives_its_descriptor_back_at_once(store: Store, backing: Path) -> None:
+    with store.create(b"x") as handle:
+        handle.write(os.urandom(3 * 4096), 0)
+    store.sync()
+    gc.collect()
+    gc.disable()  # a cycle would keep it, and the space of a file that is gone
+    try:
+        found = ContainerFile(Fd(os.open(backing / "x.qatc", os.O_RDONLY)), b"x", store.tree.context.reading)
+        number, still_there = found.fd.number, weakref.ref(found)
+        assert len(found.read(0, 5)) == 5
+        del found
+        assert still_there() is None
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(number)
+    finally:
+        gc.enable()
