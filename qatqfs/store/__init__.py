@@ -15,7 +15,8 @@ from qatqfs.store.errors import StoreError
 
 if TYPE_CHECKING:
     from qatqfs.store.attributes import Attributes
-    from qatqfs.store.node import Handle, Kind, Node
+    from qatqfs.store.handle import Handle
+    from qatqfs.store.node import Kind, Node
     from qatqfs.store.options import OnCorrupt, StoreOptions
     from qatqfs.store.store import Store
 else:
@@ -25,7 +26,7 @@ else:
         __name__,
         {
             "Attributes": "qatqfs.store.attributes",
-            "Handle": "qatqfs.store.node",
+            "Handle": "qatqfs.store.handle",
             "Kind": "qatqfs.store.node",
             "Node": "qatqfs.store.node",
             "OnCorrupt": "qatqfs.store.options",

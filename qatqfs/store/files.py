@@ -12,8 +12,9 @@ from qatqfs.store import names
 from qatqfs.store.attributes import key_of
 from qatqfs.store.backingio import BackingIO
 from qatqfs.store.dtypechoice import dtype_of_suffix
+from qatqfs.store.handle import Handle
 from qatqfs.store.inodemetadata import InodeMetadata, copy_xattrs
-from qatqfs.store.node import Handle, Kind, Node
+from qatqfs.store.node import Kind, Node
 from qatqfs.store.sysfile import Fd
 from qatqfs.store.tree import Entry, Tree, os_error
 

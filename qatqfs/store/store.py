@@ -24,9 +24,10 @@ from qatqfs.store.containerfile import RUN_CHUNKS, ReadContext
 from qatqfs.store.damage import DamageRegister
 from qatqfs.store.errors import StoreError
 from qatqfs.store.files import Opener
+from qatqfs.store.handle import Handle
 from qatqfs.store.metadata import Target
 from qatqfs.store.names import SUFFIX
-from qatqfs.store.node import Handle, Node, NodeContext
+from qatqfs.store.node import Node, NodeContext
 from qatqfs.store.options import StoreOptions
 from qatqfs.store.recovery import Recovery
 from qatqfs.store.schedule import Committer

@@ -79,7 +79,8 @@ BROKEN = """
 import sys
 from qatqfs.mount.inodes import InodeTable
 from qatqfs.store import Store
-from qatqfs.store.node import Handle, Node
+from qatqfs.store.handle import Handle
+from qatqfs.store.node import Node
 
 def broken(*args, **kwargs):
     raise RuntimeError("broken on purpose")
