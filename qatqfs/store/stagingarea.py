@@ -124,22 +124,23 @@ class StagingArea:
         """
         failure = self._try_to_remove(name, fd)
         if failure is not None:
-            log.warning("staging file %s cannot be removed yet: %s", os.fsdecode(name), str(failure))
+            log.warning("staging file %s cannot be removed yet: %s", os.fsdecode(name), failure)
 
-    def _try_to_remove(self, name: bytes, fd: Fd | None) -> OSError | None:
+    def _try_to_remove(self, name: bytes, fd: Fd | None) -> str | None:
+        """Return what went wrong, as text: the error itself would refer to this frame and keep what callers hold."""
         failure = None
         if fd is not None and self._leads_to(name, fd):
             try:
                 self.io.ftruncate(fd, 0)
                 fd = None
             except OSError as err:  # then it goes with the name
-                failure = err
+                failure = str(err)
         try:
             self.remove(name)
         except OSError as err:
             with self._given_up_lock:
                 self._given_up[name] = fd
-            return failure or err
+            return failure or str(err)
         return None
 
     def _leads_to(self, name: bytes, fd: Fd) -> bool:
