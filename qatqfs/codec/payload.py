@@ -302,19 +302,17 @@ def encode_payload(
             strategy is unknown, not legal for the dtype, or cannot hold the values.
     """
     values = _values(raw, dtype)
+    known = None
     if strategy is None:
         head = _head(_PLANES, _UNUSED_SCALE, len(values), dtype, 0)
         known = encode_as_known(
             values, dtype, level, head, _CHECKSUM_AT, row_widths=row_widths, memory=memory, verified=verified
         )
-        if known is not None:
-            payload, done = known
-            if verified and not done:
-                _verify(payload, values, dtype)
-            return payload
-    body = _encode(values, dtype, level, appendable, strategy, stride, row_widths, memory)
-    payload = _with_header(body, values, dtype, values_checksum(values, dtype))
-    if verified:
+    if known is None:
+        body = _encode(values, dtype, level, appendable, strategy, stride, row_widths, memory)
+        known = _with_header(body, values, dtype, values_checksum(values, dtype)), False
+    payload, done = known
+    if verified and not done:
         _verify(payload, values, dtype)
     return payload
 
