@@ -1,10 +1,11 @@
 """Times and metadata that are set beside a commit: each is there afterwards, to the nanosecond, and after a crash."""
 
+import contextlib
 import os
 import shutil
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,27 @@ CHUNK = 4096
 OPTIONS = StoreOptions(chunk_size=CHUNK, idle_seconds=3600.0, workers=1, level=Level.FAST)
 DATA = np.random.default_rng(1).bytes(20 * CHUNK)
 FIRST_NS, THEN_NS = 1_000_000_007, 1_700_000_000_123_456_789
+
+
+def disk_that_loses_power(base: Path, *, raw: bytes | None = None) -> tuple[PowerIO, Path]:
+    """Return the I/O of a new backing directory below ``base``, with a raw file in it or none, and that directory."""
+    backing, aside = base / "backing", base / "aside"
+    backing.mkdir(parents=True)
+    aside.mkdir()
+    if raw is not None:
+        (backing / "x").write_bytes(raw)
+    return PowerIO(backing, aside), backing
+
+
+@contextlib.contextmanager
+def after_loss_of_power(io: PowerIO, backing: Path, seed: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
+    """Lose power, and open the store again in another boot."""
+    io.lose_power(seed)
+    io.forget_aside()
+    with monkeypatch.context() as patch:
+        patch.setattr(staginglog, "current_boot_id", lambda: b"another boot id!")
+        with Store(backing, OPTIONS) as again:
+            yield again
 
 
 @pytest.fixture
@@ -95,14 +117,10 @@ def lose_power_after_syncing(base: Path, stop_at: int, seed: int, monkeypatch: p
     except Killed:
         done = False
     abandon(store, io)
-    io.lose_power(seed)
-    io.forget_aside()
-    with monkeypatch.context() as patch:
-        patch.setattr(staginglog, "current_boot_id", lambda: b"another boot id!")
-        with Store(base / "backing", OPTIONS) as again:
-            for _ in range(2):
-                assert again.stat(b"x").mtime_ns == THEN_NS, f"power lost {stop_at} steps after, seed {seed}"
-                again.sync()
+    with after_loss_of_power(io, base / "backing", seed, monkeypatch) as again:
+        for _ in range(2):
+            assert again.stat(b"x").mtime_ns == THEN_NS, f"power lost {stop_at} steps after, seed {seed}"
+            again.sync()
     return None if done and seed else stop_at
 
 
@@ -112,11 +130,8 @@ def test_a_time_that_was_set_and_synced_survives_a_loss_of_power(
 ) -> None:
     for dirty in (True, False):
         for seed in range(4):
-            base = tmp_path / "trial"
-            (base / "backing").mkdir(parents=True)
-            (base / "aside").mkdir()
-            io = PowerIO(base / "backing", base / "aside")
-            store = Store(base / "backing", OPTIONS, io=io)
+            io, backing = disk_that_loses_power(tmp_path / "trial")
+            store = Store(backing, OPTIONS, io=io)
             handle = changed_file(store)
             if not dirty:
                 store.sync()
@@ -126,27 +141,19 @@ def test_a_time_that_was_set_and_synced_survives_a_loss_of_power(
             store.setxattr(handle.node, b"user.k", b"v")
             handle.fsync()
             abandon(store, io)
-            io.lose_power(seed)
-            io.forget_aside()
-            with monkeypatch.context() as patch:
-                patch.setattr(staginglog, "current_boot_id", lambda: b"another boot id!")
-                with Store(base / "backing", OPTIONS) as again:
-                    found = again.stat(b"x")
-                    assert (found.mtime_ns, found.mode & 0o777) == (set_to_ns, 0o604), (dirty, seed)
-                    assert again.getxattr(b"x", b"user.k") == b"v"
-            shutil.rmtree(base)
+            with after_loss_of_power(io, backing, seed, monkeypatch) as again:
+                found = again.stat(b"x")
+                assert (found.mtime_ns, found.mode & 0o777) == (set_to_ns, 0o604), (dirty, seed)
+                assert again.getxattr(b"x", b"user.k") == b"v"
+            shutil.rmtree(tmp_path / "trial")
 
 
 def test_a_raw_file_that_was_synced_and_is_rewritten_as_a_container_survives_a_loss_of_power(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for seed in range(6):
-        base = tmp_path / "trial"
-        (base / "backing").mkdir(parents=True)
-        (base / "aside").mkdir()
-        (base / "backing/x").write_bytes(b"raw")
-        io = PowerIO(base / "backing", base / "aside")
-        store = Store(base / "backing", OPTIONS, io=io)
+        io, backing = disk_that_loses_power(tmp_path / "trial", raw=b"raw")
+        store = Store(backing, OPTIONS, io=io)
         handle = store.open(b"x", os.O_RDWR)
         handle.write(b"RAW", 0)
         handle.fsync()
@@ -154,24 +161,17 @@ def test_a_raw_file_that_was_synced_and_is_rewritten_as_a_container_survives_a_l
             writer.write(DATA, 0)
             writer.fsync()
             abandon(store, io)
-        io.lose_power(seed)
-        io.forget_aside()
-        with monkeypatch.context() as patch:
-            patch.setattr(staginglog, "current_boot_id", lambda: b"another boot id!")
-            with Store(base / "backing", OPTIONS) as again, again.open(b"x") as reader:
-                assert bytes(reader.read(len(DATA) + 1, 0)) == DATA, seed
-        shutil.rmtree(base)
+        with after_loss_of_power(io, backing, seed, monkeypatch) as again, again.open(b"x") as reader:
+            assert bytes(reader.read(len(DATA) + 1, 0)) == DATA, seed
+        shutil.rmtree(tmp_path / "trial")
 
 
 def test_a_file_that_was_synced_empty_and_changed_its_mode_is_never_torn(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for seed in range(6):
-        base = tmp_path / "trial"
-        (base / "backing").mkdir(parents=True)
-        (base / "aside").mkdir()
-        io = PowerIO(base / "backing", base / "aside")
-        store = Store(base / "backing", OPTIONS, io=io)
+        io, backing = disk_that_loses_power(tmp_path / "trial")
+        store = Store(backing, OPTIONS, io=io)
         handle = store.create(b"x")
         handle.fsync()
         store.chmod(b"x", 0o600)
@@ -180,9 +180,9 @@ def test_a_file_that_was_synced_empty_and_changed_its_mode_is_never_torn(
         abandon(store, io)
         io.lose_power(seed)
         io.forget_aside()
-        with Store(base / "backing", OPTIONS) as again, again.open(b"x") as reader:
+        with Store(backing, OPTIONS) as again, again.open(b"x") as reader:
             assert bytes(reader.read(len(DATA) + 1, 0)) in (b"", DATA), seed
-        shutil.rmtree(base)
+        shutil.rmtree(tmp_path / "trial")
 
 
 # -- the time of a file that stays dirty ---------------------------------------------------------------
