@@ -86,6 +86,60 @@ static PyObject *py_fnv1a64_many(PyObject *module, PyObject *arg)
     return result;
 }
 
+/* Take buffers of all items; the number of those taken, fewer than there are with an error set. */
+static Py_ssize_t take_buffers(PyObject *tuple, Py_buffer *buffers)
+{
+    Py_ssize_t held = 0;
+    while (held < PyTuple_GET_SIZE(tuple) &&
+           PyObject_GetBuffer(PyTuple_GET_ITEM(tuple, held), &buffers[held], PyBUF_SIMPLE) == 0)
+        held++;
+    return held;
+}
+
+static void release_buffers(Py_buffer *buffers, Py_ssize_t count)
+{
+    for (Py_ssize_t i = 0; i < count; i++)
+        PyBuffer_Release(&buffers[i]);
+}
+
+/* The state behind each of several buffers that follow one another. */
+static PyObject *py_fnv1a64_chain(PyObject *module, PyObject *args)
+{
+    PyObject *sequence, *result = NULL;
+    unsigned long long state;
+    (void)module;
+    if (!PyArg_ParseTuple(args, "OK", &sequence, &state))
+        return NULL;
+    PyObject *items = PySequence_Tuple(sequence); /* nobody can shorten it while the GIL is released */
+    if (items == NULL)
+        return NULL;
+    const Py_ssize_t count = PyTuple_GET_SIZE(items);
+    Py_ssize_t held = 0;
+    Py_buffer *buffers = PyMem_Calloc((size_t)count + 1, sizeof *buffers);
+    uint64_t *states = PyMem_Calloc((size_t)count + 1, sizeof *states);
+    if (buffers == NULL || states == NULL) {
+        PyErr_NoMemory();
+    } else if ((held = take_buffers(items, buffers)) == count) {
+        Py_BEGIN_ALLOW_THREADS
+        for (Py_ssize_t i = 0; i < count; i++)
+            states[i] = state = fnv1a64(buffers[i].buf, (size_t)buffers[i].len, state);
+        Py_END_ALLOW_THREADS
+        result = PyList_New(count);
+    }
+    for (Py_ssize_t i = 0; result != NULL && i < count; i++) {
+        PyObject *value = PyLong_FromUnsignedLongLong(states[i]);
+        if (value == NULL)
+            Py_CLEAR(result);
+        else
+            PyList_SET_ITEM(result, i, value);
+    }
+    release_buffers(buffers, held);
+    PyMem_Free(buffers);
+    PyMem_Free(states);
+    Py_DECREF(items);
+    return result;
+}
+
 static PyObject *py_fnv1a64_plain(PyObject *module, PyObject *args)
 {
     Py_buffer data;
@@ -461,50 +515,113 @@ static int width_fits(int width, size_t bytes)
     return 0;
 }
 
-/* The prefix with the checksum of the values in it, then the frames of their planes, and whether these were decoded again
- * and compared, which is tried if `verified`; None where a plane needs a trial. */
-static PyObject *py_encode_planes(PyObject *module, PyObject *args)
-{
-    Py_buffer raw, prefix, scratch;
-    Py_ssize_t checksum_at;
+struct planes_job { /* what is the same for all chunks that are encoded in one call */
+    Py_buffer prefix;
+    Py_ssize_t checksum_at; /* in the prefix */
+    size_t bytes;           /* of a chunk */
     int width, swapped, verified;
     unsigned known;
     double repeats_limit;
-    PyObject *result = NULL;
-    (void)module;
-    if (!PyArg_ParseTuple(args, "y*y*w*inpIdp", &raw, &prefix, &scratch, &width, &checksum_at, &swapped, &known,
-                          &repeats_limit, &verified))
-        return NULL;
-    const size_t bytes = (size_t)raw.len, n = bytes / (size_t)(width > 0 ? width : 1);
-    if (!width_fits(width, bytes)) {
-        /* said what is wrong */
-    } else if (checksum_at < 0 || checksum_at > prefix.len - 8) {
-        PyErr_SetString(PyExc_ValueError, "the checksum must be in the prefix");
-    } else if ((size_t)scratch.len < bytes + stats_room(n)) {
-        PyErr_SetString(PyExc_ValueError, "the scratch memory has too few bytes");
-    } else if ((result = PyBytes_FromStringAndSize(NULL, prefix.len + (Py_ssize_t)stats_frames_room(n, width)))) {
-        uint8_t *const out = (uint8_t *)PyBytes_AS_STRING(result), *const planes = scratch.buf, *end;
+};
+
+/* The prefix with the checksum of the values in it, then the frames of their planes; returns the end of it, NULL where a
+ * plane needs a trial. Says whether they were decoded again and compared, which is tried if the job is to verify. */
+static uint8_t *encode_chunk(const struct planes_job *job, const uint8_t *raw, uint8_t *out, uint8_t *scratch,
+                             int *verified)
+{
+    const size_t n = job->bytes / (size_t)job->width;
+    uint8_t *const frames = out + job->prefix.len, *end;
+    int proved = 0;
+    uint64_t hash = job->verified ? hash_proved(raw, job->bytes, job->width, job->swapped, &proved)
+                                  : hash_elements(raw, job->bytes, job->width, job->swapped, FNV_OFFSET);
+    memcpy(out, job->prefix.buf, (size_t)job->prefix.len);
+    for (int i = 0; i < 8; i++)
+        out[job->checksum_at + i] = (uint8_t)(hash >> (56 - 8 * i));
+    plane_kernels[instruction_set].split(raw, scratch, n, job->width, FILTER_NONE, 1);
+    end = stats_put_planes(frames, scratch, n, job->width, job->known, job->repeats_limit, scratch + job->bytes);
+    *verified = proved && end != NULL && frames_hold(frames, (size_t)(end - frames), raw, n, job->width, scratch);
+    return end;
+}
+
+/* Whether the chunks and the scratch memory are as the job needs them, which is told how long a chunk is. */
+static int job_fits(struct planes_job *job, const Py_buffer *raws, Py_ssize_t count, size_t scratch_bytes)
+{
+    const char *problem = NULL;
+    job->bytes = count ? (size_t)raws[0].len : 0;
+    if (!width_fits(job->width, job->bytes))
+        return 0;
+    for (Py_ssize_t i = 0; i < count; i++)
+        if ((size_t)raws[i].len != job->bytes)
+            problem = "the chunks must be equally long";
+    if (job->checksum_at < 0 || job->checksum_at > job->prefix.len - 8)
+        problem = "the checksum must be in the prefix";
+    else if (scratch_bytes < job->bytes + stats_room(job->bytes / (size_t)job->width))
+        problem = "the scratch memory has too few bytes";
+    if (problem != NULL)
+        PyErr_SetString(PyExc_ValueError, problem);
+    return problem == NULL;
+}
+
+/* Encode the chunks up to the first one that needs a trial: a list of what encode_chunk makes of each, and says. */
+static PyObject *encode_chunks(const struct planes_job *job, const Py_buffer *raws, Py_ssize_t count, uint8_t *scratch)
+{
+    const Py_ssize_t room =
+        job->prefix.len + (Py_ssize_t)stats_frames_room(job->bytes / (size_t)job->width, job->width);
+    PyObject *results = PyList_New(0), **made = PyMem_Calloc((size_t)count, sizeof *made);
+    uint8_t **ends = PyMem_Calloc((size_t)count, sizeof *ends);
+    int *verified = PyMem_Calloc((size_t)count, sizeof *verified);
+    int failed = results == NULL || made == NULL || ends == NULL || verified == NULL;
+    for (Py_ssize_t i = 0; i < count && !failed; i++)
+        failed = (made[i] = PyBytes_FromStringAndSize(NULL, room)) == NULL;
+    if (!failed) {
         Py_BEGIN_ALLOW_THREADS
-        uint64_t hash = verified ? hash_proved(raw.buf, bytes, width, swapped, &verified)
-                                 : hash_elements(raw.buf, bytes, width, swapped, FNV_OFFSET);
-        memcpy(out, prefix.buf, (size_t)prefix.len);
-        for (int i = 0; i < 8; i++)
-            out[checksum_at + i] = (uint8_t)(hash >> (56 - 8 * i));
-        plane_kernels[instruction_set].split(raw.buf, planes, n, width, FILTER_NONE, 1);
-        end = stats_put_planes(out + prefix.len, planes, n, width, known, repeats_limit, planes + bytes);
-        if (verified && end != NULL)
-            verified = frames_hold(out + prefix.len, (size_t)(end - out) - (size_t)prefix.len, raw.buf, n, width,
-                                   planes);
-        Py_END_ALLOW_THREADS
-        if (end == NULL) {
-            Py_DECREF(result);
-            result = Py_NewRef(Py_None);
-        } else if (_PyBytes_Resize(&result, (Py_ssize_t)(end - out)) == 0) {
-            result = Py_BuildValue("(NO)", result, verified ? Py_True : Py_False);
+        for (Py_ssize_t i = 0; i < count; i++) {
+            uint8_t *const out = (uint8_t *)PyBytes_AS_STRING(made[i]);
+            if ((ends[i] = encode_chunk(job, raws[i].buf, out, scratch, &verified[i])) == NULL)
+                break;
         }
+        Py_END_ALLOW_THREADS
     }
-    PyBuffer_Release(&raw);
-    PyBuffer_Release(&prefix);
+    for (Py_ssize_t i = 0; i < count && !failed && ends[i] != NULL; i++) {
+        PyObject *pair = NULL;
+        if (_PyBytes_Resize(&made[i], ends[i] - (uint8_t *)PyBytes_AS_STRING(made[i])) == 0)
+            pair = PyTuple_Pack(2, made[i], verified[i] ? Py_True : Py_False);
+        failed = pair == NULL || PyList_Append(results, pair) < 0;
+        Py_XDECREF(pair);
+    }
+    for (Py_ssize_t i = 0; made != NULL && i < count; i++)
+        Py_XDECREF(made[i]);
+    if (failed && !PyErr_Occurred())
+        PyErr_NoMemory();
+    PyMem_Free(made);
+    PyMem_Free(ends);
+    PyMem_Free(verified);
+    if (failed)
+        Py_CLEAR(results);
+    return results;
+}
+
+static PyObject *py_encode_planes(PyObject *module, PyObject *args)
+{
+    struct planes_job job = {0};
+    Py_buffer scratch;
+    PyObject *sequence, *result = NULL;
+    (void)module;
+    if (!PyArg_ParseTuple(args, "Oy*w*inpIdp", &sequence, &job.prefix, &scratch, &job.width, &job.checksum_at,
+                          &job.swapped, &job.known, &job.repeats_limit, &job.verified))
+        return NULL;
+    PyObject *items = PySequence_Tuple(sequence); /* nobody can shorten it while the GIL is released */
+    Py_ssize_t count = items != NULL ? PyTuple_GET_SIZE(items) : 0, held = 0;
+    Py_buffer *raws = PyMem_Calloc((size_t)count + 1, sizeof *raws);
+    if (raws == NULL)
+        PyErr_NoMemory();
+    else if (items != NULL && (held = take_buffers(items, raws)) == count &&
+             job_fits(&job, raws, count, (size_t)scratch.len))
+        result = encode_chunks(&job, raws, count, scratch.buf);
+    release_buffers(raws, held);
+    PyMem_Free(raws);
+    Py_XDECREF(items);
+    PyBuffer_Release(&job.prefix);
     PyBuffer_Release(&scratch);
     return result;
 }
@@ -606,6 +723,8 @@ static PyMethodDef methods[] = {
     {"fnv1a64", (PyCFunction)(void (*)(void))py_fnv1a64, METH_VARARGS | METH_KEYWORDS,
      "fnv1a64(data, state=offset_basis) -> int"},
     {"fnv1a64_many", py_fnv1a64_many, METH_O, "fnv1a64_many(buffers) -> list[int]"},
+    {"fnv1a64_chain", py_fnv1a64_chain, METH_VARARGS,
+     "fnv1a64_chain(buffers, state) -> list[int]: the state behind each of buffers that follow one another"},
     {"fnv1a64_plain", py_fnv1a64_plain, METH_VARARGS, "fnv1a64_plain(data) -> int: the same by the plain loop"},
     {"hashes_alone", py_hashes_alone, METH_NOARGS,
      "hashes_alone() -> bool: one buffer is hashed no slower than each of four in one loop"},
@@ -630,8 +749,8 @@ static PyMethodDef methods[] = {
      "code_plane(plane, room, singles_below, matches_from, matches_in_noise_from, exact=False)"
      " -> (frame of single bytes, frame with matches, equal, chance, repeats, ends)"},
     {"encode_planes", py_encode_planes, METH_VARARGS,
-     "encode_planes(raw, prefix, scratch, width, checksum_at, swapped, known, repeats_limit, verified)\n"
-     "-> (bytes, verified) | None"},
+     "encode_planes(raws, prefix, scratch, width, checksum_at, swapped, known, repeats_limit, verified)\n"
+     "-> list[(bytes, verified)], shorter than raws where one needs a trial"},
     {"frames_hold", py_frames_hold, METH_VARARGS,
      "frames_hold(frames, raw, scratch, width) -> bool: what encode_planes verifies"},
     {"decode_planes", py_decode_planes, METH_VARARGS,

@@ -1,5 +1,6 @@
 """One QATQ payload: header, body prefix, strategy data (format sections 2 to 5)."""
 
+import itertools
 import math
 import struct
 from collections.abc import Sequence
@@ -302,17 +303,47 @@ def encode_payload(
             strategy is unknown, not legal for the dtype, or cannot hold the values.
     """
     values = _values(raw, dtype)
-    known = None
     if strategy is None:
-        head = _head(_PLANES, _UNUSED_SCALE, len(values), dtype, 0)
-        known = encode_as_known(
-            values, dtype, level, head, _CHECKSUM_AT, row_widths=row_widths, memory=memory, verified=verified
-        )
-    if known is None:
-        body = _encode(values, dtype, level, appendable, strategy, stride, row_widths, memory)
-        known = _with_header(body, values, dtype, values_checksum(values, dtype)), False
-    payload, done = known
-    if verified and not done:
+        for known in _encode_as_known([values], dtype, level, row_widths, memory, verified):
+            return known
+    return _encode_by_search(values, dtype, level, appendable, strategy, stride, row_widths, memory, verified)
+
+
+def _encode_as_known(
+    values: Sequence[Bytes],
+    dtype: DType,
+    level: Level,
+    row_widths: Sequence[int],
+    memory: Memory | None,
+    verified: bool,
+) -> list[bytes]:
+    """Return the payloads of equally long values, as many of the first as take no search; raises EncodingFault."""
+    head = _head(_PLANES, _UNUSED_SCALE, len(values[0]), dtype, 0)
+    payloads = []
+    found = encode_as_known(
+        values, dtype, level, head, _CHECKSUM_AT, row_widths=row_widths, memory=memory, verified=verified
+    )
+    for (payload, done), each in zip(found, values, strict=False):
+        if verified and not done:
+            _verify(payload, each, dtype)
+        payloads.append(payload)
+    return payloads
+
+
+def _encode_by_search(
+    values: Bytes,
+    dtype: DType,
+    level: Level,
+    appendable: bool,
+    strategy: int | None,
+    stride: int | None,
+    row_widths: Sequence[int],
+    memory: Memory | None,
+    verified: bool,
+) -> bytes:
+    body = _encode(values, dtype, level, appendable, strategy, stride, row_widths, memory)
+    payload = _with_header(body, values, dtype, values_checksum(values, dtype))
+    if verified:
         _verify(payload, values, dtype)
     return payload
 
@@ -338,8 +369,13 @@ def encode_payloads(
     level: Level = Level.BALANCED,
     row_widths: Sequence[int] = (),
     memory: Memory | None = None,
+    verified: bool = False,
 ) -> list[bytes]:
-    """Encode several raw values as one exact payload each, with their checksums worked out together where that helps.
+    """Encode several raw values as one exact payload each.
+
+    Equally long ones that follow one another are encoded in one call of a kernel, which gives up the interpreter's
+    lock once, as long as that takes no search: so a thread that encodes them waits less for others. Where that helps
+    their checksums are worked out together instead.
 
     Args:
         raws: little-endian elements, at most 2**26 of them in each.
@@ -347,16 +383,27 @@ def encode_payloads(
         level: how hard to look for a small form.
         row_widths: as for :func:`encode_payload`.
         memory: the same.
+        verified: the same.
 
     Raises:
-        ValueError: as :func:`encode_payload`.
+        EncodingFault, ValueError: as :func:`encode_payload`.
     """
-    if hashes_alone():
-        return [encode_payload(raw, dtype, level=level, row_widths=row_widths, memory=memory) for raw in raws]
-    values = [_values(raw, dtype) for raw in raws]
-    bodies = [_encode(each, dtype, level, False, None, None, row_widths, memory) for each in values]
-    sums = values_checksums(values, dtype)
-    return [_with_header(body, each, dtype, found) for body, each, found in zip(bodies, values, sums, strict=True)]
+    left = [_values(raw, dtype) for raw in raws]
+    if not verified and not hashes_alone():
+        bodies = [_encode(each, dtype, level, False, None, None, row_widths, memory) for each in left]
+        sums = values_checksums(left, dtype)
+        return [_with_header(body, each, dtype, found) for body, each, found in zip(bodies, left, sums, strict=True)]
+    payloads: list[bytes] = []
+    while left:
+        _, group = next(itertools.groupby(left, key=len))
+        alike = list(group)
+        found = _encode_as_known(alike, dtype, level, row_widths, memory, verified)
+        if len(found) < len(alike):
+            values = alike[len(found)]
+            found.append(_encode_by_search(values, dtype, level, False, None, None, row_widths, memory, verified))
+        payloads += found
+        left = left[len(found) :]
+    return payloads
 
 
 def _values(raw: Buffer, dtype: DType) -> Bytes:

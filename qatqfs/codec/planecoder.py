@@ -17,7 +17,9 @@ every plane that is no noise, and remembers (:mod:`lessons`) where they pay. ``S
 """
 
 import enum
+import itertools
 import threading
+from collections.abc import Sequence
 
 import zstandard
 
@@ -117,7 +119,7 @@ def encode_planes(planes: Bytes, width: int, level: Level, lessons: Lessons[Way]
 
 
 def encode_planes_as_known(
-    raw: Bytes,
+    raws: Sequence[Bytes],
     width: int,
     level: Level,
     lessons: Lessons[Way] | None,
@@ -125,13 +127,13 @@ def encode_planes_as_known(
     checksum_at: int,
     *,
     verified: bool,
-) -> tuple[bytes, bool] | None:
-    """Return the frames of unfiltered planes behind a prefix, if that takes no trial, in a fraction of the time.
+) -> list[tuple[bytes, bool]]:
+    """Return the frames of the unfiltered planes of chunks, if that takes no trial, in a fraction of the time.
 
     They are what :func:`encode_planes` makes of the planes.
 
     Args:
-        raw: little-endian elements, at least one.
+        raws: equally long chunks of little-endian elements, at least one in each.
         width: bytes of an element.
         level: ``SMALL`` always tries.
         lessons: as for :func:`encode_planes`.
@@ -140,25 +142,38 @@ def encode_planes_as_known(
         verified: decode them again and compare.
 
     Returns:
-        Prefix and frames, and whether they were verified, as far as that was possible; ``None`` if it takes a trial.
+        Prefix and frames, and whether they were verified, as far as that was possible; for the chunks before the first
+        one that takes a trial.
     """
-    if level is Level.FAST:
-        known = (1 << width) - 1
-    elif level is Level.BALANCED and lessons is not None:
-        ways = [lessons.recall(plane) for plane in range(width)]
-        if Way.DEEP in ways:  # that has to be confirmed each time
-            return None
-        known = sum(1 << plane for plane, way in enumerate(ways) if way is Way.SINGLES)
+    known = count = 0
+    for count in range(len(raws)):
+        planes = _known_planes(width, level, lessons)
+        if not planes or (count and planes != known):
+            break
+        known = planes
     else:
-        known = 0
-    if not known:
-        return None
+        count = len(raws)
+    if not count:
+        return []
     found = encode_planes_at_once(
-        raw, width, prefix, checksum_at, known=known, repeats_limit=_FEW_REPEATS, verified=verified
+        raws[:count], width, prefix, checksum_at, known=known, repeats_limit=_FEW_REPEATS, verified=verified
     )
-    if found is not None and level is not Level.FAST and len(found[0]) - len(prefix) < _VERY_SMALL * len(raw):
-        return None  # one frame for all may do better
-    return found
+    if level is Level.FAST:
+        return found
+    least = len(prefix) + _VERY_SMALL * len(raws[0])  # below it one frame for all may do better
+    return list(itertools.takewhile(lambda each: len(each[0]) >= least, found))
+
+
+def _known_planes(width: int, level: Level, lessons: Lessons[Way] | None) -> int:
+    """Return the planes (bit i for plane i) of the next chunk whose way is known not to need a trial; 0 if it does."""
+    if level is Level.FAST:
+        return (1 << width) - 1
+    if level is not Level.BALANCED or lessons is None:
+        return 0
+    ways = [lessons.recall(plane) for plane in range(width)]
+    if Way.DEEP in ways:  # that has to be confirmed each time
+        return 0
+    return sum(1 << plane for plane, way in enumerate(ways) if way is Way.SINGLES)
 
 
 def _encode_plane(plane: Bytes, number: int, level: Level, lessons: Lessons[Way] | None) -> list[Buffer]:

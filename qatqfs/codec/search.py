@@ -11,6 +11,7 @@ has to be appended.
 does not rule out. A :class:`Memory` carries over from chunk to chunk what was found.
 """
 
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -129,7 +130,7 @@ def encode_smallest(
 
 
 def encode_as_known(
-    raw: Bytes,
+    raws: Sequence[Bytes],
     dtype: DType,
     level: Level,
     prefix: bytes,
@@ -138,11 +139,11 @@ def encode_as_known(
     row_widths: Sequence[int] = (),
     memory: Memory | None = None,
     verified: bool = False,
-) -> tuple[bytes, bool] | None:
-    """Encode values as byte planes (7) if it is known already that this suits them, in a fraction of the time.
+) -> list[tuple[bytes, bool]]:
+    """Encode chunks as byte planes (7) if it is known already that this suits them, in a fraction of the time.
 
     Args:
-        raw: little-endian elements.
+        raws: equally long chunks of little-endian elements.
         dtype: their type.
         level: how hard to look.
         prefix: what the data comes behind.
@@ -152,25 +153,32 @@ def encode_as_known(
         verified: decode the data again and compare.
 
     Returns:
-        Prefix and data, and whether they were verified, as far as that was possible; ``None`` if it takes a search.
+        Prefix and data, and whether they were verified, as far as that was possible; for the chunks before the first
+        one that takes a search.
     """
-    if len(raw) <= _TINY_BYTES:
-        return None
-    subject = dtype, tuple(row_widths)
-    lesson = None
-    if level is not Level.FAST:
-        lesson = memory.filters.latest(subject) if memory is not None else None
-        if memory is None or lesson != _PLAIN or memory.filters.recall(subject) is None:
-            return None
+    size = len(raws[0])
+    if size <= _TINY_BYTES:
+        return []
     lessons = memory.ways[_PLANES] if memory is not None else None
-    found = encode_planes_as_known(raw, dtype.width, level, lessons, prefix, checksum_at, verified=verified)
-    if found is None:
-        return None
-    share = (len(found[0]) - len(prefix)) / len(raw)
-    if memory is not None and lesson is not None and abs(share - lesson.share) > _SURPRISE * lesson.share:
-        memory.filters.forget(subject)
-        return None
-    return found if share < 1 else None
+    if level is Level.FAST:
+        found = encode_planes_as_known(raws, dtype.width, level, lessons, prefix, checksum_at, verified=verified)
+        return list(itertools.takewhile(lambda each: len(each[0]) < len(prefix) + size, found))
+    if memory is None:
+        return []
+    subject, filters = (dtype, tuple(row_widths)), memory.filters
+    lesson = filters.latest(subject)
+    if lesson is None or lesson != _PLAIN:
+        return []
+    some = list(itertools.takewhile(lambda _: filters.recall(subject) is not None, raws))
+    found = encode_planes_as_known(some, dtype.width, level, lessons, prefix, checksum_at, verified=verified)
+    for i, (payload, _) in enumerate(found):
+        share = (len(payload) - len(prefix)) / size
+        if abs(share - lesson.share) > _SURPRISE * lesson.share:
+            filters.forget(subject)
+            return found[:i]
+        if share >= 1:
+            return found[:i]
+    return found
 
 
 # -- zstd frames, behind a filter or none ------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """Statistics of byte planes, and the two quick ways of coding one, which come with them from one kernel."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -63,15 +64,22 @@ def code_plane(
 
 
 def encode_planes_at_once(
-    raw: Bytes, width: int, prefix: bytes, checksum_at: int, *, known: int, repeats_limit: float, verified: bool
-) -> tuple[bytes, bool] | None:
-    """Return a prefix and a zstd frame for each byte plane, all in one call without the GIL.
+    raws: Sequence[Bytes],
+    width: int,
+    prefix: bytes,
+    checksum_at: int,
+    *,
+    known: int,
+    repeats_limit: float,
+    verified: bool,
+) -> list[tuple[bytes, bool]]:
+    """Return for each chunk a prefix and a zstd frame for each byte plane, all in one call without the GIL.
 
     Each plane is coded by single bytes below the limit of repeats and with matches from there on, or stored where that
     is no smaller.
 
     Args:
-        raw: little-endian elements, n * width bytes, at least one.
+        raws: equally long chunks of little-endian elements, n * width bytes, at least one.
         width: bytes of an element, 2 or 4.
         prefix: what the frames come behind.
         checksum_at: offset in it of the checksum of the values (format section 5), 8 bytes that are filled in.
@@ -80,13 +88,14 @@ def encode_planes_at_once(
         verified: decode the frames again, and compare with the elements and their checksum.
 
     Returns:
-        Prefix and frames, and whether they were verified, which frames with matches are not; ``None`` when another
-        plane is neither constant nor noise.
+        Prefix and frames, and whether they were verified, which frames with matches are not; for the chunks before the
+        first one of which another plane is neither constant nor noise.
     """
-    room = scratch("at once", len(raw) + 3 * (len(raw) // width) + _ROOM_BYTES)
+    size = len(raws[0])
+    room = scratch("at once", size + 3 * (size // width) + _ROOM_BYTES)
     # The checksum of wide values is that of big-endian ones.
     return _native.encode_planes(
-        raw.data, prefix, room.data, width, checksum_at, width == 4, known, repeats_limit, verified
+        [raw.data for raw in raws], prefix, room.data, width, checksum_at, width == 4, known, repeats_limit, verified
     )
 
 

@@ -1,11 +1,12 @@
 """Write a container chunk by chunk, in constant memory but for the list of lengths."""
 
 import array
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from qatqfs.codec.buffers import Buffer, as_bytes
-from qatqfs.codec.checksum import FNV_OFFSET, HASHED_TOGETHER, fnv1a64
+from qatqfs.codec.checksum import FNV_OFFSET, HASHED_TOGETHER, fnv1a64_chain
 from qatqfs.codec.container import (
     CONTAINER_HEADER_SIZE,
     DEFAULT_CHUNK_BYTES,
@@ -111,11 +112,6 @@ class ContainerWriter:
         writer._state = index.state_before_last
         return writer
 
-    @property
-    def state(self) -> int:
-        """State of the container's checksum before the length field of the payload that is held back."""
-        return self._state
-
     def append(self, payload: bytes) -> None:
         """Add a chunk of exactly ``values_per_chunk`` values; the last one may have fewer, but not none.
 
@@ -126,36 +122,58 @@ class ContainerWriter:
                 finished or broken.
             OSError: what the sink raised.
         """
-        self._check_usable()
-        header = read_payload_header(payload)
-        if header.dtype is not self._dtype:
-            raise MixedDtypes(self._dtype.label, header.dtype.label)
-        if not 0 < header.count <= self._values_per_chunk:
-            raise ValueError(f"a chunk of {header.count} values where {self._values_per_chunk} are due")
-        if self._held is not None and self._held_values != self._values_per_chunk:
-            raise ValueError(f"only the last chunk may have {self._held_values} values")
-        count = len(self._lengths) + (self._held is not None) + 1
-        if count > self._max_chunks:
-            raise LimitExceeded("chunks in a container", count, self._max_chunks)
-        if len(payload) > MAX_PAYLOAD_BYTES:
-            raise LimitExceeded("bytes in a payload", len(payload), MAX_PAYLOAD_BYTES)
-        self._flush()
-        self._held, self._held_values = payload, header.count
+        self.extend((payload,))
 
-    def _flush(self, frame: bytes = b"") -> None:
-        if self._held is None:
-            return
-        length = len(self._held) + len(frame)
-        field = length.to_bytes(LENGTH_FIELD_SIZE, "big")
+    def extend(self, payloads: Sequence[bytes]) -> list[int]:
+        """Add chunks, all of them or none; as :meth:`append`, but the checksum is worked out in one go.
+
+        Returns:
+            For each the state of the container's checksum before its length field.
+        """
+        self._check_usable()
+        if not payloads:
+            return []
+        values = self._check(payloads)
+        held = [] if self._held is None else [self._held]
+        states = self._write([*held, *payloads[:-1]])
+        self._held, self._held_values = payloads[-1], values
+        return states[len(held) :]
+
+    def _check(self, payloads: Sequence[bytes]) -> int:
+        """Check that payloads may follow the one held back; returns the values of the last."""
+        values = self._values_per_chunk if self._held is None else self._held_values
+        before = len(self._lengths) + (self._held is not None)
+        for count, payload in enumerate(payloads, before + 1):
+            header = read_payload_header(payload)
+            if header.dtype is not self._dtype:
+                raise MixedDtypes(self._dtype.label, header.dtype.label)
+            if not 0 < header.count <= self._values_per_chunk:
+                raise ValueError(f"a chunk of {header.count} values where {self._values_per_chunk} are due")
+            if values != self._values_per_chunk:
+                raise ValueError(f"only the last chunk may have {values} values")
+            if count > self._max_chunks:
+                raise LimitExceeded("chunks in a container", count, self._max_chunks)
+            if len(payload) > MAX_PAYLOAD_BYTES:
+                raise LimitExceeded("bytes in a payload", len(payload), MAX_PAYLOAD_BYTES)
+            values = header.count
+        return values
+
+    def _write(self, payloads: Sequence[bytes], frame: bytes = b"") -> list[int]:
+        """Write payloads, and a frame behind the last; returns the states before each and before the frame."""
+        lengths = [len(payload) for payload in payloads]
+        if frame:
+            lengths[-1] += len(frame)
+        fields = (length.to_bytes(LENGTH_FIELD_SIZE, "big") for length in lengths)
+        parts = [*itertools.chain.from_iterable(zip(fields, payloads, strict=True)), *([frame] if frame else [])]
         self._broken = True  # until all of it is written
-        for part in (field, self._held, frame):
-            self._state = fnv1a64(part, self._state)
-            if part:
-                self._sink.write(part)
-        self._lengths.append(length)
-        self._size += LENGTH_FIELD_SIZE + length
-        self._held = None
+        states = [self._state, *fnv1a64_chain(parts, self._state)]
+        for part in parts:
+            self._sink.write(part)
+        self._state = states[-1]
+        self._lengths.extend(lengths)
+        self._size += sum(map(len, parts))
         self._broken = False
+        return states[: 2 * len(payloads) + 1 : 2]
 
     def _check_usable(self) -> None:
         if self._finished:
@@ -189,7 +207,9 @@ class ContainerWriter:
         if pad and decode_payload(self._held)[-1]:
             raise ValueError("the pad byte behind an odd length must be zero")
         needed = self._lengths or pad or self._held.endswith(FOOTER_MAGIC)  # the last: content that looks like one
-        self._flush(self._index_frame(true_length) if needed else b"")
+        frame = self._index_frame(true_length) if needed else b""
+        self._write([self._held], frame)
+        self._held = None
         header = ContainerHeader(total, len(self._lengths), self._state)
         self._broken = True
         self._sink.patch(0, header.pack())
@@ -244,8 +264,7 @@ def encode_container(
     needs_index = len(parts) > 1 or len(view) != true_length
     for first in range(0, len(parts) - 1, HASHED_TOGETHER):
         group = parts[first : min(first + HASHED_TOGETHER, len(parts) - 1)]
-        for payload in encode_payloads(group, dtype, level=level, row_widths=row_widths, memory=memory):
-            writer.append(payload)
+        writer.extend(encode_payloads(group, dtype, level=level, row_widths=row_widths, memory=memory))
     if parts:
         last = encode_payload(
             parts[-1], dtype, level=level, appendable=needs_index, row_widths=row_widths, memory=memory

@@ -15,7 +15,7 @@ from qatqfs.store.building import note_encoded
 from qatqfs.store.commit import CommitEngine
 from qatqfs.store.draft import Draft
 from qatqfs.store.dtypechoice import choose_dtype
-from qatqfs.store.encoder import encode_chunk
+from qatqfs.store.encoder import encode_chunks
 from qatqfs.store.filling import Payloads, fill
 from qatqfs.store.node import Node
 from qatqfs.store.options import StoreOptions
@@ -150,12 +150,11 @@ class AheadEncoder:
             raw = memoryview(pread_exact(entry.data.number, (stop - first) * unit, first * unit))
             if len(raw) != (stop - first) * unit:
                 raise SnapshotLost("the file was cut")
-            result = []
-            for chunk in range(first, stop):
-                widths = draft.header.row_widths(chunk * unit, (chunk + 1) * unit, dtype)
-                result.append(encode_chunk(raw[:unit], dtype, level, row_widths=widths, memory=memory))
-                raw = raw[unit:]
-                note_encoded(self._engine.statistics, unit, result[-1])
+            widths = [draft.header.row_widths(chunk * unit, (chunk + 1) * unit, dtype) for chunk in range(first, stop)]
+            parts = [raw[start : start + unit] for start in range(0, len(raw), unit)]
+            result = encode_chunks(parts, dtype, level, row_widths=widths, memory=memory)
+            for payload in result:
+                note_encoded(self._engine.statistics, unit, payload)
             return result
 
         return payloads

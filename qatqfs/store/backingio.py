@@ -11,6 +11,7 @@ its system call does.
 import ctypes
 import errno
 import os
+import re
 from collections.abc import Sequence
 
 from qatqfs.store.sysfile import Fd, fail, libc, renameat2, set_times
@@ -23,6 +24,19 @@ _CANNOT_COPY = (errno.EOPNOTSUPP, errno.ENOSYS, errno.EXDEV, errno.EINVAL)
 _COPY_BYTES = 1 << 20
 _MOST_BUFFERS = 64  # more are joined first; the system takes 1,024 at a time
 _SYNC_FILE_RANGE_WRITE = 2  # sync_file_range(2)
+_RWF_DONTCACHE = 0x80  # pwritev2(2)
+
+
+def drops_safely(release: str) -> bool:
+    """Whether uncached writes are safe with a kernel of this release (uname(2)).
+
+    They came with Linux 6.14. Until 6.16 a page that was written again before it was on disk could be dropped.
+    """
+    return tuple(map(int, re.findall(r"\d+", release)[:2])) >= (6, 16)
+
+
+CAN_DROP = drops_safely(os.uname().release)
+"""Whether the kernel is one that writes uncached; then a filesystem may still refuse to."""
 
 OPERATIONS = (
     *("open", "pwrite", "ftruncate", "copy_range", "punch", "fsync", "fdatasync", "fsync_directory"),
@@ -45,10 +59,23 @@ class BackingIO:
         """Write once and return how many bytes went in."""
         return os.pwrite(fd.number, data, offset)
 
-    def pwritev(self, fd: Fd, buffers: Sequence[Buffer], offset: int) -> int:
-        """Write several buffers one behind another, once, and return how many bytes went in."""
+    def pwritev(self, fd: Fd, buffers: Sequence[Buffer], offset: int, *, uncached: bool = False) -> int:
+        """Write several buffers one behind another, once, and return how many bytes went in.
+
+        Args:
+            fd: the file.
+            buffers: what to write.
+            offset: where.
+            uncached: let it leave the page cache as soon as it is on disk, where the system can.
+        """
         if len(buffers) > _MOST_BUFFERS:
-            return self.pwrite(fd, b"".join(buffers), offset)
+            buffers = [b"".join(buffers)]
+        if uncached and CAN_DROP:
+            try:
+                return os.pwritev(fd.number, buffers, offset, _RWF_DONTCACHE)
+            except OSError as err:
+                if err.errno != errno.EOPNOTSUPP:  # by this filesystem
+                    raise
         return os.pwritev(fd.number, buffers, offset)
 
     def write_back(self, fd: Fd, offset: int, size: int) -> None:

@@ -1,5 +1,6 @@
 """What a draft is made of: unmodified chunks as they are, the others encoded."""
 
+import itertools
 from dataclasses import dataclass
 
 from qatqfs.codec import MAX_CHUNKS, DType, Level, Memory, QatcError
@@ -7,7 +8,7 @@ from qatqfs.store.chunkmap import chunks_of
 from qatqfs.store.containerfile import ContainerFile, io_error
 from qatqfs.store.draft import Draft
 from qatqfs.store.dtypechoice import choose_dtype
-from qatqfs.store.encoder import encode_chunk
+from qatqfs.store.encoder import encode_chunk, encode_chunks
 from qatqfs.store.filling import Payloads
 from qatqfs.store.options import StoreOptions
 from qatqfs.store.snapshot import Snapshot, SnapshotLost
@@ -122,27 +123,34 @@ def payloads_of(
             return zeros[0]
         return payload
 
+    def encoded(first: int, stop: int) -> list[bytes]:
+        raw = snapshot.read(first * plan.unit, min(stop * plan.unit, snapshot.size))
+        parts = [raw[start : start + plan.unit] for start in range(0, len(raw), plan.unit)]
+        widths = [
+            plan.header.row_widths(chunk * plan.unit, (chunk + 1) * plan.unit, plan.dtype)
+            for chunk in range(first, stop)
+        ]
+        whole = len(parts) - (stop == total)
+        result = encode_chunks(parts[:whole], plan.dtype, level, row_widths=widths[:whole], memory=memory)
+        for part in parts[whole:]:
+            result.append(
+                encode_chunk(part, plan.dtype, level, appendable=indexed, row_widths=widths[-1], memory=memory)
+            )
+        for part, payload in zip(parts, result, strict=True):
+            note_encoded(statistics, len(part), payload)
+        return result
+
     def payloads(first: int, stop: int) -> list[bytes]:
         if snapshot.cancelled:
             raise SnapshotLost("the file was cut or removed")
-        found = [known_or_hole(chunk) for chunk in range(first, stop)]
-        result = []
-        raw = memoryview(b"")
-        for chunk, payload in enumerate(found, first):
-            if payload is None:
-                if not raw:
-                    end = chunk + 1
-                    while end < stop and found[end - first] is None:
-                        end += 1
-                    raw = snapshot.read(chunk * plan.unit, min(end * plan.unit, snapshot.size))
-                last = indexed and chunk == total - 1
-                widths = plan.header.row_widths(chunk * plan.unit, (chunk + 1) * plan.unit, plan.dtype)
-                payload = encode_chunk(
-                    raw[: plan.unit], plan.dtype, level, appendable=last, row_widths=widths, memory=memory
-                )
-                note_encoded(statistics, min(plan.unit, len(raw)), payload)
-                raw = raw[plan.unit :]
-            result.append(payload)
+        result: list[bytes] = []
+        known = [known_or_hole(chunk) for chunk in range(first, stop)]
+        for missing, chunks in itertools.groupby(range(first, stop), key=lambda chunk: known[chunk - first] is None):
+            some = list(chunks)
+            if missing:
+                result += encoded(some[0], some[-1] + 1)
+            else:
+                result += [payload for chunk in some if (payload := known[chunk - first]) is not None]
         return result
 
     return payloads

@@ -14,6 +14,7 @@ What a draft has on disk its file need not reserve any more, so each says how mu
 import array
 import errno
 import itertools
+import mmap
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 
@@ -26,7 +27,26 @@ from qatqfs.store.tensorheader import NO_HEADER
 from qatqfs.store.writeback import WriteBack
 
 _COPY_BYTES = 64 << 20
+_PAGE_BYTES = mmap.PAGESIZE
+_CACHED_BYTES = 64 << 20
+"""What a container has beyond these leaves memory when it is on disk: it would only drive other things out, and
+fresh memory for all of it takes as long as encoding it."""
 _serial = itertools.count()
+
+
+def _split(buffers: Sequence[Buffer], size: int) -> tuple[list[Buffer], list[Buffer]]:
+    """Part a sequence of buffers after so many bytes, 0 or more, of it."""
+    before: list[Buffer] = []
+    behind: list[Buffer] = []
+    for buffer in buffers:
+        view = memoryview(buffer)
+        cut = min(size, len(view))
+        if cut:
+            before.append(view[:cut])
+        if cut < len(view):
+            behind.append(view[cut:])
+        size -= cut
+    return before, behind
 
 
 class _FileSink:
@@ -42,16 +62,29 @@ class _FileSink:
         self._gathered: list[Buffer] = []
         self.position = 0
 
+    @property
+    def written(self) -> int:
+        """Where the file ends now."""
+        return self.position - sum(map(len, self._gathered))
+
     def write(self, data: Buffer) -> None:
-        """Append all of ``data``, which must not change before the next :meth:`flush`."""
+        """Append all of ``data``, which must not change before it is written."""
         self._gathered.append(data)
         self.position += len(data)
 
-    def flush(self) -> None:
-        """Write what was gathered; raises OSError."""
-        buffers, self._gathered = self._gathered, []
-        offset = self.position - sum(map(len, buffers))
-        done = self._io.pwritev(self._fd, buffers, offset) if buffers else 0
+    def flush(self, *, whole_pages: bool = False) -> None:
+        """Write what was gathered; raises OSError.
+
+        Args:
+            whole_pages: keep back what does not fill a page of the file. So no page is written twice, or read to be
+                completed after it has left memory.
+        """
+        offset, buffers, self._gathered = self.written, self._gathered, []
+        if whole_pages:
+            buffers, self._gathered = _split(buffers, max(0, self.position - self.position % _PAGE_BYTES - offset))
+        if not buffers:
+            return
+        done = self._io.pwritev(self._fd, buffers, offset, uncached=offset >= _CACHED_BYTES)
         for buffer in buffers:
             if done < len(buffer):
                 self._put(offset + done, memoryview(buffer)[done:])
@@ -89,6 +122,7 @@ class Draft:
         fd: the file.
         dtype: see above.
         unit: see above.
+        level: see above.
         count: chunks in it; the last of them is held back in memory.
         claimed: chunks that are in it or being encoded for it.
         stale: those of them that were changed since.
@@ -111,6 +145,7 @@ class Draft:
         self.name = b"%s-%d%s" % (entry_id, next(_serial), NEW)
         self.dtype = dtype
         self.unit = unit
+        self.level = level
         self.count = 0
         self.claimed = 0
         self.stale: set[int] = set()
@@ -118,7 +153,6 @@ class Draft:
         self._area = area
         self._io = area.io
         self._on_grown = on_grown
-        self._level = level
         self._lengths = array.array("I")
         self._offsets = array.array("Q")  # of each chunk's length field
         self._states = array.array("Q")  # of the checksum before each chunk from _first_state on
@@ -137,7 +171,7 @@ class Draft:
     @property
     def size(self) -> int:
         """Bytes of the file so far."""
-        return self._sink.position
+        return self._sink.written
 
     def note_change(self, first: int, stop: int) -> None:
         """Note that chunks are about to be changed; content lock held."""
@@ -146,16 +180,17 @@ class Draft:
 
     def append(self, payloads: Sequence[bytes]) -> None:
         """Add the next chunks' payloads; raises OSError, QatcError."""
+        self._states.extend(self._writer.extend(payloads))
+        offset = self._offsets[-1] + LENGTH_FIELD_SIZE + self._lengths[-1] if self._offsets else CONTAINER_HEADER_SIZE
         for payload in payloads:
-            self._writer.append(payload)
-            self._states.append(self._writer.state)
+            self._offsets.append(offset)
             self._lengths.append(len(payload))
-            self._offsets.append(self._sink.position)
-            self._last = payload
-        self._sink.flush()
-        self._write_back.grown(self._sink.position)
+            offset += LENGTH_FIELD_SIZE + len(payload)
+        self._last = payloads[-1]
+        self._sink.flush(whole_pages=True)
+        self._write_back.grown(self._sink.written)
         self.count += len(payloads)
-        self._on_grown(self._sink.position)
+        self._on_grown(self._sink.written)
 
     def payload(self, chunk: int) -> bytes:
         """Return the payload of a chunk; raises OSError."""
@@ -187,7 +222,7 @@ class Draft:
     def _resume(self, lengths: Sequence[int], state: int) -> None:
         index = IndexFrame(0, self.unit // self.dtype.width, [*lengths, 0], state, self.dtype)
         self._sink.position = 0
-        self._writer = ContainerWriter.resume(self._sink, index, level=self._level)
+        self._writer = ContainerWriter.resume(self._sink, index, level=self.level)
         self._sink.flush()
         self._lengths = array.array("I", lengths)
         self.count = len(lengths)
@@ -202,11 +237,12 @@ class Draft:
         return self._offsets[chunk] if chunk < self.count else self.size
 
     def settle(self) -> None:
-        """Return when the disk is done with what it was asked for.
+        """Return when all that was appended is in the file, and the disk is done with what it was asked for.
 
         Raises:
-            OSError: it failed, which is said once: nothing of the draft may be used.
+            OSError: that failed, which is said once: nothing of the draft may be used.
         """
+        self._sink.flush()
         self._write_back.settle()
 
     def rewind(self, chunk: int) -> None:
@@ -214,6 +250,7 @@ class Draft:
         if chunk < self.count:
             states = self._states[: chunk - self._first_state]
             first = self._first_state
+            self._sink.flush()
             self._resume(self._lengths[:chunk], self._states[chunk - first])
             self._states, self._first_state = states, first
             self._io.ftruncate(self.fd, self._sink.position)
@@ -226,7 +263,6 @@ class Draft:
     def finish(self, length: int) -> ContainerInfo:
         """Complete the container of a content of so many bytes; raises OSError, QatcError."""
         info = self._writer.finish(length)
-        self._sink.flush()
         self.settle()
         return info
 

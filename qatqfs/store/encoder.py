@@ -5,7 +5,10 @@ made, and compared with the bytes it was made from: whatever went wrong in betwe
 there.
 """
 
+import contextlib
 import errno
+import itertools
+import operator
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -20,6 +23,7 @@ from qatqfs.codec import (
     Level,
     Memory,
     encode_payload,
+    encode_payloads,
 )
 from qatqfs.store.tensorheader import NO_HEADER, TensorHeader
 
@@ -60,10 +64,41 @@ def encode_chunk(
     """
     if len(raw) % dtype.width:
         raw = bytes(raw) + b"\0"  # the index frame has the true length
-    try:
+    with _faults_as_errors():
         return encode_payload(
             raw, dtype, level=level, appendable=appendable, row_widths=row_widths, memory=memory, verified=True
         )
+
+
+def encode_chunks(
+    raws: Sequence[Buffer], dtype: DType, level: Level, *, row_widths: Sequence[Sequence[int]], memory: Memory
+) -> list[bytes]:
+    """Return the payloads of chunks that follow one another, none of them the last of a file.
+
+    They are what :func:`encode_chunk` gives, in fewer calls that hold the interpreter's lock.
+
+    Args:
+        raws: the chunks.
+        dtype: of their values.
+        level: effort.
+        row_widths: for each chunk the hints that :func:`encode_chunk` takes.
+        memory: as :func:`encode_chunk` takes it.
+
+    Raises:
+        OSError: as :func:`encode_chunk`.
+    """
+    payloads: list[bytes] = []
+    for widths, group in itertools.groupby(zip(raws, row_widths, strict=True), key=operator.itemgetter(1)):
+        some = [raw for raw, _ in group]
+        with _faults_as_errors():
+            payloads += encode_payloads(some, dtype, level=level, row_widths=widths, memory=memory, verified=True)
+    return payloads
+
+
+@contextlib.contextmanager
+def _faults_as_errors() -> Iterator[None]:
+    try:
+        yield
     except EncodingFault as err:
         raise OSError(errno.EIO, str(err)) from err
 

@@ -12,14 +12,17 @@ from collections.abc import Callable
 from concurrent.futures import CancelledError, Executor, Future
 from queue import SimpleQueue
 
+from qatqfs.codec import Level
 from qatqfs.store.commitlock import CommitLock
 from qatqfs.store.draft import Draft
 
-HOP_BYTES = 512 << 10
-"""Raw bytes that a worker takes at a time, at least one chunk; of more, the first are no longer in the cache when they
-are appended."""
-_HOPS_IN_A_ROW = 32
-_HOPS_AHEAD = 2
+HOP_BYTES = 4 << 20
+"""Raw bytes that a worker takes at a time, at most. Each hop takes the interpreter's lock some times, and may wait for
+it until a thread that has it gets a processor again: with 512 KiB, encoding ahead stood still half of the time."""
+_HOPS_IN_A_ROW = 4
+_HOPS_PER_WORKER = 2
+"""Into at least how many hops for each worker what is to be done is parted, lest one of them be idle in the end."""
+_HOPS_AHEAD = 1
 """Hops, beside one for each worker, by which the last taken may be before the last appended."""
 
 Payloads = Callable[[int, int], list[bytes]]
@@ -73,8 +76,10 @@ class _Filling:
         self._draft = draft
         self._stop = stop
         self._payloads = payloads
-        self._hop = max(1, HOP_BYTES // draft.unit)
-        self._workers = min(workers, -(-(stop - draft.count) // self._hop))
+        wanted = stop - draft.count
+        most = max(1, HOP_BYTES // draft.unit) if draft.level is not Level.SMALL else 1  # which takes long
+        self._hop = min(most, -(-wanted // (workers * _HOPS_PER_WORKER)))
+        self._workers = min(workers, -(-wanted // self._hop))
         self._gives_way_to = gives_way_to
         self._condition = threading.Condition()
         self._taken = draft.count  # chunks that somebody has or had

@@ -21,6 +21,7 @@ from qatqfs.codec import (
     Level,
     LimitExceeded,
     MixedDtypes,
+    PayloadTooShort,
     decode_container,
     empty_container,
     encode_container,
@@ -122,6 +123,46 @@ def test_a_finished_prefix_can_be_gone_on_with() -> None:
     writer.finish(len(longer))
     assert decode_container(sink.getvalue()) == longer
     assert strict_decoder.decode_container(sink.getvalue()).raw[: len(longer)] == longer
+
+
+@pytest.mark.parametrize("sizes", [[11], [1, 1, 9], [3, 0, 4, 4], [10, 1]])
+def test_chunks_that_come_together_make_the_container_of_chunks_that_come_alone(sizes: list[int]) -> None:
+    raws = [random.Random(i).randbytes(200) for i in range(10)] + [b"shorter!"]
+    payloads = [encode_payload(raw, DType.F16, appendable=True) for raw in raws]
+    alone, together = BytesSink(), BytesSink()
+    writer = ContainerWriter(alone, DType.F16, 100)
+    for payload in payloads:
+        writer.append(payload)
+    expected = writer.finish(2008)
+    writer = ContainerWriter(together, DType.F16, 100)
+    states, left = [], list(payloads)
+    for size in sizes:
+        states += writer.extend(left[:size])
+        del left[:size]
+    assert writer.finish(2008) == expected
+    data = together.getvalue()
+    assert data == alone.getvalue()
+    assert strict_decoder.decode_container(data).raw == b"".join(raws)
+    offsets = [32 + sum(len(payload) + 4 for payload in payloads[:i]) for i in range(11)]
+    assert states == [fnv1a64(data[32:offset]) for offset in offsets]
+
+
+def test_of_chunks_that_come_together_all_are_taken_or_none() -> None:
+    good, short = encode_payload(bytes(8), DType.F16, appendable=True), encode_payload(bytes(2), DType.F16)
+    sink = BytesSink()
+    writer = ContainerWriter(sink, DType.F16, 4, max_chunks=4)
+    writer.append(good)
+    for more, error in (
+        ([good, short, good], ValueError),
+        ([good, encode_payload(bytes(8), DType.BF16)], MixedDtypes),
+        ([good, good, good, good], LimitExceeded),
+        ([good, b"QATQ"], PayloadTooShort),
+    ):
+        with pytest.raises(error):
+            writer.extend(more)
+    writer.extend([good])
+    writer.finish(16)
+    assert decode_container(sink.getvalue()) == bytes(16)
 
 
 def test_too_many_chunks_are_refused() -> None:

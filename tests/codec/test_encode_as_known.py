@@ -4,7 +4,17 @@ import numpy as np
 import pytest
 from codec_twins import fnv1a64
 
-from qatqfs.codec import DType, Level, Memory, _native, decode_payload, encode_payload, read_payload_header
+from qatqfs.codec import (
+    DType,
+    EncodingFault,
+    Level,
+    Memory,
+    _native,
+    decode_payload,
+    encode_payload,
+    encode_payloads,
+    read_payload_header,
+)
 from qatqfs.codec import search as search_module
 
 VALUES = 40_000
@@ -21,7 +31,7 @@ def tensor(dtype: DType, seed: int = 0) -> bytes:
 
 def searched(monkeypatch: pytest.MonkeyPatch, raw: bytes, dtype: DType, **settings: object) -> bytes:
     with monkeypatch.context() as patch:
-        patch.setattr("qatqfs.codec.payload.encode_as_known", lambda *args, **kwargs: None)
+        patch.setattr("qatqfs.codec.payload.encode_as_known", lambda *args, **kwargs: [])
         return encode_payload(raw, dtype, **settings)
 
 
@@ -89,12 +99,12 @@ def test_constant_planes_and_odd_planes_of_every_size() -> None:
 def test_the_kernel_refuses_what_it_cannot_take(arguments: tuple[bytes, bytes, int, int]) -> None:
     raw, prefix, width, checksum_at = arguments
     with pytest.raises(ValueError, match="must"):
-        _native.encode_planes(raw, prefix, bytearray(1 << 16), width, checksum_at, False, 3, 0.1, True)
+        _native.encode_planes([raw], prefix, bytearray(1 << 16), width, checksum_at, False, 3, 0.1, True)
 
 
 def test_the_kernel_refuses_too_little_scratch_memory() -> None:
     with pytest.raises(ValueError, match="scratch"):
-        _native.encode_planes(bytes(64), bytes(36), bytearray(2000), 2, 20, False, 3, 0.1, True)
+        _native.encode_planes([bytes(64)], bytes(36), bytearray(2000), 2, 20, False, 3, 0.1, True)
 
 
 def test_a_plane_that_was_text_is_looked_at_again() -> None:
@@ -106,3 +116,67 @@ def test_a_plane_that_was_text_is_looked_at_again() -> None:
         with pytest.MonkeyPatch.context() as patch:
             expected = searched(patch, raw, DType.BF16, memory=slow)
         assert encode_payload(raw, DType.BF16, memory=quick) == expected
+
+
+@pytest.mark.usefixtures("instruction_set")
+@pytest.mark.parametrize("verified", [False, True])
+@pytest.mark.parametrize("level", [Level.FAST, Level.BALANCED])
+@pytest.mark.parametrize("dtype", list(DType))
+def test_many_chunks_at_once_give_the_bytes_of_each_alone(dtype: DType, level: Level, verified: bool) -> None:
+    rng = np.random.default_rng(4)
+    ordinary = [tensor(dtype, seed) for seed in range(6)]
+    repeating = np.tile(np.frombuffer(tensor(dtype)[:4000], np.uint8), 20).tobytes()
+    odd = [bytes(80_000), rng.bytes(80_000), tensor(dtype)[: 2 * VALUES], b"", repeating, tensor(dtype)[:8]]
+    raws = [*ordinary, *odd, *ordinary, *reversed(odd), *ordinary]
+    alone, together = Memory(), Memory()
+    expected = [encode_payload(raw, dtype, level=level, memory=alone, verified=verified) for raw in raws]
+    found = [
+        payload
+        for first in range(0, len(raws), 7)
+        for payload in encode_payloads(raws[first : first + 7], dtype, level=level, memory=together, verified=verified)
+    ]
+    assert [decode_payload(payload).tobytes() for payload in found] == raws
+    # Lessons may be looked at in another order, so trials may come at other chunks.
+    assert sum(map(len, found)) <= 1.01 * sum(map(len, expected))
+    if level is Level.FAST:
+        assert found == expected
+
+
+def test_chunks_of_which_all_is_known_are_one_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    memory, calls = Memory(), []
+    encode_payload(tensor(DType.BF16), DType.BF16, memory=memory)
+    real = _native.encode_planes
+
+    def counting(raws: list, *args: object) -> list:
+        calls.append(len(raws))
+        return real(raws, *args)
+
+    monkeypatch.setattr(_native, "encode_planes", counting)
+    raws = [tensor(DType.BF16, seed) for seed in range(8)]
+    payloads = encode_payloads(raws, DType.BF16, memory=memory, verified=True)
+    assert calls == [8]
+    assert [decode_payload(payload) for payload in payloads] == raws
+
+
+def test_a_fault_in_one_of_many_chunks_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    memory, real = Memory(), _native.encode_planes
+    encode_payload(tensor(DType.BF16), DType.BF16, memory=memory)
+
+    def faulty(raws: list, *args: object) -> list:
+        found = real(raws, *args)
+        payload, _ = found[2]
+        found[2] = payload[:-1] + bytes([payload[-1] ^ 1]), False
+        return found
+
+    monkeypatch.setattr(_native, "encode_planes", faulty)
+    with pytest.raises(EncodingFault):
+        encode_payloads([tensor(DType.BF16, seed) for seed in range(5)], DType.BF16, memory=memory, verified=True)
+
+
+def test_the_kernel_takes_chunks_of_one_length_alone() -> None:
+    with pytest.raises(ValueError, match="equally long"):
+        _native.encode_planes([bytes(64), bytes(66)], bytes(36), bytearray(1 << 16), 2, 20, False, 3, 0.1, True)
+    with pytest.raises(ValueError, match="must"):
+        _native.encode_planes([], bytes(36), bytearray(1 << 16), 2, 20, False, 3, 0.1, True)
+    with pytest.raises(TypeError):
+        _native.encode_planes([bytes(64), 3], bytes(36), bytearray(1 << 16), 2, 20, False, 3, 0.1, True)

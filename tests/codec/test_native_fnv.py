@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from qatqfs.codec import FNV_OFFSET, _native, fnv1a64_many
 from qatqfs.codec import fnv1a64 as fast_fnv1a64
+from qatqfs.codec.checksum import fnv1a64_chain
 
 SIZES = [*range(140), 255, 256, 257, 511, 512, 513, 1023, 1024, 1025, 4095, 4096, 4097, 10_007]
 
@@ -74,6 +75,20 @@ def test_fnv_may_be_taken_in_pieces(data: bytes, state: int, cut: int) -> None:
 @given(st.lists(st.binary(max_size=600), max_size=11))
 def test_many_buffers_hash_like_one_at_a_time(buffers: list[bytes]) -> None:
     assert fnv1a64_many(buffers) == [fnv1a64(data) for data in buffers]
+
+
+@pytest.mark.usefixtures("instruction_set")
+@pytest.mark.parametrize("count", [0, 1, 2, 9])
+def test_a_chain_of_buffers_hashes_like_all_of_them_together(count: int) -> None:
+    rng = random.Random(count)
+    buffers = [rng.randbytes(rng.choice([0, 4, 3000])) for _ in range(count)]
+    ends = [b"".join(buffers[: i + 1]) for i in range(count)]
+    assert fnv1a64_chain(buffers, 7) == [fnv1a64(data, 7) for data in ends]
+
+
+def test_a_chain_refuses_what_is_no_buffer() -> None:
+    with pytest.raises(TypeError):
+        fnv1a64_chain([b"x", 3], 0)  # type: ignore[list-item]
 
 
 def test_many_refuses_what_is_no_buffer() -> None:

@@ -71,7 +71,7 @@ class FaultyIO(BackingIO):
             self.after(number, name, args)
             return result
 
-    def pwritev(self, fd: Fd, buffers: Sequence[bytes], offset: int) -> int:
+    def pwritev(self, fd: Fd, buffers: Sequence[bytes], offset: int, *, uncached: bool = False) -> int:
         """One write like any other, which may be torn anywhere."""
         return self.pwrite(fd, b"".join(buffers), offset)
 

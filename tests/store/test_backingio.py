@@ -49,6 +49,49 @@ def test_several_buffers_are_written_one_behind_another(tmp_path: Path, count: i
     assert (tmp_path / "x").read_bytes() == b"before" + b"".join(buffers)
 
 
+@pytest.mark.parametrize("refused", [False, True])
+def test_an_uncached_write_is_a_write_whatever_the_system_can(
+    tmp_path: Path, refused: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fd = Fd(os.open(tmp_path / "x", os.O_RDWR | os.O_CREAT))
+    real, flags_seen = os.pwritev, []
+
+    def pwritev(number: int, buffers: list, offset: int, flags: int = 0) -> int:
+        flags_seen.append(flags)
+        if flags and refused:
+            raise OSError(errno.EOPNOTSUPP, "not by this filesystem")
+        return real(number, buffers, offset, 0)
+
+    monkeypatch.setattr(os, "pwritev", pwritev)
+    monkeypatch.setattr(backingio, "CAN_DROP", True)
+    assert BackingIO().pwritev(fd, [b"abc", b"def"], 2, uncached=True) == 6
+    assert os.pread(fd.number, 100, 0) == b"\0\0abcdef"
+    assert flags_seen == ([0x80, 0] if refused else [0x80])
+
+
+def test_other_errors_of_an_uncached_write_are_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fd = Fd(os.open(tmp_path / "x", os.O_RDONLY | os.O_CREAT))
+    monkeypatch.setattr(backingio, "CAN_DROP", True)
+    assert errno_of(BackingIO().pwritev, fd, [b"abc"], 0, uncached=True) in ("EBADF", "EOPNOTSUPP")
+
+
+def test_no_uncached_write_is_tried_where_it_may_lose_something(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fd = Fd(os.open(tmp_path / "x", os.O_RDWR | os.O_CREAT))
+    monkeypatch.setattr(backingio, "CAN_DROP", False)
+    monkeypatch.setattr(os, "pwritev", lambda number, buffers, offset: len(b"".join(buffers)))
+    assert BackingIO().pwritev(fd, [b"abc"], 0, uncached=True) == 3
+
+
+@pytest.mark.parametrize(
+    ("release", "expected"),
+    [("6.15.9-arch1", False), ("6.16.0", True), ("6.18.44-fc-v669", True), ("7.0", True), ("5.10.0-28-amd64", False)],
+)
+def test_which_kernels_write_uncached(release: str, expected: bool) -> None:
+    assert backingio.drops_safely(release) is expected
+
+
 def test_a_step_can_fail_and_the_next_succeed(backing: Path) -> None:
     io = FaultyIO()
     with Store(backing, StoreOptions(idle_seconds=3600.0), io=io) as store:

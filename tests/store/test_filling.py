@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from qatqfs.codec import Level
 from qatqfs.store import filling
 from qatqfs.store.filling import fill
 
@@ -16,6 +17,7 @@ class Draft:
     """Takes payloads and notes who was in it at once."""
 
     unit = filling.HOP_BYTES
+    level = Level.BALANCED
 
     def __init__(self) -> None:
         self.count = 0
@@ -123,3 +125,29 @@ def test_an_executor_that_is_shut_down_leaves_nobody_waiting() -> None:
         thread.join(20)
         assert not thread.is_alive()
     assert ends == [errno.ECANCELED] * 3
+
+
+@pytest.mark.parametrize(
+    ("level", "chunks", "expected"),
+    [
+        (Level.BALANCED, 1, [1]),
+        (Level.BALANCED, 7, [2, 2, 2, 1]),
+        (Level.BALANCED, 64, [16, 16, 16, 16]),
+        (Level.BALANCED, 100, [16, 16, 16, 16, 16, 16, 4]),
+        (Level.SMALL, 5, [1, 1, 1, 1, 1]),
+    ],
+)
+def test_workers_take_much_at_a_time_unless_there_is_little_or_it_takes_long(
+    level: Level, chunks: int, expected: list[int]
+) -> None:
+    draft, taken = Draft(), []
+    draft.unit, draft.level = filling.HOP_BYTES // 16, level
+
+    def payloads(first: int, stop: int) -> list[bytes]:
+        taken.append((first, stop))
+        return number(first, stop)
+
+    with ThreadPoolExecutor(2) as executor:
+        fill(draft, chunks, payloads, executor, 2)  # type: ignore[arg-type]
+    assert [stop - first for first, stop in sorted(taken)] == expected
+    assert draft.got == number(0, chunks)
