@@ -19,6 +19,8 @@ from qatqfs.store.draft import Draft
 HOP_BYTES = 4 << 20
 """Raw bytes that a worker takes at a time, at most. Each hop takes the interpreter's lock some times, and may wait for
 it until a thread that has it gets a processor again: with 512 KiB, encoding ahead stood still half of the time."""
+_IN_FLIGHT_BYTES = 64 << 20
+"""Raw bytes that all workers together have at a time, at most: with many of them each takes less."""
 _HOPS_IN_A_ROW = 4
 _HOPS_PER_WORKER = 2
 """Into at least how many hops for each worker what is to be done is parted, lest one of them be idle in the end."""
@@ -77,7 +79,9 @@ class _Filling:
         self._stop = stop
         self._payloads = payloads
         wanted = stop - draft.count
-        most = max(1, HOP_BYTES // draft.unit) if draft.level is not Level.SMALL else 1  # which takes long
+        most = max(1, min(HOP_BYTES, _IN_FLIGHT_BYTES // workers) // draft.unit)
+        if draft.level is Level.SMALL:  # which takes seconds for as much
+            most = 1
         self._hop = min(most, -(-wanted // (workers * _HOPS_PER_WORKER)))
         self._workers = min(workers, -(-wanted // self._hop))
         self._gives_way_to = gives_way_to

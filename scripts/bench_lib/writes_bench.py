@@ -1,11 +1,12 @@
 """Writing a bf16 tensor: through qatqfs, through the least that FUSE costs, and onto a compressing btrfs."""
 
 import argparse
+import contextlib
 import shutil
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -45,62 +46,96 @@ def _timed(*work: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def run(options: argparse.Namespace) -> Figures:
-    """Measure; returns MB (10^6 bytes) a second."""
-    data = memoryview(kv_tensor(DType.BF16, options.size * _MIB))
-    small = data[: options.small_size * _MIB]
-    seconds: dict[str, list[float]] = {}
+class _Contest:
+    """Writes the same tensor in several places; ``seconds`` has what each took, by name."""
 
-    def note(name: str, value: float) -> float:
-        seconds.setdefault(name, []).append(value)
+    def __init__(self, base: Path, options: argparse.Namespace) -> None:
+        self.seconds: dict[str, list[float]] = {}
+        self.stored = 0
+        self._data = memoryview(kv_tensor(DType.BF16, options.size * _MIB))
+        self._small = self._data[: options.small_size * _MIB]
+        self._level = options.level
+        self._base = base
+        self._mountpoint = base / "mnt"
+        self._mountpoint.mkdir()
+
+    def run(self, rounds: int) -> None:
+        """Let all of them write, each round in another order: what is written last leaves memory for the next."""
+        contenders = [self._qatqfs, self._passthrough, self._plain, *([self._btrfs] if btrfs_possible() else [])]
+        for number in range(rounds):
+            first = number % len(contenders)
+            for contender in contenders[first:] + contenders[:first]:
+                syncfs(self._base)
+                contender()
+
+    def _note(self, name: str, value: float) -> float:
+        self.seconds.setdefault(name, []).append(value)
         return value
 
+    def _write_both(self, name: str, directory: Path) -> None:
+        self._note(name, _write(directory / "t.bf16", self._data, _LARGE_PIECE))
+        self._note(f"{name}, small", _write(directory / "s.bf16", self._small, _SMALL_PIECE))
+
+    def _qatqfs(self) -> None:
+        with self._directory() as backing:
+            with qatqfs_mount(backing, self._mountpoint, "--level", self._level) as mount:
+                written = self._note("qatqfs", _write(mount / "t.bf16", self._data, _LARGE_PIECE))
+                durable = _timed(lambda: qatqfs("sync", mount), lambda: syncfs(backing))
+                self._note("qatqfs, durable", written + durable)
+                self._note("qatqfs, small", _write(mount / "s.bf16", self._small, _SMALL_PIECE))
+            self.stored = (backing / "t.bf16.qatc").stat().st_size
+
+    def _passthrough(self) -> None:
+        with self._directory() as backing, passthrough_mount(backing, self._mountpoint) as mount:
+            self._write_both("pass-through", mount)
+
+    def _plain(self) -> None:
+        with self._directory() as directory:
+            self._write_both("plain", directory)
+
+    def _btrfs(self) -> None:
+        size = 2 * len(self._data) + 512 * _MIB
+        with btrfs_mount(self._base / "image", self._mountpoint, size=size, compress="zstd:3") as mount:
+            written = self._note("btrfs", _write(mount / "t.bf16", self._data, _LARGE_PIECE))
+            self._note("btrfs, durable", written + _timed(lambda: syncfs(mount)))
+
+    @contextlib.contextmanager
+    def _directory(self) -> Iterator[Path]:
+        directory = self._base / "files"
+        directory.mkdir()
+        try:
+            yield directory
+        finally:
+            shutil.rmtree(directory)
+
+    def speeds(self) -> dict[str, float]:
+        """Return the median of each in MB (10^6 bytes) a second."""
+        return {
+            name: len(self._small if name.endswith("small") else self._data) / 1e6 / statistics.median(values)
+            for name, values in self.seconds.items()
+        }
+
+    def stored_share(self) -> float:
+        """Return what the container takes of the raw bytes."""
+        return self.stored / len(self._data)
+
+
+def run(options: argparse.Namespace) -> Figures:
+    """Measure; returns MB (10^6 bytes) a second."""
     base = Path(tempfile.mkdtemp(prefix="qatqfs-bench-", dir=options.dir))
     try:
-        places = {name: base / name for name in ("backing", "plain", "mnt", "direct")}
-        for directory in places.values():
-            directory.mkdir()
-        backing, plain, mountpoint, direct = places.values()
-        for _ in range(options.rounds):
-            syncfs(base)
-            with qatqfs_mount(backing, mountpoint, "--level", options.level) as mount:
-                written = note("qatqfs", _write(mount / "t.bf16", data, _LARGE_PIECE))
-                note("qatqfs, durable", written + _timed(lambda: qatqfs("sync", mountpoint), lambda: syncfs(backing)))
-                note("qatqfs, small", _write(mount / "s.bf16", small, _SMALL_PIECE))
-            stored = (backing / "t.bf16.qatc").stat().st_size
-            _empty(backing)
-            syncfs(base)
-            with passthrough_mount(plain, mountpoint) as mount:
-                note("pass-through", _write(mount / "t.bf16", data, _LARGE_PIECE))
-                note("pass-through, small", _write(mount / "s.bf16", small, _SMALL_PIECE))
-            _empty(plain)
-            note("plain", _write(direct / "t.bf16", data, _LARGE_PIECE))
-            note("plain, small", _write(direct / "s.bf16", small, _SMALL_PIECE))
-            _empty(direct)
-            syncfs(base)
-            if btrfs_possible():
-                size = 2 * len(data) + 512 * _MIB
-                with btrfs_mount(base / "image", mountpoint, size=size, compress="zstd:3") as mount:
-                    written = note("btrfs", _write(mount / "t.bf16", data, _LARGE_PIECE))
-                    note("btrfs, durable", written + _timed(lambda: syncfs(mountpoint)))
+        contest = _Contest(base, options)
+        contest.run(options.rounds)
     finally:
         shutil.rmtree(base)
-    speeds = {}
-    for name, values in seconds.items():
-        size = len(small) if name.endswith("small") else len(data)
-        speeds[name] = size / 1e6 / statistics.median(values)
     return {
         "tensor": f"synthetic bf16, {options.size} MiB in pieces of 1 MiB, {options.small_size} MiB in pieces of 8 KiB",
         "level": options.level,
         "rounds": options.rounds,
-        "stored_share": stored / len(data),
-        "megabytes_per_second": speeds,
+        "stored_share": contest.stored_share(),
+        "megabytes_per_second": contest.speeds(),
+        "seconds": contest.seconds,
     }
-
-
-def _empty(directory: Path) -> None:
-    shutil.rmtree(directory)
-    directory.mkdir()
 
 
 _ROWS = [

@@ -128,17 +128,18 @@ def test_an_executor_that_is_shut_down_leaves_nobody_waiting() -> None:
 
 
 @pytest.mark.parametrize(
-    ("level", "chunks", "expected"),
+    ("level", "workers", "chunks", "expected"),
     [
-        (Level.BALANCED, 1, [1]),
-        (Level.BALANCED, 7, [2, 2, 2, 1]),
-        (Level.BALANCED, 64, [16, 16, 16, 16]),
-        (Level.BALANCED, 100, [16, 16, 16, 16, 16, 16, 4]),
-        (Level.SMALL, 5, [1, 1, 1, 1, 1]),
+        (Level.BALANCED, 2, 1, [1]),
+        (Level.BALANCED, 2, 7, [2, 2, 2, 1]),
+        (Level.BALANCED, 2, 64, [16, 16, 16, 16]),
+        (Level.BALANCED, 2, 100, [16, 16, 16, 16, 16, 16, 4]),
+        (Level.BALANCED, 64, 1024, [4] * 256),
+        (Level.SMALL, 2, 5, [1, 1, 1, 1, 1]),
     ],
 )
-def test_workers_take_much_at_a_time_unless_there_is_little_or_it_takes_long(
-    level: Level, chunks: int, expected: list[int]
+def test_workers_take_much_at_a_time_unless_that_is_all_or_too_much(
+    level: Level, workers: int, chunks: int, expected: list[int]
 ) -> None:
     draft, taken = Draft(), []
     draft.unit, draft.level = filling.HOP_BYTES // 16, level
@@ -147,7 +148,7 @@ def test_workers_take_much_at_a_time_unless_there_is_little_or_it_takes_long(
         taken.append((first, stop))
         return number(first, stop)
 
-    with ThreadPoolExecutor(2) as executor:
-        fill(draft, chunks, payloads, executor, 2)  # type: ignore[arg-type]
+    with ThreadPoolExecutor(workers) as executor:
+        fill(draft, chunks, payloads, executor, workers)  # type: ignore[arg-type]
     assert [stop - first for first, stop in sorted(taken)] == expected
     assert draft.got == number(0, chunks)
