@@ -14,7 +14,7 @@ import os
 import re
 from collections.abc import Sequence
 
-from qatqfs.store.sysfile import Fd, fail, libc, renameat2, set_times
+from qatqfs.store.sysfile import Fd, fail, host_takes_free_memory, libc, renameat2, set_times
 
 Buffer = bytes | bytearray | memoryview
 
@@ -34,6 +34,12 @@ def drops_safely(release: str) -> bool:
     """
     return tuple(map(int, re.findall(r"\d+", release)[:2])) >= (6, 16)
 
+
+HOST_TAKES_MEMORY = host_takes_free_memory()
+"""Whether fresh memory is dear here. The kernel caches a large write in large blocks of memory, and large free blocks
+are what the host takes: each fault on one costs several microseconds for 4 KiB, more than all else about the write. So
+there large writes are made in pieces that are cached in small blocks, which the kernel keeps at hand."""
+_SMALL_PIECE_BYTES = 32 << 10  # eight pages, the most that Linux keeps lists of for each processor
 
 CAN_DROP = drops_safely(os.uname().release)
 """Whether the kernel is one that writes uncached; then a filesystem may still refuse to."""
@@ -88,10 +94,11 @@ class BackingIO:
         Short only when an error came after the first bytes, as write(2) has it; the next call reports it.
         """
         view = memoryview(data).cast("B")
+        piece = _SMALL_PIECE_BYTES if HOST_TAKES_MEMORY else max(len(view), 1)
         done = 0
         while done < len(view):
             try:
-                done += self.pwrite(fd, view[done:], offset + done)
+                done += self.pwrite(fd, view[done : done + piece], offset + done)
             except OSError:
                 if done == 0:
                     raise

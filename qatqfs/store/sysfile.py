@@ -11,6 +11,7 @@ import struct
 import threading
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 libc = ctypes.CDLL(None, use_errno=True)
 _AT_FDCWD = -100
@@ -27,6 +28,7 @@ RENAME_EXCHANGE = 2
 """renameat2(2): swap the two names."""
 
 _BACKGROUND_NICENESS = 5
+_BALLOON_REPORTING = 5  # feature bit VIRTIO_BALLOON_F_PAGE_REPORTING (virtio 1.2, section 5.5.3)
 _READ_ATTEMPTS = 3
 _RETRY_PAUSE_S = 0.02
 
@@ -170,6 +172,19 @@ def yield_to_others() -> None:
     """Let the calling thread step back for threads that somebody waits for; without effect where nobody else runs."""
     with contextlib.suppress(OSError):
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _BACKGROUND_NICENESS)
+
+
+def host_takes_free_memory(drivers: Path = Path("/sys/bus/virtio/drivers")) -> bool:
+    """Whether this is a virtual machine whose host takes back memory that is free (free page reporting).
+
+    Args:
+        drivers: where the kernel lists the devices of virtio drivers.
+    """
+    for features in drivers.glob("virtio_balloon/virtio*/features"):
+        with contextlib.suppress(OSError):
+            if features.read_text()[_BALLOON_REPORTING : _BALLOON_REPORTING + 1] == "1":
+                return True
+    return False
 
 
 def open_directory(root: int, parts: list[bytes]) -> int:

@@ -12,7 +12,7 @@ from mounted import errno_of
 import qatqfs.store
 from qatqfs.store import Store, StoreOptions, backingio
 from qatqfs.store.backingio import OPERATIONS, BackingIO
-from qatqfs.store.sysfile import Fd
+from qatqfs.store.sysfile import Fd, host_takes_free_memory
 
 CHANGING = {
     *("pwrite", "pwritev", "write", "writev", "ftruncate", "truncate", "rename", "replace", "renames", "link"),
@@ -90,6 +90,42 @@ def test_no_uncached_write_is_tried_where_it_may_lose_something(
 )
 def test_which_kernels_write_uncached(release: str, expected: bool) -> None:
     assert backingio.drops_safely(release) is expected
+
+
+@pytest.mark.parametrize(
+    ("features", "expected"),
+    [(None, False), ("", False), ("01100", False), ("011000", False), ("011001", True), ("0" * 5 + "1" * 60, True)],
+)
+def test_whether_the_host_takes_free_memory(tmp_path: Path, features: str | None, expected: bool) -> None:
+    if features is not None:
+        device = tmp_path / "virtio_balloon" / "virtio3"
+        device.mkdir(parents=True)
+        (device / "features").write_text(features + "\n")
+        (tmp_path / "virtio_balloon" / "module").mkdir()
+    assert host_takes_free_memory(tmp_path) is expected
+
+
+@pytest.mark.parametrize("dear", [False, True])
+def test_a_large_write_is_made_in_pieces_only_where_memory_is_dear(
+    tmp_path: Path, dear: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backingio, "HOST_TAKES_MEMORY", dear)
+    fd, io, data = Fd(os.open(tmp_path / "x", os.O_RDWR | os.O_CREAT)), FaultyIO(), os.urandom(100_000)
+    assert io.pwrite_all(fd, b"", 0) == 0
+    assert io.pwrite_all(fd, data, 10) == len(data)
+    assert os.pread(fd.number, 1 << 20, 10) == data
+    assert io.steps == ["pwrite"] * (4 if dear else 1)
+
+
+def test_a_write_in_pieces_that_fails_in_the_middle_says_how_much_went_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backingio, "HOST_TAKES_MEMORY", True)
+    fd, io, data = Fd(os.open(tmp_path / "x", os.O_RDWR | os.O_CREAT)), FaultyIO(), os.urandom(100_000)
+    io.fail(errno.ENOSPC, "pwrite", when=lambda args: args[2] >= 65_536)
+    assert io.pwrite_all(fd, data, 0) == 65_536
+    assert os.pread(fd.number, 1 << 20, 0) == data[:65_536]
+    assert errno_of(io.pwrite_all, fd, data, 65_536) == "ENOSPC"
 
 
 def test_a_step_can_fail_and_the_next_succeed(backing: Path) -> None:
