@@ -1,8 +1,9 @@
 /* Huffman-coded literals of a zstd block (RFC 8878 sections 4.1 and 4.2): code lengths, their description, streams.
  *
  * libzstd codes literals too, but offers no way to do only that: it looks for matches first, and in a plane near
- * noise that takes longer than the coding. Here a histogram that is at hand anyway becomes a table, and two
- * streams at a time are written side by side, for each waits for itself.
+ * noise that takes longer than the coding. Here a histogram that is at hand anyway becomes a table. Streams are written
+ * in vectors where the processor has what it takes (_huffman_vbmi.h), otherwise two at a time side by side, for each
+ * waits for itself.
  */
 #ifndef QATQFS_HUFFMAN_H
 #define QATQFS_HUFFMAN_H
@@ -18,9 +19,12 @@
 #define HUFFMAN_MAX_TREE 128     /* bytes of a description, its length field included */
 #define HUFFMAN_PAIR_COST 4      /* symbols of a stream for each entry of a table of pairs to pay */
 #define HUFFMAN_STREAM_ROOM (32 * 1024 * HUFFMAN_MAX_BITS / 8 + 16)
+#define HUFFMAN_VECTORS_FROM 2048 /* bytes of literals for which the tables of vectors pay */
 
 typedef struct {
     uint64_t codes[256]; /* code in the highest bits, its length in the lowest */
+    uint8_t low[256];    /* the low eight bits of a code */
+    uint8_t high[256];   /* the others in three bits, and above them its length */
     int symbols;         /* that have a code */
     uint8_t tree[HUFFMAN_MAX_TREE];
     int tree_size;
@@ -143,7 +147,10 @@ static int huffman_build(const uint32_t *counts, huffman_table *table)
     }
     for (int s = 0; s < 256; s++) {
         weights[s] = lengths[s] ? (uint8_t)(bits + 1 - lengths[s]) : 0;
-        table->codes[s] = lengths[s] ? (uint64_t)next[lengths[s]]++ << (64 - lengths[s]) | lengths[s] : 0;
+        const uint32_t code = lengths[s] ? next[lengths[s]]++ : 0;
+        table->codes[s] = lengths[s] ? (uint64_t)code << (64 - lengths[s]) | lengths[s] : 0;
+        table->low[s] = (uint8_t)code;
+        table->high[s] = (uint8_t)(code >> 8 | lengths[s] << 3);
     }
     table->symbols = symbols;
     table->tree_size = huffman_put_tree(weights, last, table->tree);
@@ -152,15 +159,16 @@ static int huffman_build(const uint32_t *counts, huffman_table *table)
 
 /* ---- streams --------------------------------------------------------------------------------------------- */
 
-/* A stream while it is written, from its last symbol to its first.
- *
- * The bits wait at the top of a word. A code has its length in its low bits, where a shift takes it from without
- * masking; what that leaves at the bottom of the word stays below the bits as long as there are not too many. */
+/* A stream while it is written, from its last symbol to its first. */
 typedef struct {
     const uint8_t *start, *end; /* symbols that are left */
     uint8_t *out;
-    uint64_t bits, used; /* how many bits there are, in the low byte while codes are put */
+    uint64_t bits, used; /* those that do not fill a byte yet, and how many */
 } huffman_stream;
+
+/* Here the bits wait at the top of a word. A code has its length in its low bits, where a shift takes it from without
+ * masking; what that leaves at the bottom of the word stays below the bits as long as there are not too many. How many
+ * there are is in the low byte of `used` while codes are put. */
 
 ALWAYS_INLINE void huffman_put_code(huffman_stream *to, uint64_t code)
 {
@@ -205,7 +213,7 @@ ALWAYS_INLINE void huffman_put_pairs(huffman_stream *to, const uint64_t *pairs)
 /* Write what is left, and close the stream; returns its end. */
 static uint8_t *huffman_end_stream(huffman_stream *to, const uint64_t *codes)
 {
-    bit_writer rest = {to->used ? to->bits >> (64 - to->used) : 0, (int)to->used, to->out};
+    bit_writer rest = {to->bits, (int)to->used, to->out};
     while (to->end > to->start) {
         uint64_t code = codes[*--to->end];
         int length = (int)(code & 63);
@@ -232,6 +240,8 @@ ALWAYS_INLINE void huffman_streams_body(huffman_stream two[2], size_t symbols, c
         }
     two[0] = a;
     two[1] = b;
+    for (int i = 0; i < 2; i++)
+        two[i].bits = two[i].used ? two[i].bits >> (64 - two[i].used) : 0;
 }
 
 #define HUFFMAN_KERNEL(SET, TARGET)                                                                                    \
@@ -265,13 +275,44 @@ static void huffman_pair_codes(const uint64_t *codes, uint64_t *pairs)
     }
 }
 
-/* Write one stream or four, of counts[i] symbols at from[i]; sizes[i] is what stream i takes at to[i]. */
-static void huffman_streams(const uint8_t *const *from, const size_t *counts, int streams, const huffman_table *table,
-                            uint8_t *const *to, size_t *sizes)
+#if defined(__x86_64__) && defined(__GNUC__)
+#include "_huffman_vbmi.h"
+#endif
+
+/* Write streams of counts[i] symbols at from[i] one after another in vectors; sizes[i] is what stream i takes. Returns
+ * the end, or NULL if that is not possible, or no faster. */
+static uint8_t *huffman_streams_in_vectors(const uint8_t *const *from, const size_t *counts, int streams,
+                                           const huffman_table *table, uint8_t *out, size_t *sizes)
+{
+#if defined(__x86_64__) && defined(__GNUC__)
+    if (instruction_set < SET_AVX512_GFNI || (size_t)streams * counts[0] < HUFFMAN_VECTORS_FROM)
+        return NULL;
+    for (int i = 0; i < streams; i++) {
+        huffman_stream stream = {from[i], from[i] + counts[i], out, 0, 0};
+        huffman_put_groups(&stream, table);
+        uint8_t *end = huffman_end_stream(&stream, table->codes);
+        sizes[i] = (size_t)(end - out);
+        out = end;
+    }
+    return out;
+#else
+    (void)from, (void)counts, (void)streams, (void)table, (void)out, (void)sizes;
+    return NULL;
+#endif
+}
+
+/* Write one stream or four one after another, of counts[i] symbols at from[i]; sizes[i] is what stream i takes. Returns
+ * the end. */
+static uint8_t *huffman_streams(const uint8_t *const *from, const size_t *counts, int streams,
+                                const huffman_table *table, uint8_t *out, size_t *sizes)
 {
     static _Thread_local uint64_t pair_codes[1 << 16];
+    static _Thread_local uint8_t second[HUFFMAN_STREAM_ROOM];
     const size_t shortest = counts[streams - 1], symbols = (size_t)table->symbols;
     const uint64_t *pairs = NULL;
+    uint8_t *const end = huffman_streams_in_vectors(from, counts, streams, table, out, sizes);
+    if (end != NULL)
+        return end;
     if (streams == 4 && symbols * symbols * HUFFMAN_PAIR_COST <= shortest) {
         huffman_pair_codes(table->codes, pair_codes);
         pairs = pair_codes;
@@ -280,49 +321,58 @@ static void huffman_streams(const uint8_t *const *from, const size_t *counts, in
         const int width = streams - first < 2 ? 1 : 2;
         huffman_stream two[2];
         for (int i = 0; i < width; i++)
-            two[i] = (huffman_stream){from[first + i], from[first + i] + counts[first + i], to[first + i], 0, 0};
+            two[i] = (huffman_stream){from[first + i], from[first + i] + counts[first + i], i ? second : out, 0, 0};
         if (width == 2)
             huffman_streams_kernels[instruction_set](two, shortest, table->codes, pairs);
-        for (int i = 0; i < width; i++)
-            sizes[first + i] = (size_t)(huffman_end_stream(&two[i], table->codes) - to[first + i]);
+        for (int i = 0; i < width; i++) {
+            uint8_t *const start = i ? second : out;
+            sizes[first + i] = (size_t)(huffman_end_stream(&two[i], table->codes) - start);
+        }
+        out += sizes[first];
+        if (width == 2) {
+            memcpy(out, second, sizes[first + 1]);
+            out += sizes[first + 1];
+        }
     }
+    return out;
 }
 
-/* Write a section of compressed literals (RFC 8878 section 3.1.1.3.1); returns its bytes, 0 if it is no smaller. */
-static size_t huffman_put_literals(const uint8_t *data, size_t size, const uint32_t *counts, uint8_t *out, size_t room)
+/* Bytes that a section of so many literals may take while it is written, before it is known to be too large; vectors
+ * write up to 64 behind the end. */
+static size_t huffman_room(size_t size)
 {
-    static _Thread_local uint8_t streams_room[4][HUFFMAN_STREAM_ROOM];
+    return size * HUFFMAN_MAX_BITS / 8 + HUFFMAN_MAX_TREE + 128;
+}
+
+/* Write a section of compressed literals (RFC 8878 section 3.1.1.3.1) where there is the room for one; returns its
+ * bytes, 0 if it is no smaller. */
+static size_t huffman_put_literals(const uint8_t *data, size_t size, const uint32_t *counts, uint8_t *out)
+{
     huffman_table table;
     if (!huffman_build(counts, &table))
         return 0;
-    int streams = size < 256 ? 1 : 4;
+    const int streams = size < 256 ? 1 : 4;
+    const size_t header = size < 1024 ? 3 : size < 16384 ? 4 : 5, part = (size + 3) / 4; /* it will be smaller than size */
+    const int size_bits = header == 3 ? 10 : header == 4 ? 14 : 18;
     const uint8_t *from[4];
-    uint8_t *to[4];
-    size_t parts[4], sizes[4], part = (size + 3) / 4, body = (size_t)table.tree_size + (streams == 4 ? 6 : 0);
+    size_t parts[4], sizes[4];
     for (int i = 0; i < streams; i++) {
         from[i] = data + (size_t)i * part;
         parts[i] = streams == 1 ? size : i < 3 ? part : size - 3 * part;
-        to[i] = streams_room[i];
     }
-    huffman_streams(from, parts, streams, &table, to, sizes);
-    for (int i = 0; i < streams; i++)
-        body += sizes[i];
-    size_t header = size < 1024 && body < 1024 ? 3 : size < 16384 && body < 16384 ? 4 : 5;
-    if (header + body >= size || header + body > room)
+    uint8_t *const tree = out + header, *const table_of_sizes = tree + table.tree_size;
+    memcpy(tree, table.tree, (size_t)table.tree_size);
+    uint8_t *const end =
+        huffman_streams(from, parts, streams, &table, table_of_sizes + (streams == 4 ? 6 : 0), sizes);
+    const size_t body = (size_t)(end - tree);
+    if (header + body >= size)
         return 0;
-    int size_bits = header == 3 ? 10 : header == 4 ? 14 : 18;
-    uint64_t format = streams == 1 ? 0 : header == 3 ? 1 : header - 2;
+    const uint64_t format = streams == 1 ? 0 : header == 3 ? 1 : header - 2;
     bit_writer fields = {0, 0, out};
     bits_put(&fields, 2 | format << 2 | (uint64_t)size << 4 | (uint64_t)body << (4 + size_bits), 4 + 2 * size_bits);
-    memcpy(fields.at, table.tree, (size_t)table.tree_size);
-    fields.at += table.tree_size;
     for (int i = 0; streams == 4 && i < 3; i++) {
-        *fields.at++ = (uint8_t)sizes[i];
-        *fields.at++ = (uint8_t)(sizes[i] >> 8);
-    }
-    for (int i = 0; i < streams; i++) {
-        memcpy(fields.at, to[i], sizes[i]);
-        fields.at += sizes[i];
+        table_of_sizes[2 * i] = (uint8_t)sizes[i];
+        table_of_sizes[2 * i + 1] = (uint8_t)(sizes[i] >> 8);
     }
     return header + body;
 }

@@ -25,7 +25,8 @@
 #define MATCHES_MAX_TABLE_LOG 17
 #define MATCHES_MAX_BLOCK (128 * 1024)
 #define MATCHES_MAX_SEQUENCES (MATCHES_MAX_BLOCK / MATCHES_KEY)
-#define MATCHES_BLOCK_ROOM (MATCHES_MAX_BLOCK + 2 * MATCHES_MAX_SEQUENCES + 1024) /* a sequence has ten bytes at most */
+/* Literals are taken for up to 11 bits each until they turn out larger than they were; a sequence has ten bytes at most. */
+#define MATCHES_BLOCK_ROOM (MATCHES_MAX_BLOCK * HUFFMAN_MAX_BITS / 8 + 2 * MATCHES_MAX_SEQUENCES + 1024)
 
 typedef struct {
     uint32_t literals; /* bytes before the match */
@@ -304,7 +305,7 @@ static size_t matches_put_block(match_space *space, size_t start, size_t stop)
         symbols += counts[s] != 0;
     size_t coded = 0;
     if (symbols > 1 && kept > 32)
-        coded = huffman_put_literals(finder->literals, kept, counts, out, kept);
+        coded = huffman_put_literals(finder->literals, kept, counts, out);
     uint8_t *to = coded ? out + coded : matches_put_plain_literals(out, finder->literals, kept, symbols <= 1);
     to = matches_put_sequences(to, finder->sequences, count, space->codes, last_offset);
     return (size_t)(to - out);

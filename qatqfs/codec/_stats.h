@@ -210,9 +210,10 @@ static int stats_merge(stats_block *blocks, int count)
 
 /* ---- the frame ------------------------------------------------------------------------------------------- */
 
+/* Bytes of a frame while it is written: its last block may yet turn out too large. */
 static size_t stats_frame_room(size_t size)
 {
-    return size + 3 * (size / STATS_UNIT + 1) + 64;
+    return size + 3 * (size / STATS_UNIT + 1) + 64 + huffman_room(size < STATS_SEGMENT ? size : STATS_SEGMENT);
 }
 
 /* Bytes of working memory for a plane: its blocks, and a frame of each kind. */
@@ -257,7 +258,7 @@ static uint8_t *stats_put_block(uint8_t *to, const uint8_t *data, const stats_bl
     size_t size = block->size, body = 0;
     int kind = block->coded < 0;
     if (block->coded > 0) {
-        body = huffman_put_literals(data, size, block->counts, to + 3, size);
+        body = huffman_put_literals(data, size, block->counts, to + 3);
         if (body != 0) {
             to[3 + body++] = 0; /* no sequences */
             kind = 2;

@@ -11,7 +11,8 @@ from qatqfs.codec.buffers import Bytes, scratch
 MAX_LAG = 4096
 """Widest row, in elements, that :func:`equal_at_lags` looks for."""
 _ROOM_BYTES = 16 * 1024
-"""Working memory of the kernel, beside three bytes for each of the plane."""
+"""Working memory of the kernel, beside so many bytes for each of the plane."""
+_ROOM_FOR_EACH = 6
 _WINDOW_BYTES = 2048
 """How much of a plane is compared with what lies a lag before it: enough for a share to within some percent."""
 _WINDOWS = 4
@@ -56,7 +57,7 @@ def code_plane(
         matches_in_noise_from: the same on noise.
         exact: count every byte also of a long plane, not a sample: smaller by some hundredths of a percent.
     """
-    room = scratch("frames", 3 * len(plane) + _ROOM_BYTES)
+    room = scratch("frames", _ROOM_FOR_EACH * len(plane) + _ROOM_BYTES)
     return CodedPlane(
         *_native.code_plane(plane.data, room.data, singles_below, matches_from, matches_in_noise_from, exact)
     )
@@ -83,7 +84,7 @@ def encode_planes_at_once(
         Prefix and frames, and whether they were verified, which frames with matches are not; ``None`` when another
         plane is neither constant nor noise.
     """
-    room = scratch("at once", len(raw) + 3 * (len(raw) // width) + _ROOM_BYTES)
+    room = scratch("at once", len(raw) + _ROOM_FOR_EACH * (len(raw) // width) + _ROOM_BYTES)
     # The checksum of wide values is that of big-endian ones.
     return _native.encode_planes(
         raw.data, prefix, room.data, width, checksum_at, width == 4, known, repeats_limit, verified
