@@ -8,51 +8,69 @@
 
 #include "_cpu.h"
 
-#define HISTOGRAM_LINE 64  /* bytes, of which a sample */
-#define HISTOGRAM_PIECE 16 /* takes so many */
+#define HISTOGRAM_PIECE 16                  /* bytes of a sample, */
+#define HISTOGRAM_PIECES 8                  /* and into how many pieces */
+#define HISTOGRAM_LINE (HISTOGRAM_PIECES * HISTOGRAM_PIECE) /* the bytes are divided of which it is one */
 
-/* Count the bytes of at most 128 KiB, in four tables: a byte that repeats would wait for its own count. */
-static void histogram(const uint8_t *data, size_t size, uint32_t *counts)
-{
+/* Counts are made in four tables: a byte that repeats would wait for its own count. */
+typedef struct {
     uint16_t part[4][256];
-    memset(part, 0, sizeof part);
-    size_t i = 0;
-    for (; i + 16 <= size; i += 16) {
-        uint64_t word, next;
-        memcpy(&word, data + i, 8);
-        memcpy(&next, data + i + 8, 8);
+} histogram_parts;
+
+ALWAYS_INLINE void histogram_count_piece(histogram_parts *parts, const uint8_t *piece)
+{
+    uint64_t word, next;
+    memcpy(&word, piece, 8);
+    memcpy(&next, piece + 8, 8);
 #pragma GCC unroll 8
-        for (int k = 0; k < 8; k++) {
-            part[k & 1][(uint8_t)(word >> 8 * k)]++;
-            part[2 + (k & 1)][(uint8_t)(next >> 8 * k)]++;
-        }
+    for (int k = 0; k < 8; k++) {
+        parts->part[k & 1][(uint8_t)(word >> 8 * k)]++;
+        parts->part[2 + (k & 1)][(uint8_t)(next >> 8 * k)]++;
     }
-    for (; i < size; i++)
-        part[0][data[i]]++;
-    for (int s = 0; s < 256; s++)
-        counts[s] = (uint32_t)part[0][s] + part[1][s] + part[2][s] + part[3][s];
 }
 
-/* Count a piece of each line of data[0..size), whole lines and at most 128 KiB of them; `line` is the number of the
- * first. Which piece changes from line to line as the multiples of the golden ratio do, so that no period of the
- * data, rows of heads say, meets the same one again and again. */
-static void histogram_of_sample(const uint8_t *data, size_t size, size_t line, uint32_t *counts)
-{
-    uint16_t part[4][256];
-    memset(part, 0, sizeof part);
-    for (size_t at = 0; at < size; at += HISTOGRAM_LINE, line++) {
-        const uint8_t *piece = data + at + HISTOGRAM_PIECE * ((uint32_t)line * 0x9e3779b1u >> 30);
-        uint64_t word, next;
-        memcpy(&word, piece, 8);
-        memcpy(&next, piece + 8, 8);
-#pragma GCC unroll 8
-        for (int k = 0; k < 8; k++) {
-            part[k & 1][(uint8_t)(word >> 8 * k)]++;
-            part[2 + (k & 1)][(uint8_t)(next >> 8 * k)]++;
-        }
+#define HISTOGRAM_KERNEL(SET, TARGET)                                                                                  \
+    TARGET static void histogram_sum_##SET(const histogram_parts *parts, uint32_t *counts)                             \
+    {                                                                                                                  \
+        for (int s = 0; s < 256; s++)                                                                                  \
+            counts[s] += (uint32_t)parts->part[0][s] + parts->part[1][s] + parts->part[2][s] + parts->part[3][s];      \
     }
-    for (int s = 0; s < 256; s++)
-        counts[s] = (uint32_t)part[0][s] + part[1][s] + part[2][s] + part[3][s];
+
+FOR_EACH_INSTRUCTION_SET(HISTOGRAM_KERNEL)
+
+#define HISTOGRAM_KERNEL_ROW(SET, TARGET) histogram_sum_##SET,
+static void (*const histogram_sum_kernels[])(const histogram_parts *,
+                                             uint32_t *) = {FOR_EACH_INSTRUCTION_SET(HISTOGRAM_KERNEL_ROW)};
+
+/* Count the bytes of at most 128 KiB. */
+static void histogram(const uint8_t *data, size_t size, uint32_t *counts)
+{
+    histogram_parts parts;
+    size_t i = 0;
+    memset(&parts, 0, sizeof parts);
+    memset(counts, 0, 256 * sizeof *counts);
+    for (; i + HISTOGRAM_PIECE <= size; i += HISTOGRAM_PIECE)
+        histogram_count_piece(&parts, data + i);
+    for (; i < size; i++)
+        parts.part[0][data[i]]++;
+    histogram_sum_kernels[instruction_set](&parts, counts);
+}
+
+/* Add to the counts a piece of each whole line of data[0..size), at most 128 KiB; `line` is the number of the first one.
+ * Which piece changes from line to line as the multiples of the golden ratio do, so that no period of the data, rows of
+ * heads say, meets the same one again and again. Another turn, below the number of pieces, takes other ones. Returns
+ * the bytes counted. */
+static uint32_t histogram_add_sample(const uint8_t *data, size_t size, size_t line, uint32_t turn, uint32_t *counts)
+{
+    histogram_parts parts;
+    const size_t lines = size / HISTOGRAM_LINE;
+    memset(&parts, 0, sizeof parts);
+    for (size_t i = 0; i < lines; i++, data += HISTOGRAM_LINE) {
+        const uint32_t which = ((uint32_t)(line + i) * 0x9e3779b1u) / (UINT32_MAX / HISTOGRAM_PIECES + 1) ^ turn;
+        histogram_count_piece(&parts, data + HISTOGRAM_PIECE * which);
+    }
+    histogram_sum_kernels[instruction_set](&parts, counts);
+    return (uint32_t)lines * HISTOGRAM_PIECE;
 }
 
 /* ---- bytes that a sample missed: count once each that occurs but has no count, return how many ------------------- */

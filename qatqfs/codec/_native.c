@@ -364,7 +364,7 @@ static PyObject *py_use_instruction_set(PyObject *module, PyObject *args)
 static PyObject *py_code_plane(PyObject *module, PyObject *args)
 {
     Py_buffer data, room;
-    plane_stats stats = {0};
+    plane_stats stats = {.runs = 1};
     PyObject *ends = NULL, *result = NULL;
     (void)module;
     if (!PyArg_ParseTuple(args, "y*w*ddd|p", &data, &room, &stats.singles_below, &stats.matches_from,
