@@ -92,7 +92,7 @@ static uint32_t histogram_complete_portable(const uint8_t *data, size_t size, ui
 #if defined(__x86_64__) && defined(__GNUC__)
 #include <immintrin.h>
 
-#define HISTOGRAM_STRETCH 2048 /* bytes looked at together */
+#define HISTOGRAM_STRETCH 1024 /* bytes looked at together */
 
 /* The set of bytes with a count is a table of 16 bits for each low nibble, a bit for each high one. */
 typedef struct {
@@ -104,31 +104,49 @@ static inline void histogram_add(histogram_set *set, int byte)
     (byte < 128 ? set->below : set->above)[byte & 15] |= (uint8_t)(1 << (byte >> 4 & 7));
 }
 
+/* Return for each of 32 bytes zero if it is not in the set. */
+__attribute__((target("avx2"), always_inline)) static inline __m256i histogram_found(const histogram_set *set,
+                                                                                    __m256i bytes)
+{
+    const __m256i nibble = _mm256_set1_epi8(15), bits = _mm256_set1_epi64x((long long)0x8040201008040201ULL);
+    const __m256i below = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)set->below));
+    const __m256i above = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)set->above));
+    const __m256i low = _mm256_and_si256(bytes, nibble);
+    const __m256i high = _mm256_and_si256(_mm256_srli_epi16(bytes, 4), nibble);
+    const __m256i row = _mm256_blendv_epi8(_mm256_shuffle_epi8(below, low), _mm256_shuffle_epi8(above, low), bytes);
+    return _mm256_and_si256(row, _mm256_shuffle_epi8(bits, high));
+}
+
 __attribute__((target("avx2"))) static uint32_t histogram_complete_avx2(const uint8_t *data, size_t size,
                                                                         uint32_t *counts)
 {
     histogram_set set = {{0}, {0}};
     uint32_t missed = 0;
+    size_t start = 0;
     for (int s = 0; s < 256; s++)
         if (counts[s])
             histogram_add(&set, s);
-    const __m256i nibble = _mm256_set1_epi8(15), bits = _mm256_set1_epi64x((long long)0x8040201008040201ULL);
-    for (size_t start = 0; start < size;) {
-        const __m256i below = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)set.below));
-        const __m256i above = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)set.above));
-        size_t stop = size - start > HISTOGRAM_STRETCH ? start + HISTOGRAM_STRETCH : size, at = start;
+    while (start < size) {
+        const size_t stop = size - start > HISTOGRAM_STRETCH ? start + HISTOGRAM_STRETCH : size;
+        size_t at = start;
         __m256i missing = _mm256_setzero_si256();
         for (; at + 32 <= stop; at += 32) {
-            __m256i bytes = _mm256_loadu_si256((const __m256i *)(data + at));
-            __m256i low = _mm256_and_si256(bytes, nibble);
-            __m256i high = _mm256_and_si256(_mm256_srli_epi16(bytes, 4), nibble);
-            __m256i row = _mm256_blendv_epi8(_mm256_shuffle_epi8(below, low), _mm256_shuffle_epi8(above, low), bytes);
-            __m256i found = _mm256_and_si256(row, _mm256_shuffle_epi8(bits, high));
+            const __m256i found = histogram_found(&set, _mm256_loadu_si256((const __m256i *)(data + at)));
             missing = _mm256_or_si256(missing, _mm256_cmpeq_epi8(found, _mm256_setzero_si256()));
         }
-        if (!_mm256_testz_si256(missing, missing))
-            at = start;
-        for (; at < stop; at++) /* the last bytes, or all of a stretch in which one is missing */
+        if (!_mm256_testz_si256(missing, missing)) { /* find the first one, and go on from there */
+            uint32_t which = 0;
+            for (at = start; which == 0; at += 32) {
+                const __m256i found = histogram_found(&set, _mm256_loadu_si256((const __m256i *)(data + at)));
+                which = (uint32_t)_mm256_movemask_epi8(_mm256_cmpeq_epi8(found, _mm256_setzero_si256()));
+                start = at + (size_t)__builtin_ctz(which | 1u << 31);
+            }
+            counts[data[start]] = 1;
+            histogram_add(&set, data[start]);
+            missed++;
+            continue;
+        }
+        for (; at < stop; at++) /* the last bytes */
             if (counts[data[at]] == 0) {
                 counts[data[at]] = 1;
                 histogram_add(&set, data[at]);

@@ -30,54 +30,114 @@ typedef struct {
     int tree_size;
 } huffman_table;
 
-/* ---- code lengths: package-merge, which is optimal under a limit of bits -------------------------------- */
+/* ---- code lengths ---------------------------------------------------------------------------------------- */
 
-/* Sets lengths[s] for each symbol with a count; there must be at least two. */
-static void huffman_lengths(const uint32_t *counts, uint8_t *lengths)
+/* Sort symbols by count, those of equal counts as they are: six bits of the count at a time, for what comes before what
+ * is unforeseeable, so that comparisons would cost more. Counts are below 2**18. */
+static void huffman_sort(const uint32_t *counts, uint8_t *symbols, int n)
 {
-    uint8_t symbols[256];
-    uint32_t leaves[256], items[2][512];
-    uint8_t is_leaf[HUFFMAN_MAX_BITS][512];
-    int n = 0;
-    for (int s = 0; s < 256; s++) {
-        lengths[s] = 0;
-        if (counts[s])
-            symbols[n++] = (uint8_t)s;
+    uint8_t other[256];
+    for (int shift = 0; shift < 18; shift += 6) {
+        uint8_t *const from = shift == 6 ? other : symbols, *const to = shift == 6 ? symbols : other;
+        uint16_t place[64] = {0};
+        for (int i = 0; i < n; i++)
+            place[counts[from[i]] >> shift & 63]++;
+        for (int k = 0, before = 0; k < 64; k++) {
+            int here = place[k];
+            place[k] = (uint16_t)before;
+            before += here;
+        }
+        for (int i = 0; i < n; i++)
+            to[place[counts[from[i]] >> shift & 63]++] = from[i];
     }
-    for (int i = 1; i < n; i++) { /* insertion sort by count: few symbols, or nearly all of them alike */
-        uint8_t symbol = symbols[i];
-        int at = i;
-        for (; at > 0 && counts[symbols[at - 1]] > counts[symbol]; at--)
-            symbols[at] = symbols[at - 1];
-        symbols[at] = symbol;
+    memcpy(symbols, other, (size_t)n);
+}
+
+/* Huffman's own algorithm: set the bits of n sorted weights, the smallest first, or return 0 if one gets too many. */
+static int huffman_unlimited(const uint32_t *weights, int n, uint8_t *bits)
+{
+    uint32_t leaves[258], nodes[258]; /* both in ascending order, with ends that are never taken */
+    uint16_t parents[512];            /* of leaves, then of nodes */
+    uint8_t depths[256];              /* of nodes */
+    memcpy(leaves, weights, (size_t)n * sizeof *leaves);
+    leaves[n] = leaves[n + 1] = UINT32_MAX;
+    memset(nodes, 0xff, ((size_t)n + 1) * sizeof *nodes);
+    for (int made = 0, leaf = 0, node = 0; made < n - 1; made++) {
+        uint32_t sum = 0;
+        for (int k = 0; k < 2; k++) { /* without a branch, for which is smaller is unforeseeable */
+            const uint32_t first = leaves[leaf], second = nodes[node];
+            const int takes_leaf = first <= second;
+            parents[takes_leaf ? leaf : 256 + node] = (uint16_t)made;
+            sum += takes_leaf ? first : second;
+            leaf += takes_leaf;
+            node += !takes_leaf;
+        }
+        nodes[made] = sum;
     }
+    depths[n - 2] = 0;
+    for (int i = n - 3; i >= 0; i--)
+        depths[i] = (uint8_t)(depths[parents[256 + i]] + 1);
     for (int i = 0; i < n; i++)
-        leaves[i] = counts[symbols[i]];
-    int size = n;
-    memcpy(items[0], leaves, (size_t)n * sizeof *leaves);
-    memset(is_leaf[0], 1, (size_t)n);
-    for (int level = 1; level < HUFFMAN_MAX_BITS; level++) {
-        const uint32_t *from = items[(level - 1) & 1];
+        bits[i] = (uint8_t)(depths[parents[i]] + 1);
+    return bits[0] <= HUFFMAN_MAX_BITS;
+}
+
+/* Package-merge, which is optimal under a limit of bits: set those of n sorted weights. */
+static void huffman_limited(const uint32_t *weights, int n, uint8_t *bits)
+{
+    uint32_t items[2][512];
+    uint8_t is_leaf[HUFFMAN_MAX_BITS][512];
+    int size = 0;
+    for (int level = 0; level < HUFFMAN_MAX_BITS; level++) {
+        const uint32_t *from = items[(level + 1) & 1];
         uint32_t *to = items[level & 1];
         int leaf = 0, package = 0, packages = size / 2, made = 0;
         while (leaf < n || package < packages) {
             uint32_t pair = package < packages ? from[2 * package] + from[2 * package + 1] : 0;
-            int take_leaf = leaf < n && (package == packages || leaves[leaf] <= pair);
-            to[made] = take_leaf ? leaves[leaf++] : pair;
+            int take_leaf = leaf < n && (package == packages || weights[leaf] <= pair);
+            to[made] = take_leaf ? weights[leaf++] : pair;
             package += !take_leaf;
             is_leaf[level][made++] = (uint8_t)take_leaf;
         }
         size = made;
     }
     int chosen = 2 * n - 2;
+    memset(bits, 0, (size_t)n);
     for (int level = HUFFMAN_MAX_BITS - 1; level >= 0 && chosen > 0; level--) {
         int leaf = 0;
         for (int i = 0; i < chosen; i++)
             leaf += is_leaf[level][i];
         for (int i = 0; i < leaf; i++)
-            lengths[symbols[i]]++;
+            bits[i]++;
         chosen = 2 * (chosen - leaf);
     }
+}
+
+/* Sets lengths[s] for each symbol with a count; there must be at least two. */
+static void huffman_lengths(const uint32_t *counts, uint8_t *lengths)
+{
+    uint8_t symbols[256], bits[256];
+    uint32_t weights[256], total = 0;
+    int n = 0;
+    memset(lengths, 0, 256);
+    for (int s = 0; s < 256; s++)
+        if (counts[s]) {
+            symbols[n++] = (uint8_t)s;
+            total += counts[s];
+        }
+    huffman_sort(counts, symbols, n);
+    /* The rarest symbols would get too many bits. Counts like that of a symbol with just as many as there may be give
+     * nearly what is optimal under the limit, in a fraction of the time. */
+    const uint32_t least = total >> HUFFMAN_MAX_BITS;
+    for (int i = 0; i < n; i++)
+        weights[i] = counts[symbols[i]] < least ? least : counts[symbols[i]];
+    if (!huffman_unlimited(weights, n, bits)) {
+        for (int i = 0; i < n; i++)
+            weights[i] = counts[symbols[i]];
+        huffman_limited(weights, n, bits);
+    }
+    for (int i = 0; i < n; i++)
+        lengths[symbols[i]] = bits[i];
 }
 
 /* ---- the description of a table: weights, coded with FSE (RFC 8878 section 4.2.1) ------------------------ */
