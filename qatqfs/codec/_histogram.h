@@ -11,6 +11,7 @@
 #define HISTOGRAM_PIECE 16                  /* bytes of a sample, */
 #define HISTOGRAM_PIECES 8                  /* and into how many pieces */
 #define HISTOGRAM_LINE (HISTOGRAM_PIECES * HISTOGRAM_PIECE) /* the bytes are divided of which it is one */
+#define HISTOGRAM_COUNTED_PER_SYMBOL 128 /* with fewer than so many a sample says too little */
 
 /* Counts are made in four tables: a byte that repeats would wait for its own count. */
 typedef struct {
@@ -165,5 +166,23 @@ static uint32_t histogram_complete(const uint8_t *data, size_t size, uint32_t *c
         return histogram_complete_avx2(data, size, counts);
 #endif
     return histogram_complete_portable(data, size, counts);
+}
+
+/* Make the counts of a sample of at most 128 KiB, which turn 0 took, such that a table can be made from them: every byte
+ * that occurs has one, and they are enough. Returns how many bytes have been counted then. */
+static uint32_t histogram_settle(const uint8_t *data, size_t size, size_t line, uint32_t *counts, uint32_t counted)
+{
+    uint32_t wanted = 0;
+    counted += histogram_complete(data, size, counts);
+    for (int s = 0; s < 256; s++)
+        wanted += counts[s] != 0;
+    wanted *= HISTOGRAM_COUNTED_PER_SYMBOL;
+    if (counted < wanted && wanted > size / 2) {
+        histogram(data, size, counts);
+        counted = (uint32_t)size;
+    }
+    for (uint32_t turn = 1; counted < wanted && turn < HISTOGRAM_PIECES; turn++)
+        counted += histogram_add_sample(data, size, line, turn, counts);
+    return counted;
 }
 #endif

@@ -6,7 +6,8 @@
  * the bits that the octet before left in this byte. At least eight bits long, an octet ends in another byte than it
  * begins in, so that no more than two ever meet. The bytes that each fills are then moved together and stored at once.
  *
- * An octet of more than 56 bits may be too long for that. Its group goes in words of four symbols, one after another.
+ * An octet of more than 56 bits may be too long for that. Its group goes in lanes of four symbols, or, if one of these
+ * has fewer than eight bits, in words of four, one after another.
  */
 #ifndef QATQFS_HUFFMAN_VBMI_H
 #define QATQFS_HUFFMAN_VBMI_H
@@ -39,43 +40,73 @@ HUFFMAN_VBMI_INLINE __m512i huffman_join64(__m512i halves, __m512i lower_length)
     return _mm512_ternarylogic_epi64(upper, halves, _mm512_set1_epi64(0xffffffff), 0xf8); /* upper | halves & mask */
 }
 
+/* A stream while groups are put: in each lane, at which bit of a byte they go on; in the last one, the bits before it. */
+typedef struct {
+    __m512i start, left;
+    uint8_t *out;
+} huffman_lanes;
+
+/* Put lanes of 8 to 56 bits. */
+HUFFMAN_VBMI_INLINE void huffman_put_lanes(huffman_lanes *to, __m512i lanes, __m512i lengths)
+{
+    const __m512i zero = _mm512_setzero_si512(), seven = _mm512_set1_epi64(7);
+    const __m512i in_lane = _mm512_set1_epi64(0x0706050403020100);      /* number of each byte */
+    const __m512i of_each_lane = _mm512_set1_epi64(0x3830282018100800); /* the low bytes of all lanes */
+    const __m512i lanes_before = _mm512_set_epi64(0x00ffffffffffffff, 0x0000ffffffffffff, 0x000000ffffffffff, 0xffffffff,
+                                                  0xffffff, 0xffff, 0xff, 0);
+    const __m512i first_of_lane = _mm512_set_epi64(0x0808080808080808, 0, 0x0808080808080808, 0, 0x0808080808080808, 0,
+                                                   0x0808080808080808, 0);
+    const __m512i everywhere = _mm512_permutexvar_epi8(of_each_lane, lengths);
+    const __m512i before = _mm512_sad_epu8(_mm512_and_si512(everywhere, lanes_before), zero);
+    const __m512i begin = _mm512_and_si512(_mm512_add_epi64(to->start, before), seven);
+    const __m512i end = _mm512_add_epi64(begin, lengths);
+    const __m512i shifted = _mm512_sllv_epi64(lanes, begin);
+    const __m512i over = _mm512_srlv_epi64(shifted, _mm512_andnot_si512(seven, end));
+    const __m512i words = _mm512_or_si512(shifted, _mm512_alignr_epi64(over, to->left, 7));
+    /* Of each lane the bytes that are full: a byte's own number is below how many these are. */
+    const __m512i full = _mm512_shuffle_epi8(_mm512_srli_epi64(end, 3), first_of_lane);
+    const __mmask64 kept = _mm512_cmplt_epu8_mask(in_lane, full);
+    _mm512_storeu_si512(to->out, _mm512_maskz_compress_epi8(kept, words));
+    to->out += __builtin_popcountll(kept);
+    to->start = _mm512_and_si512(_mm512_add_epi64(to->start, _mm512_sad_epu8(everywhere, zero)), seven);
+    to->left = over;
+}
+
 /* Put the codes of a group one quad after another; `quads` and their lengths are halves of lanes of 128 bits. */
-__attribute__((HUFFMAN_VBMI, noinline)) static void huffman_put_quads(huffman_stream *to, const __m512i quads[2],
+__attribute__((HUFFMAN_VBMI, noinline)) static void huffman_put_quads(huffman_lanes *to, const __m512i quads[2],
                                                                       __m512i of_quads)
 {
-    uint64_t words[2][8];
+    uint64_t words[2][8], before[8];
     uint32_t lengths[16];
     _mm512_storeu_si512(words[0], quads[0]);
     _mm512_storeu_si512(words[1], quads[1]);
     _mm512_storeu_si512(lengths, of_quads);
+    _mm512_storeu_si512(before, to->left);
+    uint64_t bits = before[7], used = (uint64_t)_mm_cvtsi128_si64(_mm512_castsi512_si128(to->start));
     for (int i = 0; i < 16; i++) { /* four quads of each lane of 128 bits, two of them in each half */
-        to->bits |= words[i >> 1 & 1][(i >> 2) * 2 + (i & 1)] << to->used;
-        memcpy(to->out, &to->bits, 8);
-        to->used += lengths[i];
-        to->out += to->used >> 3;
-        to->bits >>= to->used & 56;
-        to->used &= 7;
+        bits |= words[i >> 1 & 1][(i >> 2) * 2 + (i & 1)] << used;
+        memcpy(to->out, &bits, 8);
+        used += lengths[i];
+        to->out += used >> 3;
+        bits >>= used & 56;
+        used &= 7;
     }
+    to->start = _mm512_set1_epi64((long long)used);
+    to->left = _mm512_set1_epi64((long long)bits);
 }
 
 /* Put whole groups of symbols from the end of a stream; the output has room for 64 bytes more than they take. */
 __attribute__((HUFFMAN_VBMI)) static void huffman_put_groups(huffman_stream *stream, const huffman_table *table)
 {
-    const __m512i zero = _mm512_setzero_si512(), seven = _mm512_set1_epi64(7);
-    const __m512i low_word = _mm512_set1_epi64(0xffffffff);
-    const __m512i of_each_lane = _mm512_set1_epi64(0x3830282018100800); /* the low bytes of all lanes */
-    const __m512i lanes_before = _mm512_set_epi64(0x00ffffffffffffff, 0x0000ffffffffffff, 0x000000ffffffffff, 0xffffffff,
-                                                  0xffffff, 0xffff, 0xff, 0);
-    const __m512i in_lane = _mm512_set1_epi64(0x0706050403020100); /* number of each byte */
+    const __m512i zero = _mm512_setzero_si512(), low_word = _mm512_set1_epi64(0xffffffff);
     const __m512i reversed = _mm512_set_epi64(0x0001020304050607, 0x08090a0b0c0d0e0f, 0x1011121314151617,
                                               0x18191a1b1c1d1e1f, 0x2021222324252627, 0x28292a2b2c2d2e2f,
                                               0x3031323334353637, 0x38393a3b3c3d3e3f);
-    const __m512i first_of_lane = _mm512_set_epi64(0x0808080808080808, 0, 0x0808080808080808, 0, 0x0808080808080808, 0,
-                                                   0x0808080808080808, 0);
+    const __m512i first_quads = _mm512_set_epi64(11, 10, 3, 2, 9, 8, 1, 0); /* of both halves, in order */
+    const __m512i last_quads = _mm512_set_epi64(15, 14, 7, 6, 13, 12, 5, 4);
+    huffman_lanes to = {_mm512_set1_epi64((long long)stream->used), _mm512_set1_epi64((long long)stream->bits),
+                        stream->out};
     __m512i low[4], high[4];
-    __m512i start = _mm512_set1_epi64((long long)stream->used); /* bit of a byte where the group begins */
-    __m512i left = _mm512_set1_epi64((long long)stream->bits);  /* those below it, in the last lane */
-    uint8_t *out = stream->out;
     const uint8_t *at = stream->end;
     for (int i = 0; i < 4; i++) {
         low[i] = _mm512_loadu_si512(table->low + 64 * i);
@@ -100,37 +131,22 @@ __attribute__((HUFFMAN_VBMI)) static void huffman_put_groups(huffman_stream *str
         const __m512i second = _mm512_unpackhi_epi64(quads[0], quads[1]);
         const __m512i of_first = _mm512_and_si512(of_quads, low_word);
         const __m512i of_octets = _mm512_add_epi64(of_first, _mm512_srli_epi64(of_quads, 32));
-        if (__builtin_expect(_mm512_cmpgt_epi64_mask(of_octets, _mm512_set1_epi64(HUFFMAN_OCTET_BITS)), 0)) {
-            uint64_t before[8];
-            _mm512_storeu_si512(before, left);
-            huffman_stream slow = {at, at, out, before[7], (uint64_t)_mm_cvtsi128_si64(_mm512_castsi512_si128(start))};
-            huffman_put_quads(&slow, quads, of_quads);
-            out = slow.out;
-            start = _mm512_set1_epi64((long long)slow.used);
-            left = _mm512_set1_epi64((long long)slow.bits);
-            continue;
+        if (__builtin_expect(_mm512_cmpgt_epi64_mask(of_octets, _mm512_set1_epi64(HUFFMAN_OCTET_BITS)) == 0, 1)) {
+            huffman_put_lanes(&to, _mm512_or_si512(first, _mm512_sllv_epi64(second, of_first)), of_octets);
+        } else if (_mm512_cmplt_epi32_mask(of_quads, _mm512_set1_epi32(8)) == 0) {
+            huffman_put_lanes(&to, _mm512_permutex2var_epi64(quads[0], first_quads, quads[1]),
+                              _mm512_cvtepu32_epi64(_mm512_castsi512_si256(of_quads)));
+            huffman_put_lanes(&to, _mm512_permutex2var_epi64(quads[0], last_quads, quads[1]),
+                              _mm512_cvtepu32_epi64(_mm512_extracti64x4_epi64(of_quads, 1)));
+        } else {
+            huffman_put_quads(&to, quads, of_quads);
         }
-        const __m512i octets = _mm512_or_si512(first, _mm512_sllv_epi64(second, of_first));
-        const __m512i everywhere = _mm512_permutexvar_epi8(of_each_lane, of_octets);
-        const __m512i before = _mm512_sad_epu8(_mm512_and_si512(everywhere, lanes_before), zero);
-        const __m512i begin = _mm512_and_si512(_mm512_add_epi64(start, before), seven);
-        const __m512i end = _mm512_add_epi64(begin, of_octets);
-        const __m512i shifted = _mm512_sllv_epi64(octets, begin);
-        const __m512i over = _mm512_srlv_epi64(shifted, _mm512_andnot_si512(seven, end));
-        const __m512i words = _mm512_or_si512(shifted, _mm512_alignr_epi64(over, left, 7));
-        /* Of each lane the bytes that are full: a byte's own number is below how many these are. */
-        const __m512i full = _mm512_srli_epi64(end, 3);
-        const __mmask64 kept = _mm512_cmplt_epu8_mask(in_lane, _mm512_shuffle_epi8(full, first_of_lane));
-        _mm512_storeu_si512(out, _mm512_maskz_compress_epi8(kept, words));
-        out += __builtin_popcountll(kept);
-        start = _mm512_and_si512(_mm512_add_epi64(start, _mm512_sad_epu8(everywhere, zero)), seven);
-        left = over;
     }
     uint64_t before[8];
-    _mm512_storeu_si512(before, left);
+    _mm512_storeu_si512(before, to.left);
     stream->end = at;
-    stream->out = out;
-    stream->used = (uint64_t)_mm_cvtsi128_si64(_mm512_castsi512_si128(start));
+    stream->out = to.out;
+    stream->used = (uint64_t)_mm_cvtsi128_si64(_mm512_castsi512_si128(to.start));
     stream->bits = before[7];
 }
 

@@ -468,12 +468,11 @@ static PyObject *py_encode_planes(PyObject *module, PyObject *args)
     Py_buffer raw, prefix, scratch;
     Py_ssize_t checksum_at;
     int width, swapped, verified;
-    unsigned known;
-    double repeats_limit;
+    stats_ways ways;
     PyObject *result = NULL;
     (void)module;
-    if (!PyArg_ParseTuple(args, "y*y*w*inpIdp", &raw, &prefix, &scratch, &width, &checksum_at, &swapped, &known,
-                          &repeats_limit, &verified))
+    if (!PyArg_ParseTuple(args, "y*y*w*inpIIdp", &raw, &prefix, &scratch, &width, &checksum_at, &swapped,
+                          &ways.by_repeats, &ways.by_matches, &ways.repeats_limit, &verified))
         return NULL;
     const size_t bytes = (size_t)raw.len, n = bytes / (size_t)(width > 0 ? width : 1);
     if (!width_fits(width, bytes)) {
@@ -491,7 +490,7 @@ static PyObject *py_encode_planes(PyObject *module, PyObject *args)
         for (int i = 0; i < 8; i++)
             out[checksum_at + i] = (uint8_t)(hash >> (56 - 8 * i));
         plane_kernels[instruction_set].split(raw.buf, planes, n, width, FILTER_NONE, 1);
-        end = stats_put_planes(out + prefix.len, planes, n, width, known, repeats_limit, planes + bytes);
+        end = stats_put_planes(out + prefix.len, planes, n, width, &ways, planes + bytes);
         if (verified && end != NULL)
             verified = frames_hold(out + prefix.len, (size_t)(end - out) - (size_t)prefix.len, raw.buf, n, width,
                                    planes);
@@ -630,7 +629,7 @@ static PyMethodDef methods[] = {
      "code_plane(plane, room, singles_below, matches_from, matches_in_noise_from, exact=False)"
      " -> (frame of single bytes, frame with matches, equal, chance, repeats, ends)"},
     {"encode_planes", py_encode_planes, METH_VARARGS,
-     "encode_planes(raw, prefix, scratch, width, checksum_at, swapped, known, repeats_limit, verified)\n"
+     "encode_planes(raw, prefix, scratch, width, checksum_at, swapped, by_repeats, by_matches, repeats_limit, verified)\n"
      "-> (bytes, verified) | None"},
     {"frames_hold", py_frames_hold, METH_VARARGS,
      "frames_hold(frames, raw, scratch, width) -> bool: what encode_planes verifies"},

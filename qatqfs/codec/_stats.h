@@ -26,7 +26,6 @@
 #define STATS_LEAST_GAIN (1.f / 64)      /* less than that is not worth the time of the decoder */
 #define STATS_SAMPLE 256                 /* bytes looked at in each unit when noise is looked for */
 #define STATS_SAMPLED_FROM (64 * 1024)   /* bytes of a plane of which a sample is counted */
-#define STATS_COUNTED_PER_SYMBOL 192     /* in a block; with fewer than so many the sample says too little */
 #define STATS_UNSEEN_BITS 1.44f          /* what a symbol costs more than its block's sample says, for each byte that
                                             a counted one stands for besides itself: 1 / ln 2 */
 
@@ -42,6 +41,7 @@ typedef struct {
     /* Set by the caller; frames are written as the share of repeats has it. */
     int exact; /* count every byte */
     int runs;  /* look for them */
+    int noise; /* write a frame of nothing else */
     double singles_below, matches_from, matches_in_noise_from;
     stats_block *blocks; /* room for one per unit */
     uint8_t *frames[2];  /* of single bytes, of matches too: room for stats_frame_room(size) bytes each */
@@ -409,26 +409,6 @@ static void stats_count_unit(const uint8_t *data, size_t at, size_t size, int sa
     stats_judge(unit, stats_kernels[instruction_set].one(unit->counts));
 }
 
-/* Make the counts of a block at an offset of the plane such that a table can be made from them: every byte that occurs
- * has one, and they are enough. */
-static void stats_settle(const uint8_t *data, size_t at, stats_block *block)
-{
-    block->counted += histogram_complete(data + at, block->size, block->counts);
-    stats_measure measured = stats_kernels[instruction_set].one(block->counts);
-    const uint32_t wanted = STATS_COUNTED_PER_SYMBOL * (uint32_t)measured.symbols;
-    if (block->counted < wanted) {
-        if (wanted > block->size / 2) {
-            histogram(data + at, block->size, block->counts);
-            block->counted = block->size;
-        }
-        for (uint32_t turn = 1; block->counted < wanted && turn < HISTOGRAM_PIECES; turn++)
-            block->counted +=
-                histogram_add_sample(data + at, block->size, at / HISTOGRAM_LINE, turn, block->counts);
-        measured = stats_kernels[instruction_set].one(block->counts);
-    }
-    stats_judge(block, measured);
-}
-
 /* Cut the plane into blocks; returns how many bytes were counted. */
 static size_t stats_find_blocks(const uint8_t *data, size_t size, plane_stats *stats, uint32_t *counts)
 {
@@ -442,8 +422,12 @@ static size_t stats_find_blocks(const uint8_t *data, size_t size, plane_stats *s
             stats_count_unit(data, from, stop - from < STATS_UNIT ? stop - from : STATS_UNIT, sampled, &blocks[count]);
         count = stats_merge(blocks, count);
         for (int i = 0; i < count; at += blocks[i++].size)
-            if (sampled)
-                stats_settle(data, at, &blocks[i]);
+            if (sampled) {
+                stats_block *block = &blocks[i];
+                block->counted =
+                    histogram_settle(data + at, block->size, at / HISTOGRAM_LINE, block->counts, block->counted);
+                stats_judge(block, stats_kernels[instruction_set].one(block->counts));
+            }
         stats->block_count += (size_t)count;
     }
     memset(counts, 0, 256 * sizeof *counts);
@@ -464,8 +448,8 @@ static void stats_look_for_runs(const uint8_t *data, size_t size, const uint32_t
     stats->equal = size > 1 ? (double)stats_equal_at(data, size, 1) / (double)(size - 1) : 0;
 }
 
-/* Look at a plane and write the frames that are wanted. */
-static void stats_code_plane(const uint8_t *data, size_t size, plane_stats *stats)
+/* Look at a plane and write the frames that are wanted; returns whether it was looked at. */
+static int stats_code_plane(const uint8_t *data, size_t size, plane_stats *stats)
 {
     uint32_t counts[256];
     size_t counted;
@@ -473,6 +457,8 @@ static void stats_code_plane(const uint8_t *data, size_t size, plane_stats *stat
     if (stats_is_noise(data, size, counts)) {
         counted = size / (STATS_UNIT / STATS_SAMPLE);
         matches_from = stats->matches_in_noise_from;
+    } else if (stats->noise) {
+        return 0;
     } else {
         counted = stats_find_blocks(data, size, stats, counts);
         if (stats->runs)
@@ -483,6 +469,7 @@ static void stats_code_plane(const uint8_t *data, size_t size, plane_stats *stat
         stats->frame_sizes[0] = stats_put_singles(data, size, stats);
     if (stats->repeats >= matches_from)
         stats->frame_sizes[1] = stats_put_matches(data, size, counts, stats);
+    return 1;
 }
 
 /* ---- all planes at once, where it is known how to code them ---------------------------------------------------- */
@@ -511,21 +498,29 @@ static size_t stats_frames_room(size_t size, int width)
     return (size_t)width * (size + 9 + 3 * (size / STATS_SEGMENT + 1));
 }
 
+/* What is known of the planes: bit i for plane i that is coded best as its share of repeats has it, or with matches. */
+typedef struct {
+    unsigned by_repeats, by_matches;
+    double repeats_limit;
+} stats_ways;
+
 /* Put a frame for each of the planes at `to`; returns the end, or NULL where a plane is neither constant nor noise nor
- * among those (bit i for plane i) that are known to be coded best as their share of repeats has it. */
-static uint8_t *stats_put_planes(uint8_t *to, const uint8_t *planes, size_t size, int width, unsigned known,
-                                 double repeats_limit, uint8_t *room)
+ * among those that are known. */
+static uint8_t *stats_put_planes(uint8_t *to, const uint8_t *planes, size_t size, int width, const stats_ways *ways,
+                                 uint8_t *room)
 {
     for (int i = 0; i < width; i++, planes += size) {
         plane_stats stats = {0};
         int repeated = stats_is_constant(planes, size), form = 0;
         if (!repeated) {
-            stats.singles_below = stats.matches_from = stats.matches_in_noise_from = repeats_limit;
+            const int matches = ways->by_matches >> i & 1;
+            stats.singles_below = stats.matches_from = matches ? 0 : ways->repeats_limit;
+            stats.matches_in_noise_from = ways->repeats_limit;
+            stats.noise = !matches && !(ways->by_repeats >> i & 1);
             stats_place(&stats, room, size);
-            stats_code_plane(planes, size, &stats);
-            form = stats.frame_sizes[0] == 0;
-            if (stats.block_count != 0 && !(known >> i & 1))
+            if (!stats_code_plane(planes, size, &stats))
                 return NULL;
+            form = stats.frame_sizes[0] == 0;
         }
         if (stats.frame_sizes[form] != 0 && stats.frame_sizes[form] < size) {
             memcpy(to, stats.frames[form], stats.frame_sizes[form]);

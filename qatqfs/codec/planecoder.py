@@ -142,19 +142,26 @@ def encode_planes_as_known(
     Returns:
         Prefix and frames, and whether they were verified, as far as that was possible; ``None`` if it takes a trial.
     """
+    by_repeats = by_matches = 0
     if level is Level.FAST:
-        known = (1 << width) - 1
+        by_repeats = (1 << width) - 1
     elif level is Level.BALANCED and lessons is not None:
         ways = [lessons.recall(plane) for plane in range(width)]
         if Way.DEEP in ways:  # that has to be confirmed each time
             return None
-        known = sum(1 << plane for plane, way in enumerate(ways) if way is Way.SINGLES)
-    else:
-        known = 0
-    if not known:
+        by_repeats = sum(1 << plane for plane, way in enumerate(ways) if way is Way.SINGLES)
+        by_matches = sum(1 << plane for plane, way in enumerate(ways) if way is Way.MATCHES)
+    if not by_repeats | by_matches:
         return None
     found = encode_planes_at_once(
-        raw, width, prefix, checksum_at, known=known, repeats_limit=_FEW_REPEATS, verified=verified
+        raw,
+        width,
+        prefix,
+        checksum_at,
+        by_repeats=by_repeats,
+        by_matches=by_matches,
+        repeats_limit=_FEW_REPEATS,
+        verified=verified,
     )
     if found is not None and level is not Level.FAST and len(found[0]) - len(prefix) < _VERY_SMALL * len(raw):
         return None  # one frame for all may do better

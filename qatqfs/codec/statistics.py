@@ -64,20 +64,29 @@ def code_plane(
 
 
 def encode_planes_at_once(
-    raw: Bytes, width: int, prefix: bytes, checksum_at: int, *, known: int, repeats_limit: float, verified: bool
+    raw: Bytes,
+    width: int,
+    prefix: bytes,
+    checksum_at: int,
+    *,
+    by_repeats: int,
+    by_matches: int,
+    repeats_limit: float,
+    verified: bool,
 ) -> tuple[bytes, bool] | None:
     """Return a prefix and a zstd frame for each byte plane, all in one call without the GIL.
 
-    Each plane is coded by single bytes below the limit of repeats and with matches from there on, or stored where that
-    is no smaller.
+    A plane is stored where no other way is smaller.
 
     Args:
         raw: little-endian elements, n * width bytes, at least one.
         width: bytes of an element, 2 or 4.
         prefix: what the frames come behind.
         checksum_at: offset in it of the checksum of the values (format section 5), 8 bytes that are filled in.
-        known: planes (bit i for plane i) of which it is known that nothing else suits them better.
-        repeats_limit: share of repeated strings.
+        by_repeats: planes (bit i for plane i) that are best coded by single bytes below the limit of repeats, and with
+            matches from there on.
+        by_matches: planes that are best coded with matches.
+        repeats_limit: share of repeated strings, from which on noise is coded with matches too.
         verified: decode the frames again, and compare with the elements and their checksum.
 
     Returns:
@@ -87,7 +96,7 @@ def encode_planes_at_once(
     room = scratch("at once", len(raw) + _ROOM_FOR_EACH * (len(raw) // width) + _ROOM_BYTES)
     # The checksum of wide values is that of big-endian ones.
     return _native.encode_planes(
-        raw.data, prefix, room.data, width, checksum_at, width == 4, known, repeats_limit, verified
+        raw.data, prefix, room.data, width, checksum_at, width == 4, by_repeats, by_matches, repeats_limit, verified
     )
 
 

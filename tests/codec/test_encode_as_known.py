@@ -38,6 +38,33 @@ def test_it_gives_the_bytes_of_the_search(dtype: DType, level: Level, monkeypatc
         assert decode_payload(found) == raw
 
 
+def rows_that_repeat(dtype: DType, seed: int) -> bytes:
+    """Every third row is one of a few, so that matches pay on a plane that also has single bytes to code."""
+    rng = np.random.default_rng(seed)
+    rows = np.frombuffer(tensor(dtype, seed), np.uint8).reshape(-1, 80 * dtype.width).copy()
+    rows[::3] = rows[rng.integers(0, 5, len(rows[::3]))]
+    return rows.tobytes()
+
+
+@pytest.mark.usefixtures("instruction_set")
+@pytest.mark.parametrize("level", [Level.FAST, Level.BALANCED])
+@pytest.mark.parametrize("dtype", list(DType))
+def test_planes_with_matches_are_coded_as_by_the_search(
+    dtype: DType, level: Level, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow, quick = Memory(), Memory()
+    for seed in range(4):
+        raw = rows_that_repeat(dtype, seed)
+        expected = searched(monkeypatch, raw, dtype, level=level, memory=slow)
+        if seed > 0:
+            monkeypatch.setattr(search_module, "_smallest_frames", lambda *args: pytest.fail("it was searched"))
+        found = encode_payload(raw, dtype, level=level, memory=quick)
+        monkeypatch.undo()
+        assert found == expected
+        assert decode_payload(found) == raw
+        assert encode_payload(raw, dtype, level=level, memory=quick, verified=True) == found
+
+
 @pytest.mark.parametrize("dtype", list(DType))
 def test_once_the_lessons_are_learnt_nothing_is_searched(dtype: DType, monkeypatch: pytest.MonkeyPatch) -> None:
     memory = Memory()
@@ -89,12 +116,12 @@ def test_constant_planes_and_odd_planes_of_every_size() -> None:
 def test_the_kernel_refuses_what_it_cannot_take(arguments: tuple[bytes, bytes, int, int]) -> None:
     raw, prefix, width, checksum_at = arguments
     with pytest.raises(ValueError, match="must"):
-        _native.encode_planes(raw, prefix, bytearray(1 << 16), width, checksum_at, False, 3, 0.1, True)
+        _native.encode_planes(raw, prefix, bytearray(1 << 16), width, checksum_at, False, 3, 0, 0.1, True)
 
 
 def test_the_kernel_refuses_too_little_scratch_memory() -> None:
     with pytest.raises(ValueError, match="scratch"):
-        _native.encode_planes(bytes(64), bytes(36), bytearray(2000), 2, 20, False, 3, 0.1, True)
+        _native.encode_planes(bytes(64), bytes(36), bytearray(2000), 2, 20, False, 3, 0, 0.1, True)
 
 
 def test_a_plane_that_was_text_is_looked_at_again() -> None:
