@@ -47,6 +47,8 @@ _ALIKE = 0.4
 with 0.45 to 0.5, and on none with 0.4."""
 _SURPRISE = 0.1
 """Relative change of a chunk's share from which on what the chunks before taught is doubted."""
+_KINDS_OF_CHUNKS = 8
+"""Of how many chunks that were tried the shares are remembered: those of layers, of keys and of values differ."""
 _HOPELESS = 1.03
 """Relative size in the sample from which ``SMALL`` does not try a filter on all values."""
 _GRID = 0.9
@@ -60,12 +62,16 @@ class Filter:
     Attributes:
         strategy: id, 7 to 10.
         stride: elements, for id 10 alone.
-        share: of the raw bytes, that the chunk took which taught this filter.
+        shares: of the raw bytes, that the chunks took which taught this filter, the last one first.
     """
 
     strategy: int
     stride: int = 0
-    share: float = field(default=0.0, compare=False)
+    shares: tuple[float, ...] = field(default=(), compare=False)
+
+    def expects(self, share: float) -> bool:
+        """Whether a chunk that takes such a share of its raw bytes is like one that taught this filter."""
+        return any(abs(share - known) <= _SURPRISE * known for known in self.shares)
 
 
 _PLAIN = Filter(_PLANES)
@@ -167,7 +173,7 @@ def encode_as_known(
     if found is None:
         return None
     share = (len(found[0]) - len(prefix)) / len(raw)
-    if memory is not None and lesson is not None and abs(share - lesson.share) > _SURPRISE * lesson.share:
+    if memory is not None and lesson is not None and not lesson.expects(share):
         memory.filters.forget(subject)
         return None
     return found if share < 1 else None
@@ -185,7 +191,7 @@ def _smallest_frames(
     known = memory.filters.recall(subject) if memory is not None else None
     if known is not None and known.stride < len(raw) // dtype.width:
         data = _encode_frames(known, raw, dtype, level, memory)
-        if abs(len(data) / len(raw) - known.share) <= _SURPRISE * known.share:
+        if known.expects(len(data) / len(raw)):
             return known.strategy, data
     forms = [(_PLAIN, _encode_frames(_PLAIN, raw, dtype, level, memory))]
     before = memory.filters.latest(subject) if memory is not None else None
@@ -194,7 +200,8 @@ def _smallest_frames(
         forms += [(filter_, _encode_frames(filter_, raw, dtype, level, memory))]
     best, data = min(forms, key=lambda form: len(form[1]))
     if memory is not None and level is not Level.SMALL and len(raw):
-        memory.filters.learn(subject, replace(best, share=len(data) / len(raw)))
+        shares = before.shares if before == best else ()
+        memory.filters.learn(subject, replace(best, shares=(len(data) / len(raw), *shares)[:_KINDS_OF_CHUNKS]))
     return best.strategy, data
 
 
