@@ -11,7 +11,7 @@
 #define HISTOGRAM_PIECE 16                  /* bytes of a sample, */
 #define HISTOGRAM_PIECES 8                  /* and into how many pieces */
 #define HISTOGRAM_LINE (HISTOGRAM_PIECES * HISTOGRAM_PIECE) /* the bytes are divided of which it is one */
-#define HISTOGRAM_COUNTED_PER_SYMBOL 128 /* with fewer than so many a sample says too little */
+#define HISTOGRAM_COUNTED_PER_SYMBOL 192 /* with fewer than so many a sample says too little */
 
 /* Counts are made in four tables: a byte that repeats would wait for its own count. */
 typedef struct {

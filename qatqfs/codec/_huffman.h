@@ -167,7 +167,8 @@ static int huffman_put_tree(const uint8_t *weights, int count, uint8_t *tree)
         while (at > 0) {
             at--;
             state[at & 1] = fse_put(&to, &table, state[at & 1], weights[at]);
-            bits_write(&to);
+            if (at % 8 == 0) /* they have six bits at most */
+                bits_write(&to);
         }
         fse_finish(&to, &table, state[1]);
         fse_finish(&to, &table, state[0]);

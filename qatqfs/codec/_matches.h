@@ -21,12 +21,12 @@
 #define MATCHES_LOOKUP 4         /* every so manyth position is looked up, */
 #define MATCHES_ENTER 3          /* and every so manyth enters the table */
 #define MATCHES_ROUND 12         /* bytes: both strides fit in */
-#define MATCHES_SLICE (64 * MATCHES_ROUND) /* bytes that are looked up together */
+#define MATCHES_SLICE 1536       /* bytes that are looked up together */
 #define MATCHES_COST_UNIT 16     /* costs are in sixteenths of a bit */
 #define MATCHES_SEQUENCE_BITS 25 /* of a sequence with a new offset, some 9 fewer with the last one again */
 #define MATCHES_REPEATED_BITS 14
 #define MATCHES_MAX_TABLE_LOG 17
-#define MATCHES_SAMPLED_FROM (16 * 1024) /* literals of which a sample is counted */
+#define MATCHES_SAMPLED_FROM (4 * 1024)  /* literals of which a sample is counted */
 #define MATCHES_MAX_BLOCK (128 * 1024)
 #define MATCHES_MAX_SEQUENCES (MATCHES_MAX_BLOCK / MATCHES_KEY)
 /* Literals are taken for up to 11 bits each until they turn out larger than they were; a sequence has ten bytes at most. */
@@ -47,6 +47,7 @@ typedef struct {
     uint16_t costs[256]; /* of each byte as a literal */
     uint32_t *table;     /* position by hash; 0 also where there is none */
     int table_log;
+    int noise; /* literals cost as much as they are, and are not coded */
     size_t entered; /* positions below it are in the table */
     uint32_t last_offset;
     match_hit hits[MATCHES_SLICE / MATCHES_LOOKUP + 1];
@@ -67,8 +68,8 @@ static inline size_t matches_hash(uint64_t key, int shift)
 }
 
 /* Get ready for a plane with that histogram; the table has room for the largest log. */
-static void
-matches_start(match_finder *finder, const uint8_t *data, size_t size, const uint32_t *counts, uint32_t *table)
+static void matches_start(match_finder *finder, const uint8_t *data, size_t size, const uint32_t *counts, int noise,
+                          uint32_t *table)
 {
     int log = 10;
     uint32_t total = 0;
@@ -77,6 +78,7 @@ matches_start(match_finder *finder, const uint8_t *data, size_t size, const uint
     memset(table, 0, sizeof *table << log);
     finder->data = data;
     finder->size = size;
+    finder->noise = noise;
     finder->table = table;
     finder->table_log = log;
     finder->entered = 0;
@@ -150,14 +152,15 @@ ALWAYS_INLINE size_t matches_look_up_body(match_finder *finder, size_t at, size_
         MATCHES_ENTER_AT(entered);
     if (stop - at > MATCHES_SLICE)
         stop = at + MATCHES_SLICE;
-    for (; at + MATCHES_ROUND <= stop; at += MATCHES_ROUND, entered += MATCHES_ROUND) { /* that is at most 2 ahead */
-        MATCHES_LOOK_UP_AT(at);
-        MATCHES_ENTER_AT(entered);
-        MATCHES_LOOK_UP_AT(at + 4);
-        MATCHES_ENTER_AT(entered + 3);
-        MATCHES_LOOK_UP_AT(at + 8);
-        MATCHES_ENTER_AT(entered + 6);
-        MATCHES_ENTER_AT(entered + 9);
+    for (; at + MATCHES_ROUND <= stop; at += MATCHES_ROUND) {
+#pragma GCC unroll 12
+        for (size_t k = 0; k < MATCHES_ROUND; k++) {
+            if (k % MATCHES_LOOKUP == 0)
+                MATCHES_LOOK_UP_AT(at + k);
+            if (k % MATCHES_ENTER == 0)
+                MATCHES_ENTER_AT(at + k);
+        }
+        entered = at + MATCHES_ROUND;
     }
     for (; at < stop; at += MATCHES_LOOKUP)
         MATCHES_LOOK_UP_AT(at);
@@ -368,7 +371,8 @@ typedef struct {
     uint8_t block[MATCHES_BLOCK_ROOM]; /* the content of the last block */
 } match_space;
 
-/* Make the content of a compressed block with matches; returns its bytes, 0 if there is no match. */
+/* Make the content of a compressed block with matches, and with coded literals unless the bytes are noise; returns its
+ * bytes, 0 if there is no match. */
 static size_t matches_put_block(match_space *space, size_t start, size_t stop)
 {
     match_finder *finder = &space->finder;
@@ -388,6 +392,10 @@ static size_t matches_put_block(match_space *space, size_t start, size_t stop)
     }
     memcpy(finder->literals + kept, finder->data + at, stop - at);
     kept += stop - at;
+    if (finder->noise) {
+        uint8_t *const end = matches_put_plain_literals(out, finder->literals, kept, 0);
+        return (size_t)(matches_put_sequences(end, finder->sequences, count, space->codes, last_offset) - out);
+    }
     if (kept < MATCHES_SAMPLED_FROM)
         histogram(finder->literals, kept, counts);
     else

@@ -368,7 +368,7 @@ stats_put_matches(const uint8_t *data, size_t size, const uint32_t *counts, cons
 {
     static _Thread_local match_space space;
     match_finder *finder = &space.finder;
-    matches_start(finder, data, size, counts, space.table);
+    matches_start(finder, data, size, counts, stats->block_count == 0, space.table);
     uint8_t *to = stats_put_header(stats->frames[1], size);
     const stats_block *found = stats->block_count ? stats->blocks : NULL;
     for (size_t at = 0; at < size;) {
