@@ -5,7 +5,7 @@
  * own; that is worth it where layers, heads or pages meet. Which blocks there are, and whether matches could pay,
  * are guesses that cost size when they are wrong; nothing else depends on them.
  *
- * In a long plane a quarter of the bytes is counted, for counting takes longer than coding; a table made from enough
+ * In a long plane an eighth of the bytes is counted, for counting takes longer than coding; a table made from enough
  * of them for its symbols loses some hundredths of a percent. Which bytes occur at all is asked of every byte.
  */
 #ifndef QATQFS_STATS_H
