@@ -461,13 +461,13 @@ static int width_fits(int width, size_t bytes)
     return 0;
 }
 
-/* The prefix with the checksum of the values in it, then the frames of their planes, and whether these were decoded again
- * and compared, which is tried if `verified`; None where a plane needs a trial. */
+/* The prefix with the checksum of the values in it, then the frames of their planes; whether these were decoded again and
+ * compared, and whether the checksum was proved, which is tried if `verified`. None where a plane needs a trial. */
 static PyObject *py_encode_planes(PyObject *module, PyObject *args)
 {
     Py_buffer raw, prefix, scratch;
     Py_ssize_t checksum_at;
-    int width, swapped, verified;
+    int width, swapped, verified, proved = 0, holds = 0;
     stats_ways ways;
     PyObject *result = NULL;
     (void)module;
@@ -484,22 +484,21 @@ static PyObject *py_encode_planes(PyObject *module, PyObject *args)
     } else if ((result = PyBytes_FromStringAndSize(NULL, prefix.len + (Py_ssize_t)stats_frames_room(n, width)))) {
         uint8_t *const out = (uint8_t *)PyBytes_AS_STRING(result), *const planes = scratch.buf, *end;
         Py_BEGIN_ALLOW_THREADS
-        uint64_t hash = verified ? hash_proved(raw.buf, bytes, width, swapped, &verified)
+        uint64_t hash = verified ? hash_proved(raw.buf, bytes, width, swapped, &proved)
                                  : hash_elements(raw.buf, bytes, width, swapped, FNV_OFFSET);
         memcpy(out, prefix.buf, (size_t)prefix.len);
         for (int i = 0; i < 8; i++)
             out[checksum_at + i] = (uint8_t)(hash >> (56 - 8 * i));
         plane_kernels[instruction_set].split(raw.buf, planes, n, width, FILTER_NONE, 1);
         end = stats_put_planes(out + prefix.len, planes, n, width, &ways, planes + bytes);
-        if (verified && end != NULL)
-            verified = frames_hold(out + prefix.len, (size_t)(end - out) - (size_t)prefix.len, raw.buf, n, width,
-                                   planes);
+        if (proved && end != NULL)
+            holds = frames_hold(out + prefix.len, (size_t)(end - out) - (size_t)prefix.len, raw.buf, n, width, planes);
         Py_END_ALLOW_THREADS
         if (end == NULL) {
             Py_DECREF(result);
             result = Py_NewRef(Py_None);
         } else if (_PyBytes_Resize(&result, (Py_ssize_t)(end - out)) == 0) {
-            result = Py_BuildValue("(NO)", result, verified ? Py_True : Py_False);
+            result = Py_BuildValue("(NOO)", result, holds ? Py_True : Py_False, proved ? Py_True : Py_False);
         }
     }
     PyBuffer_Release(&raw);
@@ -630,7 +629,7 @@ static PyMethodDef methods[] = {
      " -> (frame of single bytes, frame with matches, equal, chance, repeats, ends)"},
     {"encode_planes", py_encode_planes, METH_VARARGS,
      "encode_planes(raw, prefix, scratch, width, checksum_at, swapped, by_repeats, by_matches, repeats_limit, verified)\n"
-     "-> (bytes, verified) | None"},
+     "-> (bytes, verified, hashed) | None"},
     {"frames_hold", py_frames_hold, METH_VARARGS,
      "frames_hold(frames, raw, scratch, width) -> bool: what encode_planes verifies"},
     {"decode_planes", py_decode_planes, METH_VARARGS,

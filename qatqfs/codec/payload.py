@@ -28,6 +28,7 @@ from qatqfs.codec.errors import (
 from qatqfs.codec.level import Level
 from qatqfs.codec.planes import swap_elements
 from qatqfs.codec.search import Memory, encode_as_known, encode_smallest
+from qatqfs.codec.statistics import Encoded
 from qatqfs.codec.strategies import STRATEGIES
 
 PAYLOAD_MAGIC = b"QATQ"
@@ -310,15 +311,17 @@ def encode_payload(
         )
     if known is None:
         body = _encode(values, dtype, level, appendable, strategy, stride, row_widths, memory)
-        known = _with_header(body, values, dtype, values_checksum(values, dtype)), False
-    payload, done = known
-    if verified and not done:
-        _verify(payload, values, dtype)
-    return payload
+        payload = _with_header(body, values, dtype, values_checksum(values, dtype))
+        known = Encoded(payload, verified=False, hashed=False)
+    if verified and not known.verified:
+        _verify(known.data, values, dtype, hashed=known.hashed)
+    return known.data
 
 
-def _verify(payload: bytes, values: Bytes, dtype: DType) -> None:
-    """Decode a payload by libzstd; compare the values, and the checksum by the plain loop. Raises EncodingFault."""
+def _verify(payload: bytes, values: Bytes, dtype: DType, *, hashed: bool) -> None:
+    """Decode a payload by libzstd and compare the values; compare the checksum with that of the plain loop too, unless
+    it is ``hashed``, which says that it has been proved already. Raises EncodingFault.
+    """
     decoded = scratch("verified", len(values))
     try:
         header, data, _ = _prepare(payload, decoded.data, len(values), dtype)
@@ -327,7 +330,10 @@ def _verify(payload: bytes, values: Bytes, dtype: DType) -> None:
         raise EncodingFault(str(err)) from err
     if header.raw_size != len(values) or not np.array_equal(decoded, values):
         raise EncodingFault("other values came back")
-    if header.checksum != fnv1a64_plain((decoded if dtype.width == 2 else _canonical(decoded, dtype, 0)).data):
+    if hashed:
+        return
+    canonical = decoded if dtype.width == 2 else _canonical(decoded, dtype, 0)
+    if header.checksum != fnv1a64_plain(canonical.data):
         raise EncodingFault("its checksum is wrong")
 
 

@@ -24,7 +24,7 @@ import zstandard
 from qatqfs.codec.buffers import Buffer, Bytes
 from qatqfs.codec.lessons import Lessons
 from qatqfs.codec.level import Level
-from qatqfs.codec.statistics import CodedPlane, code_plane, encode_planes_at_once
+from qatqfs.codec.statistics import CodedPlane, Encoded, code_plane, encode_planes_at_once
 from qatqfs.codec.zstdframes import constant_frame, stored_frame
 
 _FEW_REPEATS = 0.015
@@ -125,7 +125,7 @@ def encode_planes_as_known(
     checksum_at: int,
     *,
     verified: bool,
-) -> tuple[bytes, bool] | None:
+) -> Encoded | None:
     """Return the frames of unfiltered planes behind a prefix, if that takes no trial, in a fraction of the time.
 
     They are what :func:`encode_planes` makes of the planes.
@@ -140,7 +140,7 @@ def encode_planes_as_known(
         verified: decode them again and compare.
 
     Returns:
-        Prefix and frames, and whether they were verified, as far as that was possible; ``None`` if it takes a trial.
+        Prefix and frames, verified as far as that was possible; ``None`` if it takes a trial.
     """
     by_repeats = by_matches = 0
     if level is Level.FAST:
@@ -163,7 +163,7 @@ def encode_planes_as_known(
         repeats_limit=_FEW_REPEATS,
         verified=verified,
     )
-    if found is not None and level is not Level.FAST and len(found[0]) - len(prefix) < _VERY_SMALL * len(raw):
+    if found is not None and level is not Level.FAST and len(found.data) - len(prefix) < _VERY_SMALL * len(raw):
         return None  # one frame for all may do better
     return found
 

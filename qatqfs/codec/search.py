@@ -23,7 +23,7 @@ from qatqfs.codec.level import Level
 from qatqfs.codec.planecoder import Way, encode_planes, encode_planes_as_known
 from qatqfs.codec.planes import Filter as Kind
 from qatqfs.codec.planes import split_planes
-from qatqfs.codec.statistics import equal_at_lags, share_equal_at_lag
+from qatqfs.codec.statistics import Encoded, equal_at_lags, share_equal_at_lag
 from qatqfs.codec.strategies import STRATEGIES
 from qatqfs.codec.stride import infer_stride
 
@@ -144,7 +144,7 @@ def encode_as_known(
     row_widths: Sequence[int] = (),
     memory: Memory | None = None,
     verified: bool = False,
-) -> tuple[bytes, bool] | None:
+) -> Encoded | None:
     """Encode values as byte planes (7) if it is known already that this suits them, in a fraction of the time.
 
     Args:
@@ -158,7 +158,7 @@ def encode_as_known(
         verified: decode the data again and compare.
 
     Returns:
-        Prefix and data, and whether they were verified, as far as that was possible; ``None`` if it takes a search.
+        Prefix and data, verified as far as that was possible; ``None`` if it takes a search.
     """
     if len(raw) <= _TINY_BYTES:
         return None
@@ -172,7 +172,7 @@ def encode_as_known(
     found = encode_planes_as_known(raw, dtype.width, level, lessons, prefix, checksum_at, verified=verified)
     if found is None:
         return None
-    share = (len(found[0]) - len(prefix)) / len(raw)
+    share = (len(found.data) - len(prefix)) / len(raw)
     if memory is not None and lesson is not None and not lesson.expects(share):
         memory.filters.forget(subject)
         return None

@@ -45,6 +45,20 @@ class CodedPlane(NamedTuple):
         return not self.ends
 
 
+class Encoded(NamedTuple):
+    """A chunk encoded in one call.
+
+    Attributes:
+        data: prefix and frames.
+        verified: whether the frames were decoded again and compared with the elements, and the checksum proved.
+        hashed: whether the checksum was proved: for a piece of the elements, by the plain loop.
+    """
+
+    data: bytes
+    verified: bool
+    hashed: bool
+
+
 def code_plane(
     plane: Bytes, *, singles_below: float, matches_from: float, matches_in_noise_from: float, exact: bool = False
 ) -> CodedPlane:
@@ -73,7 +87,7 @@ def encode_planes_at_once(
     by_matches: int,
     repeats_limit: float,
     verified: bool,
-) -> tuple[bytes, bool] | None:
+) -> Encoded | None:
     """Return a prefix and a zstd frame for each byte plane, all in one call without the GIL.
 
     A plane is stored where no other way is smaller.
@@ -90,14 +104,15 @@ def encode_planes_at_once(
         verified: decode the frames again, and compare with the elements and their checksum.
 
     Returns:
-        Prefix and frames, and whether they were verified, which frames with matches are not; ``None`` when another
-        plane is neither constant nor noise.
+        Prefix and frames, of which those with matches are not verified; ``None`` when another plane is neither constant
+        nor noise.
     """
     room = scratch("at once", len(raw) + _ROOM_FOR_EACH * (len(raw) // width) + _ROOM_BYTES)
     # The checksum of wide values is that of big-endian ones.
-    return _native.encode_planes(
+    found = _native.encode_planes(
         raw.data, prefix, room.data, width, checksum_at, width == 4, by_repeats, by_matches, repeats_limit, verified
     )
+    return None if found is None else Encoded(*found)
 
 
 def equal_at_lags(plane: Bytes) -> npt.NDArray[np.uint32]:
