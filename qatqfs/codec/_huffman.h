@@ -18,6 +18,8 @@
 #define HUFFMAN_WEIGHTS_LOG 6    /* of the FSE table of weights, the largest that is legal */
 #define HUFFMAN_MAX_TREE 128     /* bytes of a description, its length field included */
 #define HUFFMAN_PAIR_COST 4      /* symbols of a stream for each entry of a table of pairs to pay */
+#define HUFFMAN_EIGHT_BITS 51    /* of eight codes: with 7 bits before them, and the length of the last one, a word */
+#define HUFFMAN_SHORT_BITS 5     /* of a code on average, so that hardly ever eight have more */
 #define HUFFMAN_STREAM_ROOM (32 * 1024 * HUFFMAN_MAX_BITS / 8 + 16)
 #define HUFFMAN_VECTORS_FROM 2048 /* bytes of literals for which the tables of vectors pay */
 
@@ -26,6 +28,7 @@ typedef struct {
     uint8_t low[256];    /* the low eight bits of a code */
     uint8_t high[256];   /* the others in three bits, and above them its length */
     int symbols;         /* that have a code */
+    int short_codes;     /* of so few bits on average that eight hardly ever have too many for a word */
     uint8_t tree[HUFFMAN_MAX_TREE];
     int tree_size;
 } huffman_table;
@@ -194,12 +197,14 @@ static int huffman_build(const uint32_t *counts, huffman_table *table)
     uint8_t lengths[256], weights[256];
     int bits = 0, last = 0, symbols = 0, of_length[HUFFMAN_MAX_BITS + 2] = {0};
     uint32_t next[HUFFMAN_MAX_BITS + 2] = {0};
+    int64_t above = 0; /* bits that all codes have together above so many each */
     huffman_lengths(counts, lengths);
     for (int s = 0; s < 256; s++) {
         if (lengths[s]) {
             last = s;
             symbols++;
             of_length[lengths[s]]++;
+            above += (int64_t)counts[s] * (lengths[s] - HUFFMAN_SHORT_BITS);
             bits = lengths[s] > bits ? lengths[s] : bits;
         }
     }
@@ -215,6 +220,7 @@ static int huffman_build(const uint32_t *counts, huffman_table *table)
         table->high[s] = (uint8_t)(code >> 8 | lengths[s] << 3);
     }
     table->symbols = symbols;
+    table->short_codes = above <= 0;
     table->tree_size = huffman_put_tree(weights, last, table->tree);
     return table->tree_size != 0;
 }
@@ -260,15 +266,37 @@ ALWAYS_INLINE void huffman_put_five(huffman_stream *to, const uint64_t *codes)
     huffman_flush(to);
 }
 
-/* Four symbols at a time, two of them in one code: 7 + 4 * 11 bits, and the length of the last code below. */
-ALWAYS_INLINE void huffman_put_pairs(huffman_stream *to, const uint64_t *pairs)
+ALWAYS_INLINE uint64_t huffman_pair(const uint64_t *pairs, const uint8_t *symbols)
 {
-    uint16_t later, earlier;
-    memcpy(&later, to->end - 2, 2);
-    memcpy(&earlier, to->end - 4, 2);
-    huffman_put_code(to, pairs[later]);
-    huffman_put_code(to, pairs[earlier]);
+    uint16_t both;
+    memcpy(&both, symbols, 2);
+    return pairs[both];
+}
+
+/* Four symbols at a time, two of them in one code: 7 + 4 * 11 bits, and the length of the last code below. */
+ALWAYS_INLINE void huffman_put_two_pairs(huffman_stream *to, const uint64_t *pairs)
+{
+    huffman_put_code(to, huffman_pair(pairs, to->end - 2));
+    huffman_put_code(to, huffman_pair(pairs, to->end - 4));
     to->end -= 4;
+    huffman_flush(to);
+}
+
+/* Eight symbols at a time, if a word has room for their codes. */
+ALWAYS_INLINE void huffman_put_four_pairs(huffman_stream *to, const uint64_t *pairs)
+{
+    const uint64_t a = huffman_pair(pairs, to->end - 2), b = huffman_pair(pairs, to->end - 4);
+    const uint64_t c = huffman_pair(pairs, to->end - 6), d = huffman_pair(pairs, to->end - 8);
+    if (__builtin_expect(((a + b + c + d) & 0xff) > HUFFMAN_EIGHT_BITS, 0)) {
+        huffman_put_two_pairs(to, pairs);
+        huffman_put_two_pairs(to, pairs);
+        return;
+    }
+    huffman_put_code(to, a);
+    huffman_put_code(to, b);
+    huffman_put_code(to, c);
+    huffman_put_code(to, d);
+    to->end -= 8;
     huffman_flush(to);
 }
 
@@ -286,19 +314,24 @@ static uint8_t *huffman_end_stream(huffman_stream *to, const uint64_t *codes)
 }
 
 /* Write most of two streams of at least so many symbols side by side, for each waits for itself. */
-ALWAYS_INLINE void huffman_streams_body(huffman_stream two[2], size_t symbols, const uint64_t *codes,
+ALWAYS_INLINE void huffman_streams_body(huffman_stream two[2], size_t symbols, const huffman_table *table,
                                         const uint64_t *pairs)
 {
     huffman_stream a = two[0], b = two[1];
-    if (pairs != NULL)
+    if (pairs != NULL && table->short_codes)
+        for (size_t rounds = symbols / 8; rounds > 0; rounds--) {
+            huffman_put_four_pairs(&a, pairs);
+            huffman_put_four_pairs(&b, pairs);
+        }
+    else if (pairs != NULL)
         for (size_t rounds = symbols / 4; rounds > 0; rounds--) {
-            huffman_put_pairs(&a, pairs);
-            huffman_put_pairs(&b, pairs);
+            huffman_put_two_pairs(&a, pairs);
+            huffman_put_two_pairs(&b, pairs);
         }
     else
         for (size_t rounds = symbols / 5; rounds > 0; rounds--) {
-            huffman_put_five(&a, codes);
-            huffman_put_five(&b, codes);
+            huffman_put_five(&a, table->codes);
+            huffman_put_five(&b, table->codes);
         }
     two[0] = a;
     two[1] = b;
@@ -307,16 +340,16 @@ ALWAYS_INLINE void huffman_streams_body(huffman_stream two[2], size_t symbols, c
 }
 
 #define HUFFMAN_KERNEL(SET, TARGET)                                                                                    \
-    TARGET static void huffman_streams_##SET(huffman_stream two[2], size_t symbols, const uint64_t *codes,             \
+    TARGET static void huffman_streams_##SET(huffman_stream two[2], size_t symbols, const huffman_table *table,        \
                                              const uint64_t *pairs)                                                    \
     {                                                                                                                  \
-        huffman_streams_body(two, symbols, codes, pairs);                                                              \
+        huffman_streams_body(two, symbols, table, pairs);                                                              \
     }
 
 FOR_EACH_INSTRUCTION_SET(HUFFMAN_KERNEL)
 
 #define HUFFMAN_KERNEL_ROW(SET, TARGET) huffman_streams_##SET,
-static void (*const huffman_streams_kernels[])(huffman_stream[2], size_t, const uint64_t *,
+static void (*const huffman_streams_kernels[])(huffman_stream[2], size_t, const huffman_table *,
                                                const uint64_t *) = {FOR_EACH_INSTRUCTION_SET(HUFFMAN_KERNEL_ROW)};
 
 /* Make a code of each two symbols that have one: that of the later symbol behind that of the earlier. The table is
@@ -385,7 +418,7 @@ static uint8_t *huffman_streams(const uint8_t *const *from, const size_t *counts
         for (int i = 0; i < width; i++)
             two[i] = (huffman_stream){from[first + i], from[first + i] + counts[first + i], i ? second : out, 0, 0};
         if (width == 2)
-            huffman_streams_kernels[instruction_set](two, shortest, table->codes, pairs);
+            huffman_streams_kernels[instruction_set](two, shortest, table, pairs);
         for (int i = 0; i < width; i++) {
             uint8_t *const start = i ? second : out;
             sizes[first + i] = (size_t)(huffman_end_stream(&two[i], table->codes) - start);
