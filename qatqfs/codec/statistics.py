@@ -10,9 +10,9 @@ from qatqfs.codec.buffers import Bytes, scratch
 
 MAX_LAG = 4096
 """Widest row, in elements, that :func:`equal_at_lags` looks for."""
-_ROOM_BYTES = 16 * 1024
-"""Working memory of the kernel, beside so many bytes for each of the plane."""
-_ROOM_FOR_EACH = 6
+_ROOM_BYTES = 384 * 1024
+"""Working memory of the kernel, beside three bytes for each of the plane: mostly for two blocks of the largest size,
+whose codes may take 11 bits for each byte until that is known."""
 _WINDOW_BYTES = 2048
 """How much of a plane is compared with what lies a lag before it: enough for a share to within some percent."""
 _WINDOWS = 4
@@ -71,7 +71,7 @@ def code_plane(
         matches_in_noise_from: the same on noise.
         exact: count every byte also of a long plane, not a sample: smaller by some hundredths of a percent.
     """
-    room = scratch("frames", _ROOM_FOR_EACH * len(plane) + _ROOM_BYTES)
+    room = scratch("frames", 3 * len(plane) + _ROOM_BYTES)
     return CodedPlane(
         *_native.code_plane(plane.data, room.data, singles_below, matches_from, matches_in_noise_from, exact)
     )
@@ -107,7 +107,7 @@ def encode_planes_at_once(
         Prefix and frames, of which those with matches are not verified; ``None`` when another plane is neither constant
         nor noise.
     """
-    room = scratch("at once", len(raw) + _ROOM_FOR_EACH * (len(raw) // width) + _ROOM_BYTES)
+    room = scratch("at once", len(raw) + 3 * (len(raw) // width) + _ROOM_BYTES)
     # The checksum of wide values is that of big-endian ones.
     found = _native.encode_planes(
         raw.data, prefix, room.data, width, checksum_at, width == 4, by_repeats, by_matches, repeats_limit, verified
