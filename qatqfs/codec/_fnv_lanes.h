@@ -113,22 +113,32 @@ FNV_LANES_INLINE uint64_t lanes_sum(const __m256i (*x)[LANES_MOST_BLOCKS], const
                                     __m256i flip, const uint64_t *last_power, const uint8_t *next)
 {
     const __m256i minus = _mm256_set1_epi16((short)0xff01); /* of each pair of bytes, the first less the second */
-    __m256i sums[4][2];
-    for (int s = 0; s < 4; s++)
-        sums[s][0] = sums[s][1] = _mm256_setzero_si256();
+    const __m256i zero = _mm256_setzero_si256();
+    /* Sums of each digit, for the low and the high halves of lanes. They are told apart by name, and pinned to registers
+     * digit by digit: otherwise the compiler looks all digits up first, runs out of registers, and each step then waits
+     * for a sum to come back from the stack. */
+    __m256i low0 = zero, low1 = zero, low2 = zero, low3 = zero, high0 = zero, high1 = zero, high2 = zero, high3 = zero;
     for (int t = 0; t < LANES_STEPS; t++) {
         _mm_prefetch((const char *)next + t * (LANES_BLOCK / LANES_STEPS), _MM_HINT_T0);
         __m256i true_x = _mm256_xor_si256(x[t][0], flip), l = _mm256_xor_si256(true_x, bytes[t][0]);
         __m256i low = _mm256_maddubs_epi16(_mm256_unpacklo_epi8(true_x, l), minus);
         __m256i high = _mm256_maddubs_epi16(_mm256_unpackhi_epi8(true_x, l), minus);
-        for (int s = 0; s < 4; s++) {
-            int32_t both;
-            memcpy(&both, lanes_digits[t][s], 4);
-            __m256i digits = _mm256_set1_epi32(both);
-            sums[s][0] = _mm256_add_epi32(sums[s][0], _mm256_madd_epi16(low, digits));
-            sums[s][1] = _mm256_add_epi32(sums[s][1], _mm256_madd_epi16(high, digits));
-        }
+#define LANES_DIGIT(S)                                                                                                 \
+    do {                                                                                                               \
+        int32_t both;                                                                                                  \
+        memcpy(&both, lanes_digits[t][S], 4);                                                                          \
+        __m256i digits = _mm256_set1_epi32(both);                                                                      \
+        low##S = _mm256_add_epi32(low##S, _mm256_madd_epi16(low, digits));                                             \
+        high##S = _mm256_add_epi32(high##S, _mm256_madd_epi16(high, digits));                                          \
+        __asm__("" : "+x"(low##S), "+x"(high##S));                                                                      \
+    } while (0)
+        LANES_DIGIT(0);
+        LANES_DIGIT(1);
+        LANES_DIGIT(2);
+        LANES_DIGIT(3);
+#undef LANES_DIGIT
     }
+    const __m256i sums[4][2] = {{low0, high0}, {low1, high1}, {low2, high2}, {low3, high3}};
     int32_t pairs[4][LANES_PAIRS];
     for (int s = 0; s < 4; s++) {
         _mm256_storeu_si256((__m256i *)pairs[s], _mm256_permute2x128_si256(sums[s][0], sums[s][1], 0x20));

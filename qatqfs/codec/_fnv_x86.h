@@ -15,19 +15,19 @@
 #define QATQFS_FNV_X86_H
 
 #include <immintrin.h>
+#include <string.h>
 
 #define FNV_BLOCK 512
 #define FNV_WORDS (FNV_BLOCK / 64)
 
-/* Digit s of P^(2 * FNV_BLOCK - i) at [s][i], so that of P^(FNV_BLOCK - i) is at [s][FNV_BLOCK + i]; and P^FNV_BLOCK.
- * Written once, when the module is loaded. */
-static int16_t fnv_powers[4][2 * FNV_BLOCK] __attribute__((aligned(64)));
+/* Digit s of P^(FNV_BLOCK - i) at [s][i], and P^FNV_BLOCK. Written once, when the module is loaded. */
+static int16_t fnv_powers[4][FNV_BLOCK] __attribute__((aligned(64)));
 static uint64_t fnv_block_power;
 
 static void fnv_x86_init(void)
 {
     uint64_t power = 1;
-    for (int i = 2 * FNV_BLOCK - 1; i >= 0; i--) {
+    for (int i = FNV_BLOCK - 1; i >= 0; i--) {
         power *= FNV_PRIME;
         uint64_t left = power;
         for (int s = 0; s < 4; s++) {
@@ -35,9 +35,8 @@ static void fnv_x86_init(void)
             fnv_powers[s][i] = digit;
             left = (left - (uint64_t)(int64_t)digit) >> 16;
         }
-        if (i == FNV_BLOCK)
-            fnv_block_power = power;
     }
+    fnv_block_power = power;
 }
 
 /* Turn the changes of the bits of one stage into the bits: prefix-xor over all words of a block. */
@@ -97,7 +96,7 @@ __attribute__((target("avx512f,avx512bw,pclmul"))) static uint64_t fnv1a64_avx51
                 __m256i l8 = half ? _mm512_extracti64x4_epi64(l, 1) : _mm512_castsi512_si256(l);
                 __m512i d = _mm512_sub_epi16(_mm512_cvtepu8_epi16(x8), _mm512_cvtepu8_epi16(l8));
                 for (int s = 0; s < 4; s++) {
-                    __m512i power = _mm512_load_si512(fnv_powers[s] + FNV_BLOCK + 64 * j + 32 * half);
+                    __m512i power = _mm512_load_si512(fnv_powers[s] + 64 * j + 32 * half);
                     sums[s] = _mm512_add_epi32(sums[s], _mm512_madd_epi16(d, power));
                 }
             }

@@ -32,6 +32,22 @@ static inline void bits_put(bit_writer *to, uint64_t value, int count)
     }
 }
 
+/* Append the `count` low bits of a value that has no others; at most 57 of them until they are written. */
+static inline void bits_add(bit_writer *to, uint64_t value, uint32_t count)
+{
+    to->bits |= value << to->used;
+    to->used += (int)count;
+}
+
+/* Write the whole bytes of what was added; up to eight bytes behind the end are overwritten. */
+static inline void bits_write(bit_writer *to)
+{
+    memcpy(to->at, &to->bits, 8);
+    to->at += to->used >> 3;
+    to->bits >>= to->used & 56;
+    to->used &= 7;
+}
+
 static inline void bits_pad(bit_writer *to)
 {
     if (to->used)
@@ -135,12 +151,13 @@ static inline uint32_t fse_start(const fse_table *table, int symbol)
     return table->states[(int32_t)(value >> bits) + table->first[symbol]];
 }
 
+/* Adds at most FSE_MAX_LOG bits, which are yet to be written. */
 static inline uint32_t fse_put(bit_writer *to, const fse_table *table, uint32_t state, int symbol)
 {
     if (table->log == 0) /* one symbol only: nothing to say */
         return 0;
     uint32_t bits = (state + table->bits_delta[symbol]) >> 16;
-    bits_put(to, state & ((1u << bits) - 1), (int)bits);
+    bits_add(to, state & ((1u << bits) - 1), bits);
     return table->states[(int32_t)(state >> bits) + table->first[symbol]];
 }
 

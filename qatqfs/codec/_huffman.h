@@ -1,8 +1,9 @@
 /* Huffman-coded literals of a zstd block (RFC 8878 sections 4.1 and 4.2): code lengths, their description, streams.
  *
  * libzstd codes literals too, but offers no way to do only that: it looks for matches first, and in a plane near
- * noise that takes longer than the coding. Here a histogram that is at hand anyway becomes a table, and two
- * streams at a time are written side by side, for each waits for itself.
+ * noise that takes longer than the coding. Here a histogram that is at hand anyway becomes a table. Streams are written
+ * in vectors where the processor has what it takes (_huffman_vbmi.h), otherwise two at a time side by side, for each
+ * waits for itself.
  */
 #ifndef QATQFS_HUFFMAN_H
 #define QATQFS_HUFFMAN_H
@@ -17,63 +18,129 @@
 #define HUFFMAN_WEIGHTS_LOG 6    /* of the FSE table of weights, the largest that is legal */
 #define HUFFMAN_MAX_TREE 128     /* bytes of a description, its length field included */
 #define HUFFMAN_PAIR_COST 4      /* symbols of a stream for each entry of a table of pairs to pay */
+#define HUFFMAN_EIGHT_BITS 51    /* of eight codes: with 7 bits before them, and the length of the last one, a word */
+#define HUFFMAN_SHORT_BITS 5     /* of a code on average, so that hardly ever eight have more */
 #define HUFFMAN_STREAM_ROOM (32 * 1024 * HUFFMAN_MAX_BITS / 8 + 16)
+#define HUFFMAN_VECTORS_FROM 2048 /* bytes of literals for which the tables of vectors pay */
 
 typedef struct {
     uint64_t codes[256]; /* code in the highest bits, its length in the lowest */
+    uint8_t low[256];    /* the low eight bits of a code */
+    uint8_t high[256];   /* the others in three bits, and above them its length */
     int symbols;         /* that have a code */
+    int short_codes;     /* of so few bits on average that eight hardly ever have too many for a word */
     uint8_t tree[HUFFMAN_MAX_TREE];
     int tree_size;
 } huffman_table;
 
-/* ---- code lengths: package-merge, which is optimal under a limit of bits -------------------------------- */
+/* ---- code lengths ---------------------------------------------------------------------------------------- */
 
-/* Sets lengths[s] for each symbol with a count; there must be at least two. */
-static void huffman_lengths(const uint32_t *counts, uint8_t *lengths)
+/* Sort symbols by count, those of equal counts as they are: six bits of the count at a time, for what comes before what
+ * is unforeseeable, so that comparisons would cost more. Counts are below 2**18. */
+static void huffman_sort(const uint32_t *counts, uint8_t *symbols, int n)
 {
-    uint8_t symbols[256];
-    uint32_t leaves[256], items[2][512];
-    uint8_t is_leaf[HUFFMAN_MAX_BITS][512];
-    int n = 0;
-    for (int s = 0; s < 256; s++) {
-        lengths[s] = 0;
-        if (counts[s])
-            symbols[n++] = (uint8_t)s;
+    uint8_t other[256];
+    for (int shift = 0; shift < 18; shift += 6) {
+        uint8_t *const from = shift == 6 ? other : symbols, *const to = shift == 6 ? symbols : other;
+        uint16_t place[64] = {0};
+        for (int i = 0; i < n; i++)
+            place[counts[from[i]] >> shift & 63]++;
+        for (int k = 0, before = 0; k < 64; k++) {
+            int here = place[k];
+            place[k] = (uint16_t)before;
+            before += here;
+        }
+        for (int i = 0; i < n; i++)
+            to[place[counts[from[i]] >> shift & 63]++] = from[i];
     }
-    for (int i = 1; i < n; i++) { /* insertion sort by count: few symbols, or nearly all of them alike */
-        uint8_t symbol = symbols[i];
-        int at = i;
-        for (; at > 0 && counts[symbols[at - 1]] > counts[symbol]; at--)
-            symbols[at] = symbols[at - 1];
-        symbols[at] = symbol;
+    memcpy(symbols, other, (size_t)n);
+}
+
+/* Huffman's own algorithm: set the bits of n sorted weights, the smallest first, or return 0 if one gets too many. */
+static int huffman_unlimited(const uint32_t *weights, int n, uint8_t *bits)
+{
+    uint32_t leaves[258], nodes[258]; /* both in ascending order, with ends that are never taken */
+    uint16_t parents[512];            /* of leaves, then of nodes */
+    uint8_t depths[256];              /* of nodes */
+    memcpy(leaves, weights, (size_t)n * sizeof *leaves);
+    leaves[n] = leaves[n + 1] = UINT32_MAX;
+    memset(nodes, 0xff, ((size_t)n + 1) * sizeof *nodes);
+    for (int made = 0, leaf = 0, node = 0; made < n - 1; made++) {
+        uint32_t sum = 0;
+        for (int k = 0; k < 2; k++) { /* without a branch, for which is smaller is unforeseeable */
+            const uint32_t first = leaves[leaf], second = nodes[node];
+            const int takes_leaf = first <= second;
+            parents[takes_leaf ? leaf : 256 + node] = (uint16_t)made;
+            sum += takes_leaf ? first : second;
+            leaf += takes_leaf;
+            node += !takes_leaf;
+        }
+        nodes[made] = sum;
     }
+    depths[n - 2] = 0;
+    for (int i = n - 3; i >= 0; i--)
+        depths[i] = (uint8_t)(depths[parents[256 + i]] + 1);
     for (int i = 0; i < n; i++)
-        leaves[i] = counts[symbols[i]];
-    int size = n;
-    memcpy(items[0], leaves, (size_t)n * sizeof *leaves);
-    memset(is_leaf[0], 1, (size_t)n);
-    for (int level = 1; level < HUFFMAN_MAX_BITS; level++) {
-        const uint32_t *from = items[(level - 1) & 1];
+        bits[i] = (uint8_t)(depths[parents[i]] + 1);
+    return bits[0] <= HUFFMAN_MAX_BITS;
+}
+
+/* Package-merge, which is optimal under a limit of bits: set those of n sorted weights. */
+static void huffman_limited(const uint32_t *weights, int n, uint8_t *bits)
+{
+    uint32_t items[2][512];
+    uint8_t is_leaf[HUFFMAN_MAX_BITS][512];
+    int size = 0;
+    for (int level = 0; level < HUFFMAN_MAX_BITS; level++) {
+        const uint32_t *from = items[(level + 1) & 1];
         uint32_t *to = items[level & 1];
         int leaf = 0, package = 0, packages = size / 2, made = 0;
         while (leaf < n || package < packages) {
             uint32_t pair = package < packages ? from[2 * package] + from[2 * package + 1] : 0;
-            int take_leaf = leaf < n && (package == packages || leaves[leaf] <= pair);
-            to[made] = take_leaf ? leaves[leaf++] : pair;
+            int take_leaf = leaf < n && (package == packages || weights[leaf] <= pair);
+            to[made] = take_leaf ? weights[leaf++] : pair;
             package += !take_leaf;
             is_leaf[level][made++] = (uint8_t)take_leaf;
         }
         size = made;
     }
     int chosen = 2 * n - 2;
+    memset(bits, 0, (size_t)n);
     for (int level = HUFFMAN_MAX_BITS - 1; level >= 0 && chosen > 0; level--) {
         int leaf = 0;
         for (int i = 0; i < chosen; i++)
             leaf += is_leaf[level][i];
         for (int i = 0; i < leaf; i++)
-            lengths[symbols[i]]++;
+            bits[i]++;
         chosen = 2 * (chosen - leaf);
     }
+}
+
+/* Sets lengths[s] for each symbol with a count; there must be at least two. */
+static void huffman_lengths(const uint32_t *counts, uint8_t *lengths)
+{
+    uint8_t symbols[256], bits[256];
+    uint32_t weights[256], total = 0;
+    int n = 0;
+    memset(lengths, 0, 256);
+    for (int s = 0; s < 256; s++)
+        if (counts[s]) {
+            symbols[n++] = (uint8_t)s;
+            total += counts[s];
+        }
+    huffman_sort(counts, symbols, n);
+    /* The rarest symbols would get too many bits. Counts like that of a symbol with just as many as there may be give
+     * nearly what is optimal under the limit, in a fraction of the time. */
+    const uint32_t least = total >> HUFFMAN_MAX_BITS;
+    for (int i = 0; i < n; i++)
+        weights[i] = counts[symbols[i]] < least ? least : counts[symbols[i]];
+    if (!huffman_unlimited(weights, n, bits)) {
+        for (int i = 0; i < n; i++)
+            weights[i] = counts[symbols[i]];
+        huffman_limited(weights, n, bits);
+    }
+    for (int i = 0; i < n; i++)
+        lengths[symbols[i]] = bits[i];
 }
 
 /* ---- the description of a table: weights, coded with FSE (RFC 8878 section 4.2.1) ------------------------ */
@@ -103,6 +170,8 @@ static int huffman_put_tree(const uint8_t *weights, int count, uint8_t *tree)
         while (at > 0) {
             at--;
             state[at & 1] = fse_put(&to, &table, state[at & 1], weights[at]);
+            if (at % 8 == 0) /* they have six bits at most */
+                bits_write(&to);
         }
         fse_finish(&to, &table, state[1]);
         fse_finish(&to, &table, state[0]);
@@ -128,12 +197,14 @@ static int huffman_build(const uint32_t *counts, huffman_table *table)
     uint8_t lengths[256], weights[256];
     int bits = 0, last = 0, symbols = 0, of_length[HUFFMAN_MAX_BITS + 2] = {0};
     uint32_t next[HUFFMAN_MAX_BITS + 2] = {0};
+    int64_t above = 0; /* bits that all codes have together above so many each */
     huffman_lengths(counts, lengths);
     for (int s = 0; s < 256; s++) {
         if (lengths[s]) {
             last = s;
             symbols++;
             of_length[lengths[s]]++;
+            above += (int64_t)counts[s] * (lengths[s] - HUFFMAN_SHORT_BITS);
             bits = lengths[s] > bits ? lengths[s] : bits;
         }
     }
@@ -143,24 +214,29 @@ static int huffman_build(const uint32_t *counts, huffman_table *table)
     }
     for (int s = 0; s < 256; s++) {
         weights[s] = lengths[s] ? (uint8_t)(bits + 1 - lengths[s]) : 0;
-        table->codes[s] = lengths[s] ? (uint64_t)next[lengths[s]]++ << (64 - lengths[s]) | lengths[s] : 0;
+        const uint32_t code = lengths[s] ? next[lengths[s]]++ : 0;
+        table->codes[s] = lengths[s] ? (uint64_t)code << (64 - lengths[s]) | lengths[s] : 0;
+        table->low[s] = (uint8_t)code;
+        table->high[s] = (uint8_t)(code >> 8 | lengths[s] << 3);
     }
     table->symbols = symbols;
+    table->short_codes = above <= 0;
     table->tree_size = huffman_put_tree(weights, last, table->tree);
     return table->tree_size != 0;
 }
 
 /* ---- streams --------------------------------------------------------------------------------------------- */
 
-/* A stream while it is written, from its last symbol to its first.
- *
- * The bits wait at the top of a word. A code has its length in its low bits, where a shift takes it from without
- * masking; what that leaves at the bottom of the word stays below the bits as long as there are not too many. */
+/* A stream while it is written, from its last symbol to its first. */
 typedef struct {
     const uint8_t *start, *end; /* symbols that are left */
     uint8_t *out;
-    uint64_t bits, used; /* how many bits there are, in the low byte while codes are put */
+    uint64_t bits, used; /* those that do not fill a byte yet, and how many */
 } huffman_stream;
+
+/* Here the bits wait at the top of a word. A code has its length in its low bits, where a shift takes it from without
+ * masking; what that leaves at the bottom of the word stays below the bits as long as there are not too many. How many
+ * there are is in the low byte of `used` while codes are put. */
 
 ALWAYS_INLINE void huffman_put_code(huffman_stream *to, uint64_t code)
 {
@@ -190,22 +266,44 @@ ALWAYS_INLINE void huffman_put_five(huffman_stream *to, const uint64_t *codes)
     huffman_flush(to);
 }
 
-/* Four symbols at a time, two of them in one code: 7 + 4 * 11 bits, and the length of the last code below. */
-ALWAYS_INLINE void huffman_put_pairs(huffman_stream *to, const uint64_t *pairs)
+ALWAYS_INLINE uint64_t huffman_pair(const uint64_t *pairs, const uint8_t *symbols)
 {
-    uint16_t later, earlier;
-    memcpy(&later, to->end - 2, 2);
-    memcpy(&earlier, to->end - 4, 2);
-    huffman_put_code(to, pairs[later]);
-    huffman_put_code(to, pairs[earlier]);
+    uint16_t both;
+    memcpy(&both, symbols, 2);
+    return pairs[both];
+}
+
+/* Four symbols at a time, two of them in one code: 7 + 4 * 11 bits, and the length of the last code below. */
+ALWAYS_INLINE void huffman_put_two_pairs(huffman_stream *to, const uint64_t *pairs)
+{
+    huffman_put_code(to, huffman_pair(pairs, to->end - 2));
+    huffman_put_code(to, huffman_pair(pairs, to->end - 4));
     to->end -= 4;
+    huffman_flush(to);
+}
+
+/* Eight symbols at a time, if a word has room for their codes. */
+ALWAYS_INLINE void huffman_put_four_pairs(huffman_stream *to, const uint64_t *pairs)
+{
+    const uint64_t a = huffman_pair(pairs, to->end - 2), b = huffman_pair(pairs, to->end - 4);
+    const uint64_t c = huffman_pair(pairs, to->end - 6), d = huffman_pair(pairs, to->end - 8);
+    if (__builtin_expect(((a + b + c + d) & 0xff) > HUFFMAN_EIGHT_BITS, 0)) {
+        huffman_put_two_pairs(to, pairs);
+        huffman_put_two_pairs(to, pairs);
+        return;
+    }
+    huffman_put_code(to, a);
+    huffman_put_code(to, b);
+    huffman_put_code(to, c);
+    huffman_put_code(to, d);
+    to->end -= 8;
     huffman_flush(to);
 }
 
 /* Write what is left, and close the stream; returns its end. */
 static uint8_t *huffman_end_stream(huffman_stream *to, const uint64_t *codes)
 {
-    bit_writer rest = {to->used ? to->bits >> (64 - to->used) : 0, (int)to->used, to->out};
+    bit_writer rest = {to->bits, (int)to->used, to->out};
     while (to->end > to->start) {
         uint64_t code = codes[*--to->end];
         int length = (int)(code & 63);
@@ -216,35 +314,42 @@ static uint8_t *huffman_end_stream(huffman_stream *to, const uint64_t *codes)
 }
 
 /* Write most of two streams of at least so many symbols side by side, for each waits for itself. */
-ALWAYS_INLINE void huffman_streams_body(huffman_stream two[2], size_t symbols, const uint64_t *codes,
+ALWAYS_INLINE void huffman_streams_body(huffman_stream two[2], size_t symbols, const huffman_table *table,
                                         const uint64_t *pairs)
 {
     huffman_stream a = two[0], b = two[1];
-    if (pairs != NULL)
+    if (pairs != NULL && table->short_codes)
+        for (size_t rounds = symbols / 8; rounds > 0; rounds--) {
+            huffman_put_four_pairs(&a, pairs);
+            huffman_put_four_pairs(&b, pairs);
+        }
+    else if (pairs != NULL)
         for (size_t rounds = symbols / 4; rounds > 0; rounds--) {
-            huffman_put_pairs(&a, pairs);
-            huffman_put_pairs(&b, pairs);
+            huffman_put_two_pairs(&a, pairs);
+            huffman_put_two_pairs(&b, pairs);
         }
     else
         for (size_t rounds = symbols / 5; rounds > 0; rounds--) {
-            huffman_put_five(&a, codes);
-            huffman_put_five(&b, codes);
+            huffman_put_five(&a, table->codes);
+            huffman_put_five(&b, table->codes);
         }
     two[0] = a;
     two[1] = b;
+    for (int i = 0; i < 2; i++)
+        two[i].bits = two[i].used ? two[i].bits >> (64 - two[i].used) : 0;
 }
 
 #define HUFFMAN_KERNEL(SET, TARGET)                                                                                    \
-    TARGET static void huffman_streams_##SET(huffman_stream two[2], size_t symbols, const uint64_t *codes,             \
+    TARGET static void huffman_streams_##SET(huffman_stream two[2], size_t symbols, const huffman_table *table,        \
                                              const uint64_t *pairs)                                                    \
     {                                                                                                                  \
-        huffman_streams_body(two, symbols, codes, pairs);                                                              \
+        huffman_streams_body(two, symbols, table, pairs);                                                              \
     }
 
 FOR_EACH_INSTRUCTION_SET(HUFFMAN_KERNEL)
 
 #define HUFFMAN_KERNEL_ROW(SET, TARGET) huffman_streams_##SET,
-static void (*const huffman_streams_kernels[])(huffman_stream[2], size_t, const uint64_t *,
+static void (*const huffman_streams_kernels[])(huffman_stream[2], size_t, const huffman_table *,
                                                const uint64_t *) = {FOR_EACH_INSTRUCTION_SET(HUFFMAN_KERNEL_ROW)};
 
 /* Make a code of each two symbols that have one: that of the later symbol behind that of the earlier. The table is
@@ -265,13 +370,44 @@ static void huffman_pair_codes(const uint64_t *codes, uint64_t *pairs)
     }
 }
 
-/* Write one stream or four, of counts[i] symbols at from[i]; sizes[i] is what stream i takes at to[i]. */
-static void huffman_streams(const uint8_t *const *from, const size_t *counts, int streams, const huffman_table *table,
-                            uint8_t *const *to, size_t *sizes)
+#if defined(__x86_64__) && defined(__GNUC__)
+#include "_huffman_vbmi.h"
+#endif
+
+/* Write streams of counts[i] symbols at from[i] one after another in vectors; sizes[i] is what stream i takes. Returns
+ * the end, or NULL if that is not possible, or no faster. */
+static uint8_t *huffman_streams_in_vectors(const uint8_t *const *from, const size_t *counts, int streams,
+                                           const huffman_table *table, uint8_t *out, size_t *sizes)
+{
+#if defined(__x86_64__) && defined(__GNUC__)
+    if (instruction_set < SET_AVX512_GFNI || (size_t)streams * counts[0] < HUFFMAN_VECTORS_FROM)
+        return NULL;
+    for (int i = 0; i < streams; i++) {
+        huffman_stream stream = {from[i], from[i] + counts[i], out, 0, 0};
+        huffman_put_groups(&stream, table);
+        uint8_t *end = huffman_end_stream(&stream, table->codes);
+        sizes[i] = (size_t)(end - out);
+        out = end;
+    }
+    return out;
+#else
+    (void)from, (void)counts, (void)streams, (void)table, (void)out, (void)sizes;
+    return NULL;
+#endif
+}
+
+/* Write one stream or four one after another, of counts[i] symbols at from[i]; sizes[i] is what stream i takes. Returns
+ * the end. */
+static uint8_t *huffman_streams(const uint8_t *const *from, const size_t *counts, int streams,
+                                const huffman_table *table, uint8_t *out, size_t *sizes)
 {
     static _Thread_local uint64_t pair_codes[1 << 16];
+    static _Thread_local uint8_t second[HUFFMAN_STREAM_ROOM];
     const size_t shortest = counts[streams - 1], symbols = (size_t)table->symbols;
     const uint64_t *pairs = NULL;
+    uint8_t *const end = huffman_streams_in_vectors(from, counts, streams, table, out, sizes);
+    if (end != NULL)
+        return end;
     if (streams == 4 && symbols * symbols * HUFFMAN_PAIR_COST <= shortest) {
         huffman_pair_codes(table->codes, pair_codes);
         pairs = pair_codes;
@@ -280,49 +416,58 @@ static void huffman_streams(const uint8_t *const *from, const size_t *counts, in
         const int width = streams - first < 2 ? 1 : 2;
         huffman_stream two[2];
         for (int i = 0; i < width; i++)
-            two[i] = (huffman_stream){from[first + i], from[first + i] + counts[first + i], to[first + i], 0, 0};
+            two[i] = (huffman_stream){from[first + i], from[first + i] + counts[first + i], i ? second : out, 0, 0};
         if (width == 2)
-            huffman_streams_kernels[instruction_set](two, shortest, table->codes, pairs);
-        for (int i = 0; i < width; i++)
-            sizes[first + i] = (size_t)(huffman_end_stream(&two[i], table->codes) - to[first + i]);
+            huffman_streams_kernels[instruction_set](two, shortest, table, pairs);
+        for (int i = 0; i < width; i++) {
+            uint8_t *const start = i ? second : out;
+            sizes[first + i] = (size_t)(huffman_end_stream(&two[i], table->codes) - start);
+        }
+        out += sizes[first];
+        if (width == 2) {
+            memcpy(out, second, sizes[first + 1]);
+            out += sizes[first + 1];
+        }
     }
+    return out;
 }
 
-/* Write a section of compressed literals (RFC 8878 section 3.1.1.3.1); returns its bytes, 0 if it is no smaller. */
-static size_t huffman_put_literals(const uint8_t *data, size_t size, const uint32_t *counts, uint8_t *out, size_t room)
+/* Bytes that a section of so many literals may take while it is written, before it is known to be too large; vectors
+ * write up to 64 behind the end. */
+static size_t huffman_room(size_t size)
 {
-    static _Thread_local uint8_t streams_room[4][HUFFMAN_STREAM_ROOM];
+    return size * HUFFMAN_MAX_BITS / 8 + HUFFMAN_MAX_TREE + 128;
+}
+
+/* Write a section of compressed literals (RFC 8878 section 3.1.1.3.1) where there is the room for one; returns its
+ * bytes, 0 if it is no smaller. */
+static size_t huffman_put_literals(const uint8_t *data, size_t size, const uint32_t *counts, uint8_t *out)
+{
     huffman_table table;
     if (!huffman_build(counts, &table))
         return 0;
-    int streams = size < 256 ? 1 : 4;
+    const int streams = size < 256 ? 1 : 4;
+    const size_t header = size < 1024 ? 3 : size < 16384 ? 4 : 5, part = (size + 3) / 4; /* it will be smaller than size */
+    const int size_bits = header == 3 ? 10 : header == 4 ? 14 : 18;
     const uint8_t *from[4];
-    uint8_t *to[4];
-    size_t parts[4], sizes[4], part = (size + 3) / 4, body = (size_t)table.tree_size + (streams == 4 ? 6 : 0);
+    size_t parts[4], sizes[4];
     for (int i = 0; i < streams; i++) {
         from[i] = data + (size_t)i * part;
         parts[i] = streams == 1 ? size : i < 3 ? part : size - 3 * part;
-        to[i] = streams_room[i];
     }
-    huffman_streams(from, parts, streams, &table, to, sizes);
-    for (int i = 0; i < streams; i++)
-        body += sizes[i];
-    size_t header = size < 1024 && body < 1024 ? 3 : size < 16384 && body < 16384 ? 4 : 5;
-    if (header + body >= size || header + body > room)
+    uint8_t *const tree = out + header, *const table_of_sizes = tree + table.tree_size;
+    memcpy(tree, table.tree, (size_t)table.tree_size);
+    uint8_t *const end =
+        huffman_streams(from, parts, streams, &table, table_of_sizes + (streams == 4 ? 6 : 0), sizes);
+    const size_t body = (size_t)(end - tree);
+    if (header + body >= size)
         return 0;
-    int size_bits = header == 3 ? 10 : header == 4 ? 14 : 18;
-    uint64_t format = streams == 1 ? 0 : header == 3 ? 1 : header - 2;
+    const uint64_t format = streams == 1 ? 0 : header == 3 ? 1 : header - 2;
     bit_writer fields = {0, 0, out};
     bits_put(&fields, 2 | format << 2 | (uint64_t)size << 4 | (uint64_t)body << (4 + size_bits), 4 + 2 * size_bits);
-    memcpy(fields.at, table.tree, (size_t)table.tree_size);
-    fields.at += table.tree_size;
     for (int i = 0; streams == 4 && i < 3; i++) {
-        *fields.at++ = (uint8_t)sizes[i];
-        *fields.at++ = (uint8_t)(sizes[i] >> 8);
-    }
-    for (int i = 0; i < streams; i++) {
-        memcpy(fields.at, to[i], sizes[i]);
-        fields.at += sizes[i];
+        table_of_sizes[2 * i] = (uint8_t)sizes[i];
+        table_of_sizes[2 * i + 1] = (uint8_t)(sizes[i] >> 8);
     }
     return header + body;
 }

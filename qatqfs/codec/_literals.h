@@ -24,11 +24,14 @@
 #define LITERALS_WEIGHTS 255  /* symbols with a weight that is written, at most */
 #define LITERALS_FSE_STATES (1 << HUFFMAN_WEIGHTS_LOG)
 #define LITERALS_LOOKUPS 5    /* of at most 11 bits, in a word that has 57 or more */
+#define LITERALS_QUADS_FROM (16 * 1024) /* symbols of a block for which a table of quads pays, if codes are short */
 
 typedef struct {
     uint32_t pairs[LITERALS_TABLE]; /* one or two symbols, their bits together in bits 16 to 23, their number above */
     uint16_t singles[LITERALS_TABLE]; /* a symbol, and its bits above it */
+    uint64_t quads[LITERALS_TABLE];   /* one to four symbols, their bits together in bits 32 to 39, their number above */
     int log;                          /* bits of an index */
+    int has_quads;
 } literals_table;
 
 /* ---- weights of a Huffman tree (RFC 8878 section 4.2.1) -------------------------------------------------- */
@@ -205,6 +208,26 @@ static size_t literals_read_tree(const uint8_t *data, size_t size, literals_tabl
     return described;
 }
 
+/* Make the table of quads for so many symbols if their codes are so short that most pairs leave room for more. An index
+ * is as likely as its codes are long, so that the mean over all of them is that over a stream. */
+static void literals_make_quads(literals_table *table, size_t symbols)
+{
+    const uint32_t count = 1u << table->log, log = (uint32_t)table->log;
+    uint32_t paired = 0;
+    for (uint32_t i = 0; i < count; i++)
+        paired += table->pairs[i] >> 24;
+    table->has_quads = symbols >= LITERALS_QUADS_FROM && paired >= count / 8 * 15;
+    for (uint32_t i = 0; table->has_quads && i < count; i++) {
+        const uint32_t first = table->pairs[i], bits = first >> 16 & 0xff, number = first >> 24;
+        const uint32_t next = i << bits & (count - 1), single = table->singles[next];
+        const uint32_t pair = table->pairs[next], pair_bits = pair >> 16 & 0xff;
+        const uint32_t alone = bits + (single >> 8) <= log ? (single & 0xff) | (single >> 8) << 16 | 1u << 24 : 0;
+        const uint32_t second = bits + pair_bits <= log ? pair : alone;
+        table->quads[i] = (first & 0xffff) | (uint64_t)(second & 0xffff) << 8 * number |
+                          (uint64_t)(bits + (second >> 16 & 0xff)) << 32 | (uint64_t)(number + (second >> 24)) << 40;
+    }
+}
+
 /* ---- streams (RFC 8878 section 4.2.2), which are read from their end ------------------------------------- */
 
 typedef struct {
@@ -238,42 +261,66 @@ ALWAYS_INLINE void literals_refill(literals_stream *stream)
     stream->bits = (word | 1) << (used & 7);
 }
 
-ALWAYS_INLINE void literals_lookup(literals_stream *stream, const literals_table *table, int shift)
+ALWAYS_INLINE void literals_lookup(literals_stream *stream, const literals_table *table, int shift, int quads)
 {
-    const uint32_t entry = table->pairs[stream->bits >> shift];
-    const uint16_t symbols = (uint16_t)entry;
-    memcpy(stream->out, &symbols, 2);
-    stream->bits <<= entry >> 16 & 63;
-    stream->out += entry >> 24;
+    if (quads) {
+        const uint64_t entry = table->quads[stream->bits >> shift];
+        const uint32_t symbols = (uint32_t)entry;
+        memcpy(stream->out, &symbols, 4);
+        stream->bits <<= entry >> 32 & 63;
+        stream->out += entry >> 40;
+    } else {
+        const uint32_t entry = table->pairs[stream->bits >> shift];
+        const uint16_t symbols = (uint16_t)entry;
+        memcpy(stream->out, &symbols, 2);
+        stream->bits <<= entry >> 16 & 63;
+        stream->out += entry >> 24;
+    }
+}
+
+/* How many rounds of lookups four streams last at least: in each they use up fewer than eight bytes. */
+static size_t literals_rounds(const literals_stream four[4], int quads)
+{
+    size_t rounds = SIZE_MAX;
+    for (int i = 0; i < 4; i++) {
+        const size_t bytes = (size_t)(four[i].at - four[i].start) / 8;
+        const size_t symbols = (size_t)(four[i].end - four[i].out) / (size_t)((quads ? 4 : 2) * LITERALS_LOOKUPS);
+        rounds = bytes < rounds ? bytes : rounds;
+        rounds = symbols < rounds ? symbols : rounds;
+    }
+    return rounds;
 }
 
 /* Decode most of four streams side by side. */
-ALWAYS_INLINE void literals_streams_body(literals_stream four[4], const literals_table *table)
+ALWAYS_INLINE void literals_streams_body(literals_stream four[4], const literals_table *table, const int quads)
 {
     literals_stream a = four[0], b = four[1], c = four[2], d = four[3];
     const int shift = 64 - table->log;
-#define LITERALS_MORE(S) ((S).at - (S).start >= 8 && (S).end - (S).out >= 2 * LITERALS_LOOKUPS)
-    while (LITERALS_MORE(a) && LITERALS_MORE(b) && LITERALS_MORE(c) && LITERALS_MORE(d)) {
+    for (size_t rounds; (rounds = literals_rounds(four, quads)) > 0;) {
+        for (; rounds > 0; rounds--) {
 #pragma GCC unroll 5
-        for (int k = 0; k < LITERALS_LOOKUPS; k++) {
-            literals_lookup(&a, table, shift);
-            literals_lookup(&b, table, shift);
-            literals_lookup(&c, table, shift);
-            literals_lookup(&d, table, shift);
+            for (int k = 0; k < LITERALS_LOOKUPS; k++) {
+                literals_lookup(&a, table, shift, quads);
+                literals_lookup(&b, table, shift, quads);
+                literals_lookup(&c, table, shift, quads);
+                literals_lookup(&d, table, shift, quads);
+            }
+            literals_refill(&a);
+            literals_refill(&b);
+            literals_refill(&c);
+            literals_refill(&d);
         }
-        literals_refill(&a);
-        literals_refill(&b);
-        literals_refill(&c);
-        literals_refill(&d);
+        four[0] = a, four[1] = b, four[2] = c, four[3] = d;
     }
-#undef LITERALS_MORE
-    four[0] = a, four[1] = b, four[2] = c, four[3] = d;
 }
 
 #define LITERALS_KERNEL(SET, TARGET)                                                                                   \
     TARGET static void literals_streams_##SET(literals_stream four[4], const literals_table *table)                    \
     {                                                                                                                  \
-        literals_streams_body(four, table);                                                                            \
+        if (table->has_quads)                                                                                          \
+            literals_streams_body(four, table, 1);                                                                     \
+        else                                                                                                           \
+            literals_streams_body(four, table, 0);                                                                     \
     }
 
 FOR_EACH_INSTRUCTION_SET(LITERALS_KERNEL)
@@ -324,6 +371,7 @@ static int literals_decode(const uint8_t *data, size_t length, int streams, uint
     const size_t part = (size + 3) / 4;
     if (length < 6 || 3 * part > size)
         return 0;
+    literals_make_quads(table, size);
     const uint8_t *at = data + 6;
     size_t rest = length - 6;
     for (int i = 0; i < 4; i++) {

@@ -3,7 +3,8 @@
  * In the planes of a tensor most repetitions that a general match finder sees are chance, and cost more than the
  * bytes they replace. So a match counts only if its bytes would have cost more as literals, by the histogram of the
  * plane, than a sequence costs. Positions enter the table at a stride and are looked up at another: a long match is
- * found all the same, in a third of the time.
+ * found all the same, in a third of the time. Which of them are the same as an earlier one is unforeseeable, so they are
+ * looked up some hundred at a time without a branch, and only those that are found are looked at one by one.
  */
 #ifndef QATQFS_MATCHES_H
 #define QATQFS_MATCHES_H
@@ -19,13 +20,17 @@
 #define MATCHES_KEY 8            /* bytes hashed, and the shortest match */
 #define MATCHES_LOOKUP 4         /* every so manyth position is looked up, */
 #define MATCHES_ENTER 3          /* and every so manyth enters the table */
+#define MATCHES_ROUND 12         /* bytes: both strides fit in */
+#define MATCHES_SLICE 1536       /* bytes that are looked up together */
 #define MATCHES_COST_UNIT 16     /* costs are in sixteenths of a bit */
 #define MATCHES_SEQUENCE_BITS 25 /* of a sequence with a new offset, some 9 fewer with the last one again */
 #define MATCHES_REPEATED_BITS 14
 #define MATCHES_MAX_TABLE_LOG 17
+#define MATCHES_SAMPLED_FROM (4 * 1024)  /* literals of which a sample is counted */
 #define MATCHES_MAX_BLOCK (128 * 1024)
 #define MATCHES_MAX_SEQUENCES (MATCHES_MAX_BLOCK / MATCHES_KEY)
-#define MATCHES_BLOCK_ROOM (MATCHES_MAX_BLOCK + 2 * MATCHES_MAX_SEQUENCES + 1024) /* a sequence has ten bytes at most */
+/* Literals are taken for up to 11 bits each until they turn out larger than they were; a sequence has ten bytes at most. */
+#define MATCHES_BLOCK_ROOM (MATCHES_MAX_BLOCK * HUFFMAN_MAX_BITS / 8 + 2 * MATCHES_MAX_SEQUENCES + 1024)
 
 typedef struct {
     uint32_t literals; /* bytes before the match */
@@ -33,13 +38,19 @@ typedef struct {
     uint32_t offset;
 } match_sequence;
 
+/* A position, and above it an earlier one where the same bytes are. */
+typedef uint64_t match_hit;
+
 typedef struct {
     const uint8_t *data; /* the plane; matches reach back to its start */
+    size_t size;
     uint16_t costs[256]; /* of each byte as a literal */
-    uint32_t *table;     /* position + 1 by hash */
+    uint32_t *table;     /* position by hash; 0 also where there is none */
     int table_log;
+    int noise; /* literals cost as much as they are, and are not coded */
     size_t entered; /* positions below it are in the table */
     uint32_t last_offset;
+    match_hit hits[MATCHES_SLICE / MATCHES_LOOKUP + 1];
     match_sequence sequences[MATCHES_MAX_SEQUENCES];
     uint8_t literals[MATCHES_MAX_BLOCK + 32];
 } match_finder;
@@ -57,8 +68,8 @@ static inline size_t matches_hash(uint64_t key, int shift)
 }
 
 /* Get ready for a plane with that histogram; the table has room for the largest log. */
-static void
-matches_start(match_finder *finder, const uint8_t *data, size_t size, const uint32_t *counts, uint32_t *table)
+static void matches_start(match_finder *finder, const uint8_t *data, size_t size, const uint32_t *counts, int noise,
+                          uint32_t *table)
 {
     int log = 10;
     uint32_t total = 0;
@@ -66,6 +77,8 @@ matches_start(match_finder *finder, const uint8_t *data, size_t size, const uint
         log++;
     memset(table, 0, sizeof *table << log);
     finder->data = data;
+    finder->size = size;
+    finder->noise = noise;
     finder->table = table;
     finder->table_log = log;
     finder->entered = 0;
@@ -80,49 +93,123 @@ matches_start(match_finder *finder, const uint8_t *data, size_t size, const uint
 
 static inline int matches_pays(const match_finder *finder, const uint8_t *from, size_t length, uint32_t offset)
 {
-    uint32_t bits = offset == finder->last_offset ? MATCHES_REPEATED_BITS : MATCHES_SEQUENCE_BITS;
-    uint32_t limit = MATCHES_COST_UNIT * bits;
+    const uint32_t bits = offset == finder->last_offset ? MATCHES_REPEATED_BITS : MATCHES_SEQUENCE_BITS;
     uint32_t cost = 0;
-    for (size_t i = 0; i < length && cost <= limit; i++)
+    if (length > MATCHES_SEQUENCE_BITS) /* at a bit or more for each byte */
+        return 1;
+    for (size_t i = 0; i < length; i++)
         cost += finder->costs[from[i]];
-    return cost > limit;
+    return cost > MATCHES_COST_UNIT * bits;
 }
+
+/* How many bytes from `at` on, before `stop`, equal those `offset` before. */
+static inline size_t matches_ahead(const uint8_t *data, size_t at, size_t stop, size_t offset)
+{
+    const size_t start = at;
+    for (; at + 8 <= stop; at += 8) {
+        const uint64_t different = matches_load(data + at) ^ matches_load(data + at - offset);
+        if (different)
+            return at - start + (size_t)(__builtin_ctzll(different) >> 3);
+    }
+    while (at < stop && data[at] == data[at - offset])
+        at++;
+    return at - start;
+}
+
+/* How many bytes before `at`, down to `start`, equal those `offset` before. */
+static inline size_t matches_behind(const uint8_t *data, size_t at, size_t start, size_t offset)
+{
+    const size_t stop = at;
+    start = start > offset ? start : offset;
+    for (; at >= start + 8; at -= 8) {
+        const uint64_t different = matches_load(data + at - 8) ^ matches_load(data + at - 8 - offset);
+        if (different)
+            return stop - at + (size_t)(__builtin_clzll(different) >> 3);
+    }
+    while (at > start && data[at - 1] == data[at - 1 - offset])
+        at--;
+    return stop - at;
+}
+
+/* Look positions from `at` on up, before `stop` and at most a slice, and enter others. Returns how many hits there are;
+ * `next` is where to go on. */
+ALWAYS_INLINE size_t matches_look_up_body(match_finder *finder, size_t at, size_t stop, size_t *next)
+{
+    const uint8_t *const data = finder->data;
+    uint32_t *const table = finder->table;
+    match_hit *const hits = finder->hits;
+    const int shift = 64 - finder->table_log;
+    size_t count = 0, entered = finder->entered;
+#define MATCHES_ENTER_AT(AT) table[matches_hash(matches_load(data + (AT)), shift)] = (uint32_t)(AT)
+#define MATCHES_LOOK_UP_AT(AT)                                                                                         \
+    do {                                                                                                               \
+        const uint64_t key = matches_load(data + (AT));                                                                \
+        const uint32_t earlier = table[matches_hash(key, shift)];                                                      \
+        hits[count] = (AT) | (uint64_t)earlier << 32;                                                                  \
+        count += (size_t)((earlier < (AT)) & (matches_load(data + earlier) == key));                                   \
+    } while (0)
+    for (; entered < at; entered += MATCHES_ENTER)
+        MATCHES_ENTER_AT(entered);
+    if (stop - at > MATCHES_SLICE)
+        stop = at + MATCHES_SLICE;
+    for (; at + MATCHES_ROUND <= stop; at += MATCHES_ROUND) {
+#pragma GCC unroll 12
+        for (size_t k = 0; k < MATCHES_ROUND; k++) {
+            if (k % MATCHES_LOOKUP == 0)
+                MATCHES_LOOK_UP_AT(at + k);
+            if (k % MATCHES_ENTER == 0)
+                MATCHES_ENTER_AT(at + k);
+        }
+        entered = at + MATCHES_ROUND;
+    }
+    for (; at < stop; at += MATCHES_LOOKUP)
+        MATCHES_LOOK_UP_AT(at);
+#undef MATCHES_ENTER_AT
+#undef MATCHES_LOOK_UP_AT
+    finder->entered = entered;
+    *next = at;
+    return count;
+}
+
+#define MATCHES_KERNEL(SET, TARGET)                                                                                    \
+    TARGET static size_t matches_look_up_##SET(match_finder *finder, size_t at, size_t stop, size_t *next)             \
+    {                                                                                                                  \
+        return matches_look_up_body(finder, at, stop, next);                                                           \
+    }
+
+FOR_EACH_INSTRUCTION_SET(MATCHES_KERNEL)
+
+#define MATCHES_KERNEL_ROW(SET, TARGET) matches_look_up_##SET,
+static size_t (*const matches_look_up_kernels[])(match_finder *, size_t, size_t,
+                                                 size_t *) = {FOR_EACH_INSTRUCTION_SET(MATCHES_KERNEL_ROW)};
 
 /* Find the matches of data[start..stop); returns how many. The literals behind the last one are not counted. */
 static __attribute__((noinline)) size_t matches_find(match_finder *finder, size_t start, size_t stop)
 {
     const uint8_t *const data = finder->data;
-    uint32_t *const table = finder->table;
-    const int shift = 64 - finder->table_log;
-    size_t found = 0, anchor = start, at = start, entered = finder->entered;
+    size_t found = 0, anchor = start, at = start;
     if (stop - start < 2 * MATCHES_KEY)
         return 0;
-    for (const size_t last = stop - MATCHES_KEY; at <= last;) {
-        for (; entered < at; entered += MATCHES_ENTER)
-            table[matches_hash(matches_load(data + entered), shift)] = (uint32_t)entered + 1;
-        const uint64_t key = matches_load(data + at);
-        const size_t looked = at, entry = table[matches_hash(key, shift)];
-        at += MATCHES_LOOKUP;
-        if (entry == 0 || matches_load(data + entry - 1) != key)
-            continue;
-        size_t from = looked, source = entry - 1, end = looked + MATCHES_KEY;
-        const size_t offset = from - source;
-        while (end + 8 <= stop && matches_load(data + end) == matches_load(data + end - offset))
-            end += 8;
-        while (end < stop && data[end] == data[end - offset])
-            end++;
-        while (from > anchor && source > 0 && data[from - 1] == data[source - 1])
-            from--, source--;
-        if (!matches_pays(finder, data + from, end - from, (uint32_t)offset))
-            continue;
-        finder->sequences[found++] =
-            (match_sequence){(uint32_t)(from - anchor), (uint32_t)(end - from), (uint32_t)offset};
-        finder->last_offset = (uint32_t)offset;
-        anchor = at = end;
-        if (entered + 256 < at) /* of a long match, its end is enough */
-            entered = at - 64;
+    while (at + MATCHES_KEY <= stop) {
+        size_t next;
+        const size_t hits = matches_look_up_kernels[instruction_set](finder, at, stop - MATCHES_KEY + 1, &next);
+        for (size_t i = 0; i < hits; i++) {
+            const size_t here = (uint32_t)finder->hits[i], offset = here - (size_t)(finder->hits[i] >> 32);
+            if (here < at) /* in a match */
+                continue;
+            const size_t end = here + MATCHES_KEY + matches_ahead(data, here + MATCHES_KEY, stop, offset);
+            const size_t from = here - matches_behind(data, here, anchor, offset);
+            if (!matches_pays(finder, data + from, end - from, (uint32_t)offset))
+                continue;
+            finder->sequences[found++] =
+                (match_sequence){(uint32_t)(from - anchor), (uint32_t)(end - from), (uint32_t)offset};
+            finder->last_offset = (uint32_t)offset;
+            anchor = at = end;
+        }
+        at = at > next ? at : next;
+        if (finder->entered + 256 < at) /* of a long match, its end is enough */
+            finder->entered = at - 64;
     }
-    finder->entered = entered;
     return found;
 }
 
@@ -246,8 +333,9 @@ static __attribute__((noinline)) uint8_t *matches_put_sequences(
         }
         static const uint8_t order[3] = {0, 2, 1};
         for (int k = 0; k < 3; k++) {
-            int which = order[k], bits = codes[i].extra[which];
-            bits_put(&to, codes[i].value[which] & ((1u << bits) - 1), bits);
+            const uint32_t which = order[k], bits = codes[i].extra[which];
+            bits_add(&to, codes[i].value[which] & ((1u << bits) - 1), bits);
+            bits_write(&to);
         }
     }
     fse_finish(&to, &tables[2], states[2]);
@@ -283,7 +371,8 @@ typedef struct {
     uint8_t block[MATCHES_BLOCK_ROOM]; /* the content of the last block */
 } match_space;
 
-/* Make the content of a compressed block with matches; returns its bytes, 0 if there is no match. */
+/* Make the content of a compressed block with matches, and with coded literals unless the bytes are noise; returns its
+ * bytes, 0 if there is no match. */
 static size_t matches_put_block(match_space *space, size_t start, size_t stop)
 {
     match_finder *finder = &space->finder;
@@ -292,19 +381,31 @@ static size_t matches_put_block(match_space *space, size_t start, size_t stop)
     size_t count = matches_find(finder, start, stop), kept = 0, at = start;
     if (count == 0)
         return 0;
-    for (size_t i = 0; i <= count; i++) {
-        size_t literals = i < count ? finder->sequences[i].literals : stop - at;
-        memcpy(finder->literals + kept, finder->data + at, literals);
+    for (size_t i = 0; i < count; i++) {
+        const size_t literals = finder->sequences[i].literals;
+        if (literals <= 16 && at + 16 <= finder->size) /* whatever it is: the next ones come over the rest */
+            memcpy(finder->literals + kept, finder->data + at, 16);
+        else
+            memcpy(finder->literals + kept, finder->data + at, literals);
         kept += literals;
-        at += literals + (i < count ? finder->sequences[i].length : 0);
+        at += literals + finder->sequences[i].length;
     }
-    histogram(finder->literals, kept, counts);
+    memcpy(finder->literals + kept, finder->data + at, stop - at);
+    kept += stop - at;
+    if (finder->noise) {
+        uint8_t *const end = matches_put_plain_literals(out, finder->literals, kept, 0);
+        return (size_t)(matches_put_sequences(end, finder->sequences, count, space->codes, last_offset) - out);
+    }
+    if (kept < MATCHES_SAMPLED_FROM)
+        histogram(finder->literals, kept, counts);
+    else
+        histogram_settle(finder->literals, kept, 0, counts, histogram_add_sample(finder->literals, kept, 0, 0, counts));
     int symbols = 0;
     for (int s = 0; s < 256; s++)
         symbols += counts[s] != 0;
     size_t coded = 0;
     if (symbols > 1 && kept > 32)
-        coded = huffman_put_literals(finder->literals, kept, counts, out, kept);
+        coded = huffman_put_literals(finder->literals, kept, counts, out);
     uint8_t *to = coded ? out + coded : matches_put_plain_literals(out, finder->literals, kept, symbols <= 1);
     to = matches_put_sequences(to, finder->sequences, count, space->codes, last_offset);
     return (size_t)(to - out);

@@ -418,7 +418,7 @@ static PyObject *py_use_instruction_set(PyObject *module, PyObject *args)
 static PyObject *py_code_plane(PyObject *module, PyObject *args)
 {
     Py_buffer data, room;
-    plane_stats stats = {0};
+    plane_stats stats = {.runs = 1};
     PyObject *ends = NULL, *result = NULL;
     (void)module;
     if (!PyArg_ParseTuple(args, "y*w*ddd|p", &data, &room, &stats.singles_below, &stats.matches_from,
@@ -518,29 +518,35 @@ static int width_fits(int width, size_t bytes)
 struct planes_job { /* what is the same for all chunks that are encoded in one call */
     Py_buffer prefix;
     Py_ssize_t checksum_at; /* in the prefix */
+    Py_ssize_t longest;     /* result that is kept */
     size_t bytes;           /* of a chunk */
     int width, swapped, verified;
-    unsigned known;
-    double repeats_limit;
+    stats_ways ways;
 };
 
-/* The prefix with the checksum of the values in it, then the frames of their planes; returns the end of it, NULL where a
- * plane needs a trial. Says whether they were decoded again and compared, which is tried if the job is to verify. */
-static uint8_t *encode_chunk(const struct planes_job *job, const uint8_t *raw, uint8_t *out, uint8_t *scratch,
-                             int *verified)
+struct planes_made { /* of a chunk */
+    PyObject *bytes;
+    uint8_t *end;   /* of what is in them, NULL where a plane needs a trial, or they are not kept */
+    int proved;     /* whether the checksum was, which is tried if the job is to verify */
+    int verified;   /* whether the frames were decoded again, too, and compared */
+};
+
+/* Make of a chunk the prefix with the checksum of its values in it, then the frames of their planes. */
+static void encode_chunk(const struct planes_job *job, const uint8_t *raw, struct planes_made *made, uint8_t *scratch)
 {
     const size_t n = job->bytes / (size_t)job->width;
-    uint8_t *const frames = out + job->prefix.len, *end;
-    int proved = 0;
-    uint64_t hash = job->verified ? hash_proved(raw, job->bytes, job->width, job->swapped, &proved)
+    uint8_t *const out = (uint8_t *)PyBytes_AS_STRING(made->bytes), *const frames = out + job->prefix.len;
+    uint64_t hash = job->verified ? hash_proved(raw, job->bytes, job->width, job->swapped, &made->proved)
                                   : hash_elements(raw, job->bytes, job->width, job->swapped, FNV_OFFSET);
     memcpy(out, job->prefix.buf, (size_t)job->prefix.len);
     for (int i = 0; i < 8; i++)
         out[job->checksum_at + i] = (uint8_t)(hash >> (56 - 8 * i));
     plane_kernels[instruction_set].split(raw, scratch, n, job->width, FILTER_NONE, 1);
-    end = stats_put_planes(frames, scratch, n, job->width, job->known, job->repeats_limit, scratch + job->bytes);
-    *verified = proved && end != NULL && frames_hold(frames, (size_t)(end - frames), raw, n, job->width, scratch);
-    return end;
+    made->end = stats_put_planes(frames, scratch, n, job->width, &job->ways, scratch + job->bytes);
+    if (made->end != NULL && made->end - out > job->longest)
+        made->end = NULL;
+    if (made->proved && made->end != NULL)
+        made->verified = frames_hold(frames, (size_t)(made->end - frames), raw, n, job->width, scratch);
 }
 
 /* Whether the chunks and the scratch memory are as the job needs them, which is told how long a chunk is. */
@@ -562,40 +568,38 @@ static int job_fits(struct planes_job *job, const Py_buffer *raws, Py_ssize_t co
     return problem == NULL;
 }
 
-/* Encode the chunks up to the first one that needs a trial: a list of what encode_chunk makes of each, and says. */
+/* Encode the chunks up to the first one of which nothing is kept: a list of what encode_chunk makes of each, and says. */
 static PyObject *encode_chunks(const struct planes_job *job, const Py_buffer *raws, Py_ssize_t count, uint8_t *scratch)
 {
     const Py_ssize_t room =
         job->prefix.len + (Py_ssize_t)stats_frames_room(job->bytes / (size_t)job->width, job->width);
-    PyObject *results = PyList_New(0), **made = PyMem_Calloc((size_t)count, sizeof *made);
-    uint8_t **ends = PyMem_Calloc((size_t)count, sizeof *ends);
-    int *verified = PyMem_Calloc((size_t)count, sizeof *verified);
-    int failed = results == NULL || made == NULL || ends == NULL || verified == NULL;
+    PyObject *results = PyList_New(0);
+    struct planes_made *made = PyMem_Calloc((size_t)count, sizeof *made);
+    int failed = results == NULL || made == NULL;
     for (Py_ssize_t i = 0; i < count && !failed; i++)
-        failed = (made[i] = PyBytes_FromStringAndSize(NULL, room)) == NULL;
+        failed = (made[i].bytes = PyBytes_FromStringAndSize(NULL, room)) == NULL;
     if (!failed) {
         Py_BEGIN_ALLOW_THREADS
         for (Py_ssize_t i = 0; i < count; i++) {
-            uint8_t *const out = (uint8_t *)PyBytes_AS_STRING(made[i]);
-            if ((ends[i] = encode_chunk(job, raws[i].buf, out, scratch, &verified[i])) == NULL)
+            encode_chunk(job, raws[i].buf, &made[i], scratch);
+            if (made[i].end == NULL)
                 break;
         }
         Py_END_ALLOW_THREADS
     }
-    for (Py_ssize_t i = 0; i < count && !failed && ends[i] != NULL; i++) {
-        PyObject *pair = NULL;
-        if (_PyBytes_Resize(&made[i], ends[i] - (uint8_t *)PyBytes_AS_STRING(made[i])) == 0)
-            pair = PyTuple_Pack(2, made[i], verified[i] ? Py_True : Py_False);
-        failed = pair == NULL || PyList_Append(results, pair) < 0;
-        Py_XDECREF(pair);
+    for (Py_ssize_t i = 0; i < count && !failed && made[i].end != NULL; i++) {
+        PyObject *each = NULL;
+        if (_PyBytes_Resize(&made[i].bytes, made[i].end - (uint8_t *)PyBytes_AS_STRING(made[i].bytes)) == 0)
+            each = PyTuple_Pack(3, made[i].bytes, made[i].verified ? Py_True : Py_False,
+                                made[i].proved ? Py_True : Py_False);
+        failed = each == NULL || PyList_Append(results, each) < 0;
+        Py_XDECREF(each);
     }
     for (Py_ssize_t i = 0; made != NULL && i < count; i++)
-        Py_XDECREF(made[i]);
+        Py_XDECREF(made[i].bytes);
     if (failed && !PyErr_Occurred())
         PyErr_NoMemory();
     PyMem_Free(made);
-    PyMem_Free(ends);
-    PyMem_Free(verified);
     if (failed)
         Py_CLEAR(results);
     return results;
@@ -607,8 +611,9 @@ static PyObject *py_encode_planes(PyObject *module, PyObject *args)
     Py_buffer scratch;
     PyObject *sequence, *result = NULL;
     (void)module;
-    if (!PyArg_ParseTuple(args, "Oy*w*inpIdp", &sequence, &job.prefix, &scratch, &job.width, &job.checksum_at,
-                          &job.swapped, &job.known, &job.repeats_limit, &job.verified))
+    if (!PyArg_ParseTuple(args, "Oy*w*innpIIdp", &sequence, &job.prefix, &scratch, &job.width, &job.checksum_at,
+                          &job.longest, &job.swapped, &job.ways.by_repeats, &job.ways.by_matches, &job.ways.repeats_limit,
+                          &job.verified))
         return NULL;
     PyObject *items = PySequence_Tuple(sequence); /* nobody can shorten it while the GIL is released */
     Py_ssize_t count = items != NULL ? PyTuple_GET_SIZE(items) : 0, held = 0;
@@ -749,8 +754,8 @@ static PyMethodDef methods[] = {
      "code_plane(plane, room, singles_below, matches_from, matches_in_noise_from, exact=False)"
      " -> (frame of single bytes, frame with matches, equal, chance, repeats, ends)"},
     {"encode_planes", py_encode_planes, METH_VARARGS,
-     "encode_planes(raws, prefix, scratch, width, checksum_at, swapped, known, repeats_limit, verified)\n"
-     "-> list[(bytes, verified)], shorter than raws where one needs a trial"},
+     "encode_planes(raws, prefix, scratch, width, checksum_at, longest, swapped, by_repeats, by_matches, repeats_limit,"
+     " verified)\n-> list[(bytes, verified, hashed)], shorter than raws where one needs a trial or is longer than that"},
     {"frames_hold", py_frames_hold, METH_VARARGS,
      "frames_hold(frames, raw, scratch, width) -> bool: what encode_planes verifies"},
     {"decode_planes", py_decode_planes, METH_VARARGS,

@@ -35,12 +35,14 @@ def encode_planes(
     scratch: Buffer,
     width: int,
     checksum_at: int,
+    longest: int,
     swapped: bool,
-    known: int,
+    by_repeats: int,
+    by_matches: int,
     repeats_limit: float,
     verified: bool,
     /,
-) -> list[tuple[bytes, bool]]: ...
+) -> list[tuple[bytes, bool, bool]]: ...
 def frames_hold(frames: Buffer, raw: Buffer, scratch: Buffer, width: int, /) -> bool: ...
 def decode_planes(
     frames: Buffer, scratch: Buffer, out: Buffer, width: int, kind: int, stride: int, swapped: bool, /

@@ -5,7 +5,7 @@
  * own; that is worth it where layers, heads or pages meet. Which blocks there are, and whether matches could pay,
  * are guesses that cost size when they are wrong; nothing else depends on them.
  *
- * In a long plane a quarter of the bytes is counted, for counting takes longer than coding; a table made from enough
+ * In a long plane an eighth of the bytes is counted, for counting takes longer than coding; a table made from enough
  * of them for its symbols loses some hundredths of a percent. Which bytes occur at all is asked of every byte.
  */
 #ifndef QATQFS_STATS_H
@@ -26,7 +26,6 @@
 #define STATS_LEAST_GAIN (1.f / 64)      /* less than that is not worth the time of the decoder */
 #define STATS_SAMPLE 256                 /* bytes looked at in each unit when noise is looked for */
 #define STATS_SAMPLED_FROM (64 * 1024)   /* bytes of a plane of which a sample is counted */
-#define STATS_COUNTED_PER_SYMBOL 256     /* in a block; with fewer than so many the sample says too little */
 #define STATS_UNSEEN_BITS 1.44f          /* what a symbol costs more than its block's sample says, for each byte that
                                             a counted one stands for besides itself: 1 / ln 2 */
 
@@ -41,24 +40,26 @@ typedef struct {
 typedef struct {
     /* Set by the caller; frames are written as the share of repeats has it. */
     int exact; /* count every byte */
+    int runs;  /* look for them */
+    int noise; /* write a frame of nothing else */
     double singles_below, matches_from, matches_in_noise_from;
     stats_block *blocks; /* room for one per unit */
     uint8_t *frames[2];  /* of single bytes, of matches too: room for stats_frame_room(size) bytes each */
 
-    double equal;          /* share of bytes that equal the one before */
+    double equal;          /* share of bytes that equal the one before, if runs are looked for */
     double chance;         /* what that share would be if the order did not matter */
     double repeats;        /* share of sampled strings of 9 bytes that were there before */
     size_t block_count;    /* 0 for noise: single bytes have nothing to give, and equal and chance are unknown */
     size_t frame_sizes[2]; /* 0 where none was written */
 } plane_stats;
 
-/* x * log2 x to about 2e-4, without a branch or a table, so that compilers make vectors of it. */
+/* x * log2 x of less than 2**31 to about 2e-4, without a branch or a table, so that compilers make vectors of it. */
 ALWAYS_INLINE float stats_xlogx(uint32_t x)
 {
     union {
         float f;
         uint32_t u;
-    } value = {(float)x}, mantissa;
+    } value = {(float)(int32_t)x}, mantissa;
     float exponent = (float)(int32_t)((value.u >> 23) - 127);
     mantissa.u = (value.u & 0x7fffff) | 0x3f800000;
     float m = mantissa.f; /* a fit of log2 on 1 to 2 */
@@ -66,33 +67,61 @@ ALWAYS_INLINE float stats_xlogx(uint32_t x)
     return value.f * log;
 }
 
-ALWAYS_INLINE float stats_xlogx_sum(const uint32_t *counts)
+/* Of some counts: the sum of x * log2 x, and how many are not zero. */
+typedef struct {
+    float sum;
+    int symbols;
+} stats_measure;
+
+/* Measure counts, or the sums of two sets of them, which are written to `both`. */
+ALWAYS_INLINE stats_measure stats_measure_body(const uint32_t *counts, const uint32_t *more, uint32_t *both)
 {
-    float sums[8] = {0};
-    for (int i = 0; i < 256; i += 8)
-        for (int k = 0; k < 8; k++)
-            sums[k] += stats_xlogx(counts[i + k]);
-    return ((sums[0] + sums[1]) + (sums[2] + sums[3])) + ((sums[4] + sums[5]) + (sums[6] + sums[7]));
+    float sums[16] = {0};
+    uint32_t symbols[16] = {0};
+    for (int i = 0; i < 256; i += 16)
+        for (int k = 0; k < 16; k++) {
+            uint32_t count = counts[i + k];
+            if (more != NULL)
+                both[i + k] = count += more[i + k];
+            sums[k] += stats_xlogx(count);
+            symbols[k] += count != 0;
+        }
+    for (int width = 8; width > 0; width /= 2)
+        for (int k = 0; k < width; k++) {
+            sums[k] += sums[k + width];
+            symbols[k] += symbols[k + width];
+        }
+    return (stats_measure){sums[0], (int)symbols[0]};
 }
 
 #define STATS_KERNEL(SET, TARGET)                                                                                      \
-    TARGET static float stats_xlogx_sum_##SET(const uint32_t *counts) { return stats_xlogx_sum(counts); }
+    TARGET static stats_measure stats_measure_##SET(const uint32_t *counts)                                            \
+    {                                                                                                                  \
+        return stats_measure_body(counts, NULL, NULL);                                                                 \
+    }                                                                                                                  \
+    TARGET static stats_measure stats_measure_both_##SET(const uint32_t *restrict counts,                              \
+                                                         const uint32_t *restrict more, uint32_t *restrict both)       \
+    {                                                                                                                  \
+        return stats_measure_body(counts, more, both);                                                                 \
+    }
 
 FOR_EACH_INSTRUCTION_SET(STATS_KERNEL)
 
-#define STATS_KERNEL_ROW(SET, TARGET) stats_xlogx_sum_##SET,
-static float (*const stats_xlogx_sum_kernels[])(const uint32_t *) = {FOR_EACH_INSTRUCTION_SET(STATS_KERNEL_ROW)};
+static const struct {
+    stats_measure (*one)(const uint32_t *counts);
+    stats_measure (*both)(const uint32_t *counts, const uint32_t *more, uint32_t *both);
+} stats_kernels[] = {
+#define STATS_KERNEL_ROW(SET, TARGET) {stats_measure_##SET, stats_measure_both_##SET},
+    FOR_EACH_INSTRUCTION_SET(STATS_KERNEL_ROW)};
 
-static void stats_judge(stats_block *block)
+/* Estimate what a block takes, when its counts have been measured. */
+static void stats_judge(stats_block *block, stats_measure measured)
 {
-    int symbols = 0;
-    for (int i = 0; i < 256; i++)
-        symbols += block->counts[i] != 0;
     float stored = 8.f * (float)block->size + 24;
     float scale = (float)block->size / (float)block->counted;
-    float coded = scale * (stats_xlogx(block->counted) - stats_xlogx_sum_kernels[instruction_set](block->counts)) +
-                  (float)symbols * (STATS_SYMBOL_BITS + STATS_UNSEEN_BITS * (scale - 1)) + STATS_BLOCK_BITS;
-    block->coded = symbols <= 1 ? -1 : coded < stored * (1 - STATS_LEAST_GAIN);
+    float coded = scale * (stats_xlogx(block->counted) - measured.sum) +
+                  (float)measured.symbols * (STATS_SYMBOL_BITS + STATS_UNSEEN_BITS * (scale - 1)) + STATS_BLOCK_BITS;
+    block->coded = measured.symbols <= 1 ? -1 : coded < stored * (1 - STATS_LEAST_GAIN);
     block->bits = block->coded < 0 ? 32 : block->coded ? coded : stored;
 }
 
@@ -132,27 +161,78 @@ static uint8_t stats_anchor(const uint32_t *counts, size_t size)
     return (uint8_t)anchor;
 }
 
+/* Note where in data[0..size), at most 2**16 bytes, a byte occurs, in order; returns how often. Where it does is
+ * unforeseeable, so that a branch for each would cost more than all the rest; there is room for as many as there are
+ * bytes, and two more. */
+static size_t stats_occurrences_portable(const uint8_t *data, size_t size, uint8_t byte, uint16_t *where)
+{
+    size_t count = 0;
+    for (const uint8_t *at = data; (at = memchr(at, byte, size - (size_t)(at - data))) != NULL; at++)
+        where[count++] = (uint16_t)(at - data);
+    return count;
+}
+
+#if defined(__x86_64__) && defined(__GNUC__)
+__attribute__((target("avx2,bmi,popcnt"))) static size_t stats_occurrences_avx2(const uint8_t *data, size_t size,
+                                                                                uint8_t byte, uint16_t *where)
+{
+    const __m256i wanted = _mm256_set1_epi8((char)byte);
+    size_t count = 0, i = 0;
+    for (; i + 64 <= size; i += 64) {
+        const __m256i first = _mm256_loadu_si256((const __m256i *)(data + i));
+        const __m256i second = _mm256_loadu_si256((const __m256i *)(data + i + 32));
+        uint64_t found = (uint32_t)_mm256_movemask_epi8(_mm256_cmpeq_epi8(first, wanted)) |
+                         (uint64_t)(uint32_t)_mm256_movemask_epi8(_mm256_cmpeq_epi8(second, wanted)) << 32;
+        const size_t more = (size_t)__builtin_popcountll(found);
+        where[count] = (uint16_t)(i + _tzcnt_u64(found)); /* there are hardly ever more than two */
+        found = _blsr_u64(found);
+        where[count + 1] = (uint16_t)(i + _tzcnt_u64(found));
+        for (size_t k = 2; k < more; k++) {
+            found = _blsr_u64(found);
+            where[count + k] = (uint16_t)(i + _tzcnt_u64(found));
+        }
+        count += more;
+    }
+    for (; i < size; i++)
+        if (data[i] == byte)
+            where[count++] = (uint16_t)i;
+    return count;
+}
+#endif
+
+static size_t stats_occurrences(const uint8_t *data, size_t size, uint8_t byte, uint16_t *where)
+{
+#if defined(__x86_64__) && defined(__GNUC__)
+    if (instruction_set >= SET_AVX2)
+        return stats_occurrences_avx2(data, size, byte, where);
+#endif
+    return stats_occurrences_portable(data, size, byte, where);
+}
+
 /* Share of strings that start with a byte `anchor` and occurred earlier: content picks the samples, so that a
  * repetition is found at any distance. */
 static double stats_repeats(const uint8_t *data, size_t size, uint8_t anchor)
 {
-    enum { KEY = 8, LOG = 11 };
+    enum { KEY = 8, LOG = 11, SLICE = 4096 };
     uint32_t table[1 << LOG];
+    uint16_t where[SLICE + 2];
     size_t samples = 0, hits = 0;
     if (size < KEY + 1)
         return 0;
     memset(table, 0, sizeof table);
-    const uint8_t *stop = data + size - KEY;
-    for (const uint8_t *at = data; at < stop && (at = memchr(at, anchor, (size_t)(stop - at))) != NULL; at++) {
-        uint64_t key, other;
-        memcpy(&key, at + 1, KEY);
-        uint32_t *slot = &table[(key * 0x9e3779b97f4a7c15u) >> (64 - LOG)];
-        if (*slot) {
+    for (size_t start = 0, length; start < size - KEY; start += length) {
+        length = size - KEY - start < SLICE ? size - KEY - start : SLICE;
+        const size_t found = stats_occurrences(data + start, length, anchor, where);
+        for (size_t i = 0; i < found; i++) {
+            uint64_t key, other;
+            const size_t at = start + where[i] + 1;
+            memcpy(&key, data + at, KEY);
+            uint32_t *slot = &table[(key * 0x9e3779b97f4a7c15u) >> (64 - LOG)];
             memcpy(&other, data + *slot, KEY);
-            hits += key == other;
+            hits += (size_t)((*slot != 0) & (key == other));
+            *slot = (uint32_t)at;
         }
-        samples++;
-        *slot = (uint32_t)(at + 1 - data);
+        samples += found;
     }
     return samples ? (double)hits / (double)samples : 0;
 }
@@ -178,7 +258,7 @@ static int stats_is_noise(const uint8_t *data, size_t size, uint32_t *counts)
     }
     if (taken < 8 * STATS_SAMPLE)
         return 0;
-    float bits = (stats_xlogx((uint32_t)taken) - stats_xlogx_sum_kernels[instruction_set](counts)) / (float)taken;
+    float bits = (stats_xlogx((uint32_t)taken) - stats_kernels[instruction_set].one(counts).sum) / (float)taken;
     float short_of = 255 / (2 * 0.6931f) / (float)taken; /* expected of a flat distribution */
     return bits + short_of > 8 * (1 - STATS_LEAST_GAIN);
 }
@@ -194,11 +274,10 @@ static int stats_merge(stats_block *blocks, int count)
             if (kept != i)
                 blocks[kept] = blocks[i];
             if (i + 1 < before) {
-                for (int s = 0; s < 256; s++)
-                    both.counts[s] = blocks[i].counts[s] + blocks[i + 1].counts[s];
                 both.size = blocks[i].size + blocks[i + 1].size;
                 both.counted = blocks[i].counted + blocks[i + 1].counted;
-                stats_judge(&both);
+                stats_judge(&both, stats_kernels[instruction_set].both(blocks[i].counts, blocks[i + 1].counts,
+                                                                       both.counts));
                 if (both.bits <= blocks[i].bits + blocks[i + 1].bits)
                     blocks[kept] = both, i++;
             }
@@ -210,9 +289,10 @@ static int stats_merge(stats_block *blocks, int count)
 
 /* ---- the frame ------------------------------------------------------------------------------------------- */
 
+/* Bytes of a frame while it is written: its last block may yet turn out too large. */
 static size_t stats_frame_room(size_t size)
 {
-    return size + 3 * (size / STATS_UNIT + 1) + 64;
+    return size + 3 * (size / STATS_UNIT + 1) + 64 + huffman_room(size < STATS_SEGMENT ? size : STATS_SEGMENT);
 }
 
 /* Bytes of working memory for a plane: its blocks, and a frame of each kind. */
@@ -257,7 +337,7 @@ static uint8_t *stats_put_block(uint8_t *to, const uint8_t *data, const stats_bl
     size_t size = block->size, body = 0;
     int kind = block->coded < 0;
     if (block->coded > 0) {
-        body = huffman_put_literals(data, size, block->counts, to + 3, size);
+        body = huffman_put_literals(data, size, block->counts, to + 3);
         if (body != 0) {
             to[3 + body++] = 0; /* no sequences */
             kind = 2;
@@ -288,7 +368,7 @@ stats_put_matches(const uint8_t *data, size_t size, const uint32_t *counts, cons
 {
     static _Thread_local match_space space;
     match_finder *finder = &space.finder;
-    matches_start(finder, data, size, counts, space.table);
+    matches_start(finder, data, size, counts, stats->block_count == 0, space.table);
     uint8_t *to = stats_put_header(stats->frames[1], size);
     const stats_block *found = stats->block_count ? stats->blocks : NULL;
     for (size_t at = 0; at < size;) {
@@ -320,27 +400,13 @@ static void stats_count_unit(const uint8_t *data, size_t at, size_t size, int sa
 {
     unit->size = (uint32_t)size;
     if (sampled && size % HISTOGRAM_LINE == 0) {
-        histogram_of_sample(data + at, size, at / HISTOGRAM_LINE, unit->counts);
-        unit->counted = (uint32_t)(size / HISTOGRAM_LINE * HISTOGRAM_PIECE);
+        memset(unit->counts, 0, sizeof unit->counts);
+        unit->counted = histogram_add_sample(data + at, size, at / HISTOGRAM_LINE, 0, unit->counts);
     } else {
         histogram(data + at, size, unit->counts);
         unit->counted = unit->size;
     }
-    stats_judge(unit);
-}
-
-/* Make the counts of a block such that a table can be made from them: every byte that occurs has one. */
-static void stats_settle(const uint8_t *data, stats_block *block)
-{
-    uint32_t symbols = 0;
-    block->counted += histogram_complete(data, block->size, block->counts);
-    for (int s = 0; s < 256; s++)
-        symbols += block->counts[s] != 0;
-    if (block->counted < STATS_COUNTED_PER_SYMBOL * symbols) {
-        histogram(data, block->size, block->counts);
-        block->counted = block->size;
-    }
-    stats_judge(block);
+    stats_judge(unit, stats_kernels[instruction_set].one(unit->counts));
 }
 
 /* Cut the plane into blocks; returns how many bytes were counted. */
@@ -348,7 +414,6 @@ static size_t stats_find_blocks(const uint8_t *data, size_t size, plane_stats *s
 {
     const int sampled = !stats->exact && size >= STATS_SAMPLED_FROM;
     size_t counted = 0;
-    double chance = 0;
     for (size_t at = 0; at < size;) {
         stats_block *blocks = stats->blocks + stats->block_count;
         int count = 0;
@@ -357,23 +422,34 @@ static size_t stats_find_blocks(const uint8_t *data, size_t size, plane_stats *s
             stats_count_unit(data, from, stop - from < STATS_UNIT ? stop - from : STATS_UNIT, sampled, &blocks[count]);
         count = stats_merge(blocks, count);
         for (int i = 0; i < count; at += blocks[i++].size)
-            if (sampled)
-                stats_settle(data + at, &blocks[i]);
+            if (sampled) {
+                stats_block *block = &blocks[i];
+                block->counted =
+                    histogram_settle(data + at, block->size, at / HISTOGRAM_LINE, block->counts, block->counted);
+                stats_judge(block, stats_kernels[instruction_set].one(block->counts));
+            }
         stats->block_count += (size_t)count;
     }
     memset(counts, 0, 256 * sizeof *counts);
     for (size_t i = 0; i < stats->block_count; counted += stats->blocks[i++].counted)
         for (int s = 0; s < 256; s++)
             counts[s] += stats->blocks[i].counts[s];
+    return counted;
+}
+
+/* Look how often a byte equals the one before, of a plane with those counts. */
+static void stats_look_for_runs(const uint8_t *data, size_t size, const uint32_t *counts, size_t counted,
+                                plane_stats *stats)
+{
+    double chance = 0;
     for (int s = 0; s < 256; s++)
         chance += (double)counts[s] * counts[s];
     stats->chance = chance / ((double)counted * (double)counted);
     stats->equal = size > 1 ? (double)stats_equal_at(data, size, 1) / (double)(size - 1) : 0;
-    return counted;
 }
 
-/* Look at a plane and write the frames that are wanted. */
-static void stats_code_plane(const uint8_t *data, size_t size, plane_stats *stats)
+/* Look at a plane and write the frames that are wanted; returns whether it was looked at. */
+static int stats_code_plane(const uint8_t *data, size_t size, plane_stats *stats)
 {
     uint32_t counts[256];
     size_t counted;
@@ -381,14 +457,19 @@ static void stats_code_plane(const uint8_t *data, size_t size, plane_stats *stat
     if (stats_is_noise(data, size, counts)) {
         counted = size / (STATS_UNIT / STATS_SAMPLE);
         matches_from = stats->matches_in_noise_from;
+    } else if (stats->noise) {
+        return 0;
     } else {
         counted = stats_find_blocks(data, size, stats, counts);
+        if (stats->runs)
+            stats_look_for_runs(data, size, counts, counted, stats);
     }
     stats->repeats = stats_repeats(data, size, stats_anchor(counts, counted));
     if (stats->block_count != 0 && stats->repeats < stats->singles_below)
         stats->frame_sizes[0] = stats_put_singles(data, size, stats);
     if (stats->repeats >= matches_from)
         stats->frame_sizes[1] = stats_put_matches(data, size, counts, stats);
+    return 1;
 }
 
 /* ---- all planes at once, where it is known how to code them ---------------------------------------------------- */
@@ -417,21 +498,29 @@ static size_t stats_frames_room(size_t size, int width)
     return (size_t)width * (size + 9 + 3 * (size / STATS_SEGMENT + 1));
 }
 
+/* What is known of the planes: bit i for plane i that is coded best as its share of repeats has it, or with matches. */
+typedef struct {
+    unsigned by_repeats, by_matches;
+    double repeats_limit;
+} stats_ways;
+
 /* Put a frame for each of the planes at `to`; returns the end, or NULL where a plane is neither constant nor noise nor
- * among those (bit i for plane i) that are known to be coded best as their share of repeats has it. */
-static uint8_t *stats_put_planes(uint8_t *to, const uint8_t *planes, size_t size, int width, unsigned known,
-                                 double repeats_limit, uint8_t *room)
+ * among those that are known. */
+static uint8_t *stats_put_planes(uint8_t *to, const uint8_t *planes, size_t size, int width, const stats_ways *ways,
+                                 uint8_t *room)
 {
     for (int i = 0; i < width; i++, planes += size) {
         plane_stats stats = {0};
         int repeated = stats_is_constant(planes, size), form = 0;
         if (!repeated) {
-            stats.singles_below = stats.matches_from = stats.matches_in_noise_from = repeats_limit;
+            const int matches = ways->by_matches >> i & 1;
+            stats.singles_below = stats.matches_from = matches ? 0 : ways->repeats_limit;
+            stats.matches_in_noise_from = ways->repeats_limit;
+            stats.noise = !matches && !(ways->by_repeats >> i & 1);
             stats_place(&stats, room, size);
-            stats_code_plane(planes, size, &stats);
-            form = stats.frame_sizes[0] == 0;
-            if (stats.block_count != 0 && !(known >> i & 1))
+            if (!stats_code_plane(planes, size, &stats))
                 return NULL;
+            form = stats.frame_sizes[0] == 0;
         }
         if (stats.frame_sizes[form] != 0 && stats.frame_sizes[form] < size) {
             memcpy(to, stats.frames[form], stats.frame_sizes[form]);

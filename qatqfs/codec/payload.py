@@ -304,9 +304,19 @@ def encode_payload(
     """
     values = _values(raw, dtype)
     if strategy is None:
-        for known in _encode_as_known([values], dtype, level, row_widths, memory, verified):
+        for known in _encode_as_known([values], dtype, level, row_widths, memory, verified=verified):
             return known
-    return _encode_by_search(values, dtype, level, appendable, strategy, stride, row_widths, memory, verified)
+    return _encode_by_search(
+        values,
+        dtype,
+        level,
+        appendable=appendable,
+        strategy=strategy,
+        stride=stride,
+        row_widths=row_widths,
+        memory=memory,
+        verified=verified,
+    )
 
 
 def _encode_as_known(
@@ -315,6 +325,7 @@ def _encode_as_known(
     level: Level,
     row_widths: Sequence[int],
     memory: Memory | None,
+    *,
     verified: bool,
 ) -> list[bytes]:
     """Return the payloads of equally long values, as many of the first as take no search; raises EncodingFault."""
@@ -323,10 +334,10 @@ def _encode_as_known(
     found = encode_as_known(
         values, dtype, level, head, _CHECKSUM_AT, row_widths=row_widths, memory=memory, verified=verified
     )
-    for (payload, done), each in zip(found, values, strict=False):
-        if verified and not done:
-            _verify(payload, each, dtype)
-        payloads.append(payload)
+    for known, each in zip(found, values, strict=False):
+        if verified and not known.verified:
+            _verify(known.data, each, dtype, hashed=known.hashed)
+        payloads.append(known.data)
     return payloads
 
 
@@ -334,9 +345,10 @@ def _encode_by_search(
     values: Bytes,
     dtype: DType,
     level: Level,
-    appendable: bool,
-    strategy: int | None,
-    stride: int | None,
+    *,
+    appendable: bool = False,
+    strategy: int | None = None,
+    stride: int | None = None,
     row_widths: Sequence[int],
     memory: Memory | None,
     verified: bool,
@@ -344,12 +356,14 @@ def _encode_by_search(
     body = _encode(values, dtype, level, appendable, strategy, stride, row_widths, memory)
     payload = _with_header(body, values, dtype, values_checksum(values, dtype))
     if verified:
-        _verify(payload, values, dtype)
+        _verify(payload, values, dtype, hashed=False)
     return payload
 
 
-def _verify(payload: bytes, values: Bytes, dtype: DType) -> None:
-    """Decode a payload by libzstd; compare the values, and the checksum by the plain loop. Raises EncodingFault."""
+def _verify(payload: bytes, values: Bytes, dtype: DType, *, hashed: bool) -> None:
+    """Decode a payload by libzstd and compare the values; compare the checksum with that of the plain loop too, unless
+    it is ``hashed``, which says that it has been proved already. Raises EncodingFault.
+    """
     decoded = scratch("verified", len(values))
     try:
         header, data, _ = _prepare(payload, decoded.data, len(values), dtype)
@@ -358,7 +372,10 @@ def _verify(payload: bytes, values: Bytes, dtype: DType) -> None:
         raise EncodingFault(str(err)) from err
     if header.raw_size != len(values) or not np.array_equal(decoded, values):
         raise EncodingFault("other values came back")
-    if header.checksum != fnv1a64_plain((decoded if dtype.width == 2 else _canonical(decoded, dtype, 0)).data):
+    if hashed:
+        return
+    canonical = decoded if dtype.width == 2 else _canonical(decoded, dtype, 0)
+    if header.checksum != fnv1a64_plain(canonical.data):
         raise EncodingFault("its checksum is wrong")
 
 
@@ -394,13 +411,18 @@ def encode_payloads(
         sums = values_checksums(left, dtype)
         return [_with_header(body, each, dtype, found) for body, each, found in zip(bodies, left, sums, strict=True)]
     payloads: list[bytes] = []
+    most = len(left)  # chunks to encode at once: behind one that takes a search more of them may be, and in vain
     while left:
-        _, group = next(itertools.groupby(left, key=len))
+        _, group = next(itertools.groupby(left[:most], key=len))
         alike = list(group)
-        found = _encode_as_known(alike, dtype, level, row_widths, memory, verified)
+        found = _encode_as_known(alike, dtype, level, row_widths, memory, verified=verified)
+        most *= 2
         if len(found) < len(alike):
             values = alike[len(found)]
-            found.append(_encode_by_search(values, dtype, level, False, None, None, row_widths, memory, verified))
+            found.append(
+                _encode_by_search(values, dtype, level, row_widths=row_widths, memory=memory, verified=verified)
+            )
+            most = 1
         payloads += found
         left = left[len(found) :]
     return payloads

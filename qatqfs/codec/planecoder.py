@@ -20,13 +20,14 @@ import enum
 import itertools
 import threading
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import zstandard
 
 from qatqfs.codec.buffers import Buffer, Bytes
 from qatqfs.codec.lessons import Lessons
 from qatqfs.codec.level import Level
-from qatqfs.codec.statistics import CodedPlane, code_plane, encode_planes_at_once
+from qatqfs.codec.statistics import CodedPlane, Encoded, code_plane, encode_planes_at_once
 from qatqfs.codec.zstdframes import constant_frame, stored_frame
 
 _FEW_REPEATS = 0.015
@@ -127,7 +128,7 @@ def encode_planes_as_known(
     checksum_at: int,
     *,
     verified: bool,
-) -> list[tuple[bytes, bool]]:
+) -> list[Encoded]:
     """Return the frames of the unfiltered planes of chunks, if that takes no trial, in a fraction of the time.
 
     They are what :func:`encode_planes` makes of the planes.
@@ -142,38 +143,53 @@ def encode_planes_as_known(
         verified: decode them again and compare.
 
     Returns:
-        Prefix and frames, and whether they were verified, as far as that was possible; for the chunks before the first
-        one that takes a trial.
+        Prefix and frames of each, verified as far as that was possible, up to the first one that takes a trial.
     """
-    known = count = 0
-    for count in range(len(raws)):
-        planes = _known_planes(width, level, lessons)
-        if not planes or (count and planes != known):
+    ways: _KnownWays | None = None
+    count = 0
+    for _ in raws:
+        own = _known_ways(width, level, lessons)
+        if own is None or (ways is not None and own != ways):
             break
-        known = planes
-    else:
-        count = len(raws)
-    if not count:
+        ways = own
+        count += 1
+    if ways is None:
         return []
     found = encode_planes_at_once(
-        raws[:count], width, prefix, checksum_at, known=known, repeats_limit=_FEW_REPEATS, verified=verified
+        raws[:count],
+        width,
+        prefix,
+        checksum_at,
+        by_repeats=ways.by_repeats,
+        by_matches=ways.by_matches,
+        repeats_limit=_FEW_REPEATS,
+        verified=verified,
     )
     if level is Level.FAST:
         return found
     least = len(prefix) + _VERY_SMALL * len(raws[0])  # below it one frame for all may do better
-    return list(itertools.takewhile(lambda each: len(each[0]) >= least, found))
+    return list(itertools.takewhile(lambda each: len(each.data) >= least, found))
 
 
-def _known_planes(width: int, level: Level, lessons: Lessons[Way] | None) -> int:
-    """Return the planes (bit i for plane i) of the next chunk whose way is known not to need a trial; 0 if it does."""
+class _KnownWays(NamedTuple):
+    """Planes (bit i for plane i) whose way takes no trial, as :func:`encode_planes_at_once` takes them."""
+
+    by_repeats: int
+    by_matches: int
+
+
+def _known_ways(width: int, level: Level, lessons: Lessons[Way] | None) -> _KnownWays | None:
+    """Return what is known of the planes of the next chunk; ``None`` if it takes a trial."""
     if level is Level.FAST:
-        return (1 << width) - 1
+        return _KnownWays((1 << width) - 1, 0)
     if level is not Level.BALANCED or lessons is None:
-        return 0
+        return None
     ways = [lessons.recall(plane) for plane in range(width)]
     if Way.DEEP in ways:  # that has to be confirmed each time
-        return 0
-    return sum(1 << plane for plane, way in enumerate(ways) if way is Way.SINGLES)
+        return None
+    by_repeats = sum(1 << plane for plane, way in enumerate(ways) if way is Way.SINGLES)
+    by_matches = sum(1 << plane for plane, way in enumerate(ways) if way is Way.MATCHES)
+    return _KnownWays(by_repeats, by_matches) if by_repeats | by_matches else None
 
 
 def _encode_plane(plane: Bytes, number: int, level: Level, lessons: Lessons[Way] | None) -> list[Buffer]:

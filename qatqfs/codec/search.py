@@ -24,7 +24,7 @@ from qatqfs.codec.level import Level
 from qatqfs.codec.planecoder import Way, encode_planes, encode_planes_as_known
 from qatqfs.codec.planes import Filter as Kind
 from qatqfs.codec.planes import split_planes
-from qatqfs.codec.statistics import equal_at_lags, share_equal_at_lag
+from qatqfs.codec.statistics import Encoded, equal_at_lags, share_equal_at_lag
 from qatqfs.codec.strategies import STRATEGIES
 from qatqfs.codec.stride import infer_stride
 
@@ -48,6 +48,8 @@ _ALIKE = 0.4
 with 0.45 to 0.5, and on none with 0.4."""
 _SURPRISE = 0.1
 """Relative change of a chunk's share from which on what the chunks before taught is doubted."""
+_KINDS_OF_CHUNKS = 8
+"""Of how many chunks that were tried the shares are remembered: those of layers, of keys and of values differ."""
 _HOPELESS = 1.03
 """Relative size in the sample from which ``SMALL`` does not try a filter on all values."""
 _GRID = 0.9
@@ -61,12 +63,16 @@ class Filter:
     Attributes:
         strategy: id, 7 to 10.
         stride: elements, for id 10 alone.
-        share: of the raw bytes, that the chunk took which taught this filter.
+        shares: of the raw bytes, that the chunks took which taught this filter, the last one first.
     """
 
     strategy: int
     stride: int = 0
-    share: float = field(default=0.0, compare=False)
+    shares: tuple[float, ...] = field(default=(), compare=False)
+
+    def expects(self, share: float) -> bool:
+        """Whether a chunk that takes such a share of its raw bytes is like one that taught this filter."""
+        return any(abs(share - known) <= _SURPRISE * known for known in self.shares)
 
 
 _PLAIN = Filter(_PLANES)
@@ -139,7 +145,7 @@ def encode_as_known(
     row_widths: Sequence[int] = (),
     memory: Memory | None = None,
     verified: bool = False,
-) -> list[tuple[bytes, bool]]:
+) -> list[Encoded]:
     """Encode chunks as byte planes (7) if it is known already that this suits them, in a fraction of the time.
 
     Args:
@@ -153,16 +159,14 @@ def encode_as_known(
         verified: decode the data again and compare.
 
     Returns:
-        Prefix and data, and whether they were verified, as far as that was possible; for the chunks before the first
-        one that takes a search.
+        Prefix and data of each, verified as far as that was possible, up to the first one that takes a search.
     """
     size = len(raws[0])
     if size <= _TINY_BYTES:
         return []
     lessons = memory.ways[_PLANES] if memory is not None else None
     if level is Level.FAST:
-        found = encode_planes_as_known(raws, dtype.width, level, lessons, prefix, checksum_at, verified=verified)
-        return list(itertools.takewhile(lambda each: len(each[0]) < len(prefix) + size, found))
+        return encode_planes_as_known(raws, dtype.width, level, lessons, prefix, checksum_at, verified=verified)
     if memory is None:
         return []
     subject, filters = (dtype, tuple(row_widths)), memory.filters
@@ -171,12 +175,9 @@ def encode_as_known(
         return []
     some = list(itertools.takewhile(lambda _: filters.recall(subject) is not None, raws))
     found = encode_planes_as_known(some, dtype.width, level, lessons, prefix, checksum_at, verified=verified)
-    for i, (payload, _) in enumerate(found):
-        share = (len(payload) - len(prefix)) / size
-        if abs(share - lesson.share) > _SURPRISE * lesson.share:
+    for i, each in enumerate(found):
+        if not lesson.expects((len(each.data) - len(prefix)) / size):
             filters.forget(subject)
-            return found[:i]
-        if share >= 1:
             return found[:i]
     return found
 
@@ -193,7 +194,7 @@ def _smallest_frames(
     known = memory.filters.recall(subject) if memory is not None else None
     if known is not None and known.stride < len(raw) // dtype.width:
         data = _encode_frames(known, raw, dtype, level, memory)
-        if abs(len(data) / len(raw) - known.share) <= _SURPRISE * known.share:
+        if known.expects(len(data) / len(raw)):
             return known.strategy, data
     forms = [(_PLAIN, _encode_frames(_PLAIN, raw, dtype, level, memory))]
     before = memory.filters.latest(subject) if memory is not None else None
@@ -202,7 +203,8 @@ def _smallest_frames(
         forms += [(filter_, _encode_frames(filter_, raw, dtype, level, memory))]
     best, data = min(forms, key=lambda form: len(form[1]))
     if memory is not None and level is not Level.SMALL and len(raw):
-        memory.filters.learn(subject, replace(best, share=len(data) / len(raw)))
+        shares = before.shares if before == best else ()
+        memory.filters.learn(subject, replace(best, shares=(len(data) / len(raw), *shares)[:_KINDS_OF_CHUNKS]))
     return best.strategy, data
 
 

@@ -11,8 +11,9 @@ from qatqfs.codec.buffers import Bytes, scratch
 
 MAX_LAG = 4096
 """Widest row, in elements, that :func:`equal_at_lags` looks for."""
-_ROOM_BYTES = 16 * 1024
-"""Working memory of the kernel, beside three bytes for each of the plane."""
+_ROOM_BYTES = 384 * 1024
+"""Working memory of the kernel, beside three bytes for each of the plane: mostly for two blocks of the largest size,
+whose codes may take 11 bits for each byte until that is known."""
 _WINDOW_BYTES = 2048
 """How much of a plane is compared with what lies a lag before it: enough for a share to within some percent."""
 _WINDOWS = 4
@@ -45,6 +46,20 @@ class CodedPlane(NamedTuple):
         return not self.ends
 
 
+class Encoded(NamedTuple):
+    """A chunk encoded in one call.
+
+    Attributes:
+        data: prefix and frames.
+        verified: whether the frames were decoded again and compared with the elements, and the checksum proved.
+        hashed: whether the checksum was proved: for a piece of the elements, by the plain loop.
+    """
+
+    data: bytes
+    verified: bool
+    hashed: bool
+
+
 def code_plane(
     plane: Bytes, *, singles_below: float, matches_from: float, matches_in_noise_from: float, exact: bool = False
 ) -> CodedPlane:
@@ -69,34 +84,47 @@ def encode_planes_at_once(
     prefix: bytes,
     checksum_at: int,
     *,
-    known: int,
+    by_repeats: int,
+    by_matches: int,
     repeats_limit: float,
     verified: bool,
-) -> list[tuple[bytes, bool]]:
+) -> list[Encoded]:
     """Return for each chunk a prefix and a zstd frame for each byte plane, all in one call without the GIL.
 
-    Each plane is coded by single bytes below the limit of repeats and with matches from there on, or stored where that
-    is no smaller.
+    A plane is stored where no other way is smaller.
 
     Args:
         raws: equally long chunks of little-endian elements, n * width bytes, at least one.
         width: bytes of an element, 2 or 4.
         prefix: what the frames come behind.
         checksum_at: offset in it of the checksum of the values (format section 5), 8 bytes that are filled in.
-        known: planes (bit i for plane i) of which it is known that nothing else suits them better.
-        repeats_limit: share of repeated strings.
+        by_repeats: planes (bit i for plane i) that are best coded by single bytes below the limit of repeats, and with
+            matches from there on.
+        by_matches: planes that are best coded with matches.
+        repeats_limit: share of repeated strings, from which on noise is coded with matches too.
         verified: decode the frames again, and compare with the elements and their checksum.
 
     Returns:
-        Prefix and frames, and whether they were verified, which frames with matches are not; for the chunks before the
-        first one of which another plane is neither constant nor noise.
+        Prefix and frames of each, of which those with matches are not verified, up to the first chunk of which another
+        plane is neither constant nor noise, or which gets no smaller: nothing behind it is looked at.
     """
     size = len(raws[0])
     room = scratch("at once", size + 3 * (size // width) + _ROOM_BYTES)
     # The checksum of wide values is that of big-endian ones.
-    return _native.encode_planes(
-        [raw.data for raw in raws], prefix, room.data, width, checksum_at, width == 4, known, repeats_limit, verified
+    found = _native.encode_planes(
+        [raw.data for raw in raws],
+        prefix,
+        room.data,
+        width,
+        checksum_at,
+        len(prefix) + size - 1,
+        width == 4,
+        by_repeats,
+        by_matches,
+        repeats_limit,
+        verified,
     )
+    return [Encoded(*each) for each in found]
 
 
 def equal_at_lags(plane: Bytes) -> npt.NDArray[np.uint32]:

@@ -21,7 +21,9 @@ Buffer = bytes | bytearray | memoryview
 _PUNCH_HOLE_KEEP_SIZE = 3  # fallocate(2): FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE
 
 _CANNOT_COPY = (errno.EOPNOTSUPP, errno.ENOSYS, errno.EXDEV, errno.EINVAL)
+_CANNOT_DROP = (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EPERM)  # of the filesystem, or of a filter of calls
 _COPY_BYTES = 1 << 20
+_copy_file_range = getattr(os, "copy_file_range", None)  # a Python that was built for an old C library has none
 _MOST_BUFFERS = 64  # more are joined first; the system takes 1,024 at a time
 _SYNC_FILE_RANGE_WRITE = 2  # sync_file_range(2)
 _RWF_DONTCACHE = 0x80  # pwritev2(2)
@@ -79,8 +81,10 @@ class BackingIO:
         if uncached and CAN_DROP:
             try:
                 return os.pwritev(fd.number, buffers, offset, _RWF_DONTCACHE)
+            except NotImplementedError:  # a Python that was built for an old C library
+                pass
             except OSError as err:
-                if err.errno != errno.EOPNOTSUPP:  # by this filesystem
+                if err.errno not in _CANNOT_DROP:
                     raise
         return os.pwritev(fd.number, buffers, offset)
 
@@ -94,11 +98,13 @@ class BackingIO:
         Short only when an error came after the first bytes, as write(2) has it; the next call reports it.
         """
         view = memoryview(data).cast("B")
-        piece = _SMALL_PIECE_BYTES if HOST_TAKES_MEMORY else max(len(view), 1)
         done = 0
         while done < len(view):
+            stop = len(view)
+            if HOST_TAKES_MEMORY:
+                stop = done + _SMALL_PIECE_BYTES - (offset + done) % _SMALL_PIECE_BYTES
             try:
-                done += self.pwrite(fd, view[done : done + piece], offset + done)
+                done += self.pwrite(fd, view[done:stop], offset + done)
             except OSError:
                 if done == 0:
                     raise
@@ -112,7 +118,8 @@ class BackingIO:
     def copy_range(self, source: Fd, offset: int, target: Fd, target_offset: int, size: int) -> int:
         """Copy bytes from one file to another in the kernel, sharing them where it can; returns how many."""
         try:
-            return os.copy_file_range(source.number, target.number, size, offset, target_offset)
+            if _copy_file_range is not None:
+                return int(_copy_file_range(source.number, target.number, size, offset, target_offset))
         except OSError as err:
             if err.errno not in _CANNOT_COPY:
                 raise

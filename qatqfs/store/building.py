@@ -144,13 +144,13 @@ def payloads_of(
         if snapshot.cancelled:
             raise SnapshotLost("the file was cut or removed")
         result: list[bytes] = []
-        known = [known_or_hole(chunk) for chunk in range(first, stop)]
-        for missing, chunks in itertools.groupby(range(first, stop), key=lambda chunk: known[chunk - first] is None):
+        there = [known_or_hole(chunk) for chunk in range(first, stop)]
+        for missing, chunks in itertools.groupby(range(first, stop), key=lambda chunk: there[chunk - first] is None):
             some = list(chunks)
             if missing:
                 result += encoded(some[0], some[-1] + 1)
             else:
-                result += [payload for chunk in some if (payload := known[chunk - first]) is not None]
+                result += [payload for chunk in some if (payload := there[chunk - first]) is not None]
         return result
 
     return payloads

@@ -60,6 +60,7 @@ class _FileSink:
         self._io = io
         self._fd = fd
         self._gathered: list[Buffer] = []
+        self._broken = False
         self.position = 0
 
     @property
@@ -73,17 +74,21 @@ class _FileSink:
         self.position += len(data)
 
     def flush(self, *, whole_pages: bool = False) -> None:
-        """Write what was gathered; raises OSError.
+        """Write what was gathered; raises OSError, then and ever after: nobody knows what is in the file.
 
         Args:
             whole_pages: keep back what does not fill a page of the file. So no page is written twice, or read to be
                 completed after it has left memory.
         """
+        if self._broken:
+            raise OSError(errno.EIO, "a write to the container has failed before")
         offset, buffers, self._gathered = self.written, self._gathered, []
         if whole_pages:
-            buffers, self._gathered = _split(buffers, max(0, self.position - self.position % _PAGE_BYTES - offset))
+            buffers, rest = _split(buffers, max(0, self.position - self.position % _PAGE_BYTES - offset))
+            self._gathered = [b"".join(rest)] if rest else []  # a copy, for a part would keep all of a payload
         if not buffers:
             return
+        self._broken = True
         done = self._io.pwritev(self._fd, buffers, offset, uncached=offset >= _CACHED_BYTES)
         for buffer in buffers:
             if done < len(buffer):
@@ -91,6 +96,7 @@ class _FileSink:
                 done = len(buffer)
             done -= len(buffer)
             offset += len(buffer)
+        self._broken = False
 
     def patch(self, offset: int, data: Buffer) -> None:
         """Overwrite bytes, after what was gathered is written; raises OSError."""
@@ -180,6 +186,8 @@ class Draft:
 
     def append(self, payloads: Sequence[bytes]) -> None:
         """Add the next chunks' payloads; raises OSError, QatcError."""
+        if not payloads:
+            return
         self._states.extend(self._writer.extend(payloads))
         offset = self._offsets[-1] + LENGTH_FIELD_SIZE + self._lengths[-1] if self._offsets else CONTAINER_HEADER_SIZE
         for payload in payloads:
@@ -194,7 +202,7 @@ class Draft:
 
     def payload(self, chunk: int) -> bytes:
         """Return the payload of a chunk; raises OSError."""
-        if chunk == self.count - 1:
+        if chunk == self.count - 1 and self._last:
             return self._last
         return pread_exact(self.fd.number, self._lengths[chunk], self._offsets[chunk] + LENGTH_FIELD_SIZE)
 
@@ -225,6 +233,7 @@ class Draft:
         self._writer = ContainerWriter.resume(self._sink, index, level=self.level)
         self._sink.flush()
         self._lengths = array.array("I", lengths)
+        self._last = b""  # all that is kept is in the file
         self.count = len(lengths)
         sizes = (length + LENGTH_FIELD_SIZE for length in lengths)
         self._offsets = array.array("Q", itertools.accumulate(sizes, initial=CONTAINER_HEADER_SIZE))
@@ -243,11 +252,13 @@ class Draft:
             OSError: that failed, which is said once: nothing of the draft may be used.
         """
         self._sink.flush()
+        self._on_grown(self._sink.written)
         self._write_back.settle()
 
     def rewind(self, chunk: int) -> None:
-        """Go back to before a chunk; raises OSError."""
+        """Go back to before a chunk of a draft that is settled, one of those that were appended; raises OSError."""
         if chunk < self.count:
+            assert chunk >= self._first_state
             states = self._states[: chunk - self._first_state]
             first = self._first_state
             self._sink.flush()
@@ -257,7 +268,8 @@ class Draft:
             self._write_back.cut(self._sink.position)
 
     def prefix(self, chunk: int) -> tuple[Fd, Sequence[int], int]:
-        """Return what :meth:`take_prefix` of another draft takes to begin like this one, up to a chunk."""
+        """Return what :meth:`take_prefix` of another draft takes to begin like this one, settled, up to a chunk."""
+        assert chunk >= self._first_state
         return self.fd, self._lengths[:chunk], self._states[chunk - self._first_state]
 
     def finish(self, length: int) -> ContainerInfo:

@@ -19,13 +19,15 @@ from qatqfs.store.draft import Draft
 HOP_BYTES = 4 << 20
 """Raw bytes that a worker takes at a time, at most. Each hop takes the interpreter's lock some times, and may wait for
 it until a thread that has it gets a processor again: with 512 KiB, encoding ahead stood still half of the time."""
-_IN_FLIGHT_BYTES = 64 << 20
+_SLOW_HOP_BYTES = 512 << 10
+"""The same at level ``small``, which takes a second for as much."""
+_IN_FLIGHT_BYTES = 32 << 20
 """Raw bytes that all workers together have at a time, at most: with many of them each takes less."""
-_HOPS_IN_A_ROW = 4
+_BYTES_IN_A_ROW = 16 << 20
+"""Raw bytes of one file that a worker encodes before it queues again."""
 _HOPS_PER_WORKER = 2
-"""Into at least how many hops for each worker what is to be done is parted, lest one of them be idle in the end."""
-_HOPS_AHEAD = 1
-"""Hops, beside one for each worker, by which the last taken may be before the last appended."""
+"""Into at least how many hops for each worker what is to be done is parted, lest one of them be idle in the end; and by
+how many of them the last taken may be before the last appended, beside what the workers have in hand."""
 
 Payloads = Callable[[int, int], list[bytes]]
 """``payloads(first, stop)`` returns the payloads of these chunks; called on worker threads."""
@@ -79,9 +81,8 @@ class _Filling:
         self._stop = stop
         self._payloads = payloads
         wanted = stop - draft.count
-        most = max(1, min(HOP_BYTES, _IN_FLIGHT_BYTES // workers) // draft.unit)
-        if draft.level is Level.SMALL:  # which takes seconds for as much
-            most = 1
+        size = _SLOW_HOP_BYTES if draft.level is Level.SMALL else HOP_BYTES
+        most = max(1, min(size, _IN_FLIGHT_BYTES // workers) // draft.unit)
         self._hop = min(most, -(-wanted // (workers * _HOPS_PER_WORKER)))
         self._workers = min(workers, -(-wanted // self._hop))
         self._gives_way_to = gives_way_to
@@ -128,7 +129,7 @@ class _Filling:
 
     def _work(self) -> None:
         try:
-            for _ in range(_HOPS_IN_A_ROW):
+            for _ in range(max(1, _BYTES_IN_A_ROW // (self._hop * self._draft.unit))):
                 first = self._take()
                 if first is None:
                     return
@@ -145,7 +146,7 @@ class _Filling:
                     self._ending = True
                 if self._ending:
                     return None
-                if self._taken - self._draft.count < (self._workers + _HOPS_AHEAD) * self._hop:
+                if self._taken - self._draft.count < self._workers * (1 + _HOPS_PER_WORKER) * self._hop:
                     break
                 self._condition.wait()
             first = self._taken

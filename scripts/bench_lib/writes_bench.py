@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import random
 import shutil
 import statistics
 import tempfile
@@ -60,11 +61,11 @@ class _Contest:
         self._mountpoint.mkdir()
 
     def run(self, rounds: int) -> None:
-        """Let all of them write, each round in another order: what is written last leaves memory for the next."""
+        """Let all of them write, in a random order each round: who is before one decides what memory he finds."""
         contenders = [self._qatqfs, self._passthrough, self._plain, *([self._btrfs] if btrfs_possible() else [])]
         for number in range(rounds):
-            first = number % len(contenders)
-            for contender in contenders[first:] + contenders[:first]:
+            random.Random(number).shuffle(contenders)
+            for contender in contenders:
                 syncfs(self._base)
                 contender()
 

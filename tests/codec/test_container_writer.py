@@ -212,6 +212,23 @@ def test_nothing_can_be_added_to_a_finished_container() -> None:
         writer.append(encode_payload(bytes(8), DType.F16))
 
 
+def test_nothing_can_be_added_to_a_container_whose_sink_has_failed() -> None:
+    class Full(BytesSink):
+        def write(self, data: bytes) -> None:
+            if len(data) > 50:
+                raise OSError("full")
+            super().write(data)
+
+    payload = encode_payload(random.Random(0).randbytes(100), DType.F16)
+    writer = ContainerWriter(Full(), DType.F16, 50)
+    writer.append(payload)
+    with pytest.raises(OSError, match="full"):
+        writer.append(payload)
+    for more in (lambda: writer.append(payload), lambda: writer.extend([payload]), lambda: writer.finish(200)):
+        with pytest.raises(ValueError, match="broken"):
+            more()
+
+
 def write_sample(sink: FileSink) -> None:
     writer = ContainerWriter(sink, DType.F16, 4)
     for _ in range(3):

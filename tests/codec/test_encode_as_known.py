@@ -16,6 +16,7 @@ from qatqfs.codec import (
     read_payload_header,
 )
 from qatqfs.codec import search as search_module
+from qatqfs.codec.lessons import Lessons
 
 VALUES = 40_000
 
@@ -46,6 +47,33 @@ def test_it_gives_the_bytes_of_the_search(dtype: DType, level: Level, monkeypatc
         found = encode_payload(raw, dtype, level=level, memory=quick)
         assert found == expected
         assert decode_payload(found) == raw
+
+
+def rows_that_repeat(dtype: DType, seed: int) -> bytes:
+    """Every third row is one of a few, so that matches pay on a plane that also has single bytes to code."""
+    rng = np.random.default_rng(seed)
+    rows = np.frombuffer(tensor(dtype, seed), np.uint8).reshape(-1, 80 * dtype.width).copy()
+    rows[::3] = rows[rng.integers(0, 5, len(rows[::3]))]
+    return rows.tobytes()
+
+
+@pytest.mark.usefixtures("instruction_set")
+@pytest.mark.parametrize("level", [Level.FAST, Level.BALANCED])
+@pytest.mark.parametrize("dtype", list(DType))
+def test_planes_with_matches_are_coded_as_by_the_search(
+    dtype: DType, level: Level, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow, quick = Memory(), Memory()
+    for seed in range(4):
+        raw = rows_that_repeat(dtype, seed)
+        expected = searched(monkeypatch, raw, dtype, level=level, memory=slow)
+        if seed > 0:
+            monkeypatch.setattr(search_module, "_smallest_frames", lambda *args: pytest.fail("it was searched"))
+        found = encode_payload(raw, dtype, level=level, memory=quick)
+        monkeypatch.undo()
+        assert found == expected
+        assert decode_payload(found) == raw
+        assert encode_payload(raw, dtype, level=level, memory=quick, verified=True) == found
 
 
 @pytest.mark.parametrize("dtype", list(DType))
@@ -99,12 +127,12 @@ def test_constant_planes_and_odd_planes_of_every_size() -> None:
 def test_the_kernel_refuses_what_it_cannot_take(arguments: tuple[bytes, bytes, int, int]) -> None:
     raw, prefix, width, checksum_at = arguments
     with pytest.raises(ValueError, match="must"):
-        _native.encode_planes([raw], prefix, bytearray(1 << 16), width, checksum_at, False, 3, 0.1, True)
+        _native.encode_planes([raw], prefix, bytearray(1 << 16), width, checksum_at, 1 << 16, False, 3, 0, 0.1, True)
 
 
 def test_the_kernel_refuses_too_little_scratch_memory() -> None:
     with pytest.raises(ValueError, match="scratch"):
-        _native.encode_planes([bytes(64)], bytes(36), bytearray(2000), 2, 20, False, 3, 0.1, True)
+        _native.encode_planes([bytes(64)], bytes(36), bytearray(2000), 2, 20, 1 << 16, False, 3, 0, 0.1, True)
 
 
 def test_a_plane_that_was_text_is_looked_at_again() -> None:
@@ -142,9 +170,9 @@ def test_many_chunks_at_once_give_the_bytes_of_each_alone(dtype: DType, level: L
         assert found == expected
 
 
-def test_chunks_of_which_all_is_known_are_one_call(monkeypatch: pytest.MonkeyPatch) -> None:
-    memory, calls = Memory(), []
-    encode_payload(tensor(DType.BF16), DType.BF16, memory=memory)
+def kernel_calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """For each call how many chunks it was given."""
+    calls: list[int] = []
     real = _native.encode_planes
 
     def counting(raws: list, *args: object) -> list:
@@ -152,10 +180,68 @@ def test_chunks_of_which_all_is_known_are_one_call(monkeypatch: pytest.MonkeyPat
         return real(raws, *args)
 
     monkeypatch.setattr(_native, "encode_planes", counting)
+    return calls
+
+
+def test_chunks_of_which_all_is_known_are_one_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = Memory()
+    encode_payload(tensor(DType.BF16), DType.BF16, memory=memory)
+    calls = kernel_calls(monkeypatch)
     raws = [tensor(DType.BF16, seed) for seed in range(8)]
     payloads = encode_payloads(raws, DType.BF16, memory=memory, verified=True)
     assert calls == [8]
     assert [decode_payload(payload) for payload in payloads] == raws
+
+
+def stands_for(lessons: Lessons, subject: object, times: int) -> None:
+    while lessons._left[subject] > times:
+        lessons.recall(subject)
+
+
+@pytest.mark.parametrize("which", ["filter", "way of a plane"])
+def test_many_chunks_at_once_are_no_more_than_a_lesson_stands_for(which: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = Memory()
+    encode_payload(tensor(DType.BF16), DType.BF16, memory=memory)
+    if which == "filter":
+        stands_for(memory.filters, (DType.BF16, ()), 3)
+    else:
+        (plane,) = memory.ways[7]._left  # the other one is noise
+        stands_for(memory.ways[7], plane, 3)
+    calls = kernel_calls(monkeypatch)
+    encode_payloads([tensor(DType.BF16, seed) for seed in range(8)], DType.BF16, memory=memory)
+    assert calls[0] == 3
+
+
+def test_a_chunk_unlike_the_others_of_its_group_is_searched() -> None:
+    memory = Memory()
+    encode_payload(tensor(DType.BF16), DType.BF16, memory=memory)
+    raws = [tensor(DType.BF16, seed) for seed in range(8)]
+    slow = np.frombuffer(raws[0][:400], np.uint8)
+    raws[3] = np.tile(slow, VALUES * 2 // 400).tobytes()
+    payloads = encode_payloads(raws, DType.BF16, memory=memory)
+    assert len(payloads[3]) <= 1.02 * len(encode_payload(raws[3], DType.BF16, memory=Memory())) + 64
+    assert [decode_payload(payload) for payload in payloads] == raws
+
+
+@pytest.mark.parametrize("level", [Level.FAST, Level.BALANCED])
+def test_chunks_that_get_no_smaller_are_not_encoded_over_and_over(
+    level: Level, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng, memory = np.random.default_rng(0), Memory()
+    calls = kernel_calls(monkeypatch)
+    raws = [rng.bytes(8192) for _ in range(64)]
+    payloads = encode_payloads(raws, DType.BF16, level=level, memory=memory)
+    assert [decode_payload(payload) for payload in payloads] == raws
+    assert sum(calls) <= 3 * len(raws)
+
+
+def test_the_kernel_looks_at_nothing_behind_a_chunk_that_it_makes_too_long() -> None:
+    rng = np.random.default_rng(0)
+    raws = [tensor(DType.BF16)[:8192], rng.bytes(8192), tensor(DType.BF16)[:8192]]
+    room = bytearray(1 << 20)
+    for longest, expected in ((1 << 20, 3), (8192 + 35, 1), (100, 0)):
+        found = _native.encode_planes(raws, bytes(36), room, 2, 20, longest, False, 3, 0, 0.015, True)
+        assert len(found) == expected
 
 
 def test_a_fault_in_one_of_many_chunks_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -164,8 +250,8 @@ def test_a_fault_in_one_of_many_chunks_is_noticed(monkeypatch: pytest.MonkeyPatc
 
     def faulty(raws: list, *args: object) -> list:
         found = real(raws, *args)
-        payload, _ = found[2]
-        found[2] = payload[:-1] + bytes([payload[-1] ^ 1]), False
+        payload, _, hashed = found[2]
+        found[2] = payload[:-1] + bytes([payload[-1] ^ 1]), False, hashed
         return found
 
     monkeypatch.setattr(_native, "encode_planes", faulty)
@@ -175,8 +261,10 @@ def test_a_fault_in_one_of_many_chunks_is_noticed(monkeypatch: pytest.MonkeyPatc
 
 def test_the_kernel_takes_chunks_of_one_length_alone() -> None:
     with pytest.raises(ValueError, match="equally long"):
-        _native.encode_planes([bytes(64), bytes(66)], bytes(36), bytearray(1 << 16), 2, 20, False, 3, 0.1, True)
+        _native.encode_planes(
+            [bytes(64), bytes(66)], bytes(36), bytearray(1 << 16), 2, 20, 1 << 16, False, 3, 0, 0.1, True
+        )
     with pytest.raises(ValueError, match="must"):
-        _native.encode_planes([], bytes(36), bytearray(1 << 16), 2, 20, False, 3, 0.1, True)
+        _native.encode_planes([], bytes(36), bytearray(1 << 16), 2, 20, 1 << 16, False, 3, 0, 0.1, True)
     with pytest.raises(TypeError):
-        _native.encode_planes([bytes(64), 3], bytes(36), bytearray(1 << 16), 2, 20, False, 3, 0.1, True)
+        _native.encode_planes([bytes(64), 3], bytes(36), bytearray(1 << 16), 2, 20, 1 << 16, False, 3, 0, 0.1, True)

@@ -20,7 +20,8 @@ from qatqfs.codec import (
     encode_payload,
     payload,
 )
-from qatqfs.codec.statistics import code_plane
+from qatqfs.codec.search import encode_as_known
+from qatqfs.codec.statistics import Encoded, code_plane
 
 EVERYTHING = {"singles_below": 2.0, "matches_from": 2.0, "matches_in_noise_from": 2.0}
 
@@ -59,7 +60,9 @@ def frame_of(content: np.ndarray) -> bytes:
 
 
 @pytest.mark.usefixtures("instruction_set")
-@pytest.mark.parametrize("size", [300, 1022, 1024, 1030, 4096, 16_384, 65_536, 131_072, 131_076, 400_000])
+@pytest.mark.parametrize(
+    "size", [300, 1022, 1024, 1030, 4096, 16_382, 16_384, 16_386, 65_536, 131_072, 131_076, 400_000]
+)
 def test_frames_of_ours_are_decoded(size: int) -> None:
     for spread in (0.3, 1, 3, 10, 30):
         content = plane(size, spread)
@@ -105,6 +108,8 @@ def test_what_has_matches_is_left_to_libzstd() -> None:
 def test_a_changed_frame_is_what_libzstd_makes_of_it_or_left_to_it(seed: int) -> None:
     rng = random.Random(seed)
     content = plane(rng.choice([300, 1500, 5000]), rng.choice([0.5, 2, 8, 30]), seed)
+    if seed == 0:  # long enough for a table of quads
+        content = plane(20_000, 1)
     frame = frame_of(content)
     accepted = 0
     for _ in range(3000):
@@ -211,3 +216,34 @@ def test_a_checksum_that_does_not_fit_is_found_on_the_quick_way_of_decoding() ->
     changed[20] ^= 1
     with pytest.raises(ChecksumMismatch):
         decode_payload(bytes(changed))
+
+
+def known_rows() -> tuple[bytes, Encoded]:
+    """Rows that repeat, and what the one call for all planes makes of them, which has matches."""
+    raw = np.random.default_rng(0).bytes(800) * 100
+    prefix = encode_payload(raw, DType.F16, level=Level.FAST)[:36]
+    (found,) = encode_as_known([np.frombuffer(raw, np.uint8)], DType.F16, Level.FAST, prefix, 20, verified=True)
+    return raw, found
+
+
+def test_frames_with_matches_are_left_to_libzstd_but_their_checksum_is_proved() -> None:
+    raw, found = known_rows()
+    assert (found.verified, found.hashed) == (False, True)
+    assert encode_payload(raw, DType.F16, level=Level.FAST, verified=True) == found.data
+
+
+@pytest.mark.parametrize("hashed", [False, True])
+def test_wrong_frames_with_matches_are_not_returned(hashed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    raw, found = known_rows()
+    damaged = Encoded(found.data[:-1] + bytes([found.data[-1] ^ 1]), verified=False, hashed=hashed)
+    monkeypatch.setattr(payload, "encode_as_known", lambda *args, **kwargs: [damaged])
+    with pytest.raises(EncodingFault):
+        encode_payload(raw, DType.F16, level=Level.FAST, verified=True)
+
+
+def test_a_wrong_checksum_that_was_not_proved_is_not_returned(monkeypatch: pytest.MonkeyPatch) -> None:
+    raw, found = known_rows()
+    wrong = Encoded(found.data[:20] + bytes(8) + found.data[28:], verified=False, hashed=False)
+    monkeypatch.setattr(payload, "encode_as_known", lambda *args, **kwargs: [wrong])
+    with pytest.raises(EncodingFault, match="checksum"):
+        encode_payload(raw, DType.F16, level=Level.FAST, verified=True)

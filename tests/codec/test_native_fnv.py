@@ -12,7 +12,7 @@ from qatqfs.codec import FNV_OFFSET, _native, fnv1a64_many
 from qatqfs.codec import fnv1a64 as fast_fnv1a64
 from qatqfs.codec.checksum import fnv1a64_chain
 
-SIZES = [*range(140), 255, 256, 257, 511, 512, 513, 1023, 1024, 1025, 4095, 4096, 4097, 10_007]
+SIZES = [*range(140), 255, 256, 257, *(512 * blocks + more for blocks in range(1, 28) for more in (-1, 0, 1)), 40_007]
 
 
 @pytest.mark.parametrize(

@@ -139,16 +139,42 @@ def test_a_single_other_byte_is_found_wherever_it_is() -> None:
         check(plane)
 
 
-def test_every_instruction_set_writes_the_same_frames() -> None:
-    planes = [normal(SEGMENT, 3), normal(SEGMENT, 30), normal(50_000, 1), np.tile(normal(1000, 4), 100)]
-    written = set()
+def written_by_each_set(planes: list[np.ndarray]) -> list[tuple[bytes | None, ...]]:
+    """What each instruction set makes of some planes, the plain one first."""
+    written = []
     for name in _native.instruction_sets():
         _native.use_instruction_set(name)
         try:
-            written.add(tuple(frame for plane in planes for frame in code_plane(plane, **BOTH)[:2]))
+            written.append(tuple(frame for plane in planes for frame in code_plane(plane, **BOTH)[:2]))
         finally:
             _native.use_instruction_set(_native.instruction_sets()[-1])
-    assert len(written) == 1
+    return written
+
+
+def test_every_instruction_set_writes_the_same_frames() -> None:
+    planes = [normal(SEGMENT, 3), normal(SEGMENT, 30), normal(50_000, 1), np.tile(normal(1000, 4), 100)]
+    assert len(set(written_by_each_set(planes))) == 1
+
+
+def test_every_instruction_set_writes_the_same_frames_at_every_number_of_symbols_left_over() -> None:
+    planes = [normal(size, spread) for size in [*range(2030, 2330), *range(9000, 9070)] for spread in (1, 6)]
+    assert len(set(written_by_each_set(planes))) == 1
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.integers(0, 2**32), st.integers(2, 256), st.floats(-1, 6), st.integers(256, 40_000), st.integers(0, 300))
+def test_every_instruction_set_writes_the_same_codes_of_all_lengths(
+    seed: int, symbols: int, steepness: float, size: int, rare: int
+) -> None:
+    """From nearly flat codes, of which eight fill more than a word, to such that take a bit each."""
+    rng = np.random.default_rng(seed)
+    alphabet = rng.permutation(256)[:symbols]
+    weights = np.exp(-steepness * np.arange(symbols) / 8)
+    plane = alphabet[rng.choice(symbols, size, p=weights / weights.sum())].astype(np.uint8)
+    at = int(rng.integers(0, size))
+    plane[at : at + rare] = np.sort(rng.integers(0, 256, len(plane[at : at + rare])))  # the longest codes, together
+    check(plane)
+    assert len(set(written_by_each_set([plane]))) == 1
 
 
 def test_blocks_end_where_the_plane_changes() -> None:

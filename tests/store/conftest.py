@@ -3,9 +3,15 @@ from pathlib import Path
 
 import pytest
 
-from qatqfs.store import Store, StoreOptions
+from qatqfs.store import Store, StoreOptions, backingio
 
 sys.path.insert(0, str(Path(__file__).parent))  # helper modules beside the tests
+
+
+@pytest.fixture(autouse=True)
+def ordinary_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same system calls on every machine, so that the steps of a test are."""
+    monkeypatch.setattr(backingio, "HOST_TAKES_MEMORY", False)
 
 
 @pytest.fixture

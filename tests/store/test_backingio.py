@@ -49,30 +49,43 @@ def test_several_buffers_are_written_one_behind_another(tmp_path: Path, count: i
     assert (tmp_path / "x").read_bytes() == b"before" + b"".join(buffers)
 
 
-@pytest.mark.parametrize("refused", [False, True])
+REFUSALS = [OSError(number, "refused") for number in (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EPERM)]
+
+
+@pytest.mark.parametrize("refusal", [None, *REFUSALS, NotImplementedError("pwritev2")], ids=repr)
 def test_an_uncached_write_is_a_write_whatever_the_system_can(
-    tmp_path: Path, refused: bool, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, refusal: Exception | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fd = Fd(os.open(tmp_path / "x", os.O_RDWR | os.O_CREAT))
     real, flags_seen = os.pwritev, []
 
     def pwritev(number: int, buffers: list, offset: int, flags: int = 0) -> int:
         flags_seen.append(flags)
-        if flags and refused:
-            raise OSError(errno.EOPNOTSUPP, "not by this filesystem")
+        if flags and refusal is not None:
+            raise refusal
         return real(number, buffers, offset, 0)
 
     monkeypatch.setattr(os, "pwritev", pwritev)
     monkeypatch.setattr(backingio, "CAN_DROP", True)
     assert BackingIO().pwritev(fd, [b"abc", b"def"], 2, uncached=True) == 6
     assert os.pread(fd.number, 100, 0) == b"\0\0abcdef"
-    assert flags_seen == ([0x80, 0] if refused else [0x80])
+    assert flags_seen == ([0x80] if refusal is None else [0x80, 0])
 
 
-def test_other_errors_of_an_uncached_write_are_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fd = Fd(os.open(tmp_path / "x", os.O_RDONLY | os.O_CREAT))
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC, errno.EDQUOT])
+def test_what_the_disk_says_to_an_uncached_write_is_reported(
+    tmp_path: Path, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fd = Fd(os.open(tmp_path / "x", os.O_RDWR | os.O_CREAT))
+
+    def pwritev(fd: int, buffers: list, offset: int, flags: int = 0) -> int:
+        if flags:
+            raise OSError(number, os.strerror(number))
+        return len(b"".join(buffers))
+
+    monkeypatch.setattr(os, "pwritev", pwritev)
     monkeypatch.setattr(backingio, "CAN_DROP", True)
-    assert errno_of(BackingIO().pwritev, fd, [b"abc"], 0, uncached=True) in ("EBADF", "EOPNOTSUPP")
+    assert errno_of(BackingIO().pwritev, fd, [b"abc"], 0, uncached=True) == errno.errorcode[number]
 
 
 def test_no_uncached_write_is_tried_where_it_may_lose_something(
@@ -112,9 +125,13 @@ def test_a_large_write_is_made_in_pieces_only_where_memory_is_dear(
     monkeypatch.setattr(backingio, "HOST_TAKES_MEMORY", dear)
     fd, io, data = Fd(os.open(tmp_path / "x", os.O_RDWR | os.O_CREAT)), FaultyIO(), os.urandom(100_000)
     assert io.pwrite_all(fd, b"", 0) == 0
+    written = []
+    io.before = lambda number, name, args: written.append((args[2], len(args[1])))
     assert io.pwrite_all(fd, data, 10) == len(data)
     assert os.pread(fd.number, 1 << 20, 10) == data
-    assert io.steps == ["pwrite"] * (4 if dear else 1)
+    whole = 32 << 10
+    pieces = [(10, whole - 10), (whole, whole), (2 * whole, whole), (3 * whole, 100_010 - 3 * whole)]
+    assert written == (pieces if dear else [(10, 100_000)])  # each in whole pages but for the ends
 
 
 def test_a_write_in_pieces_that_fails_in_the_middle_says_how_much_went_in(

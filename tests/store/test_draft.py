@@ -1,5 +1,6 @@
 """What a draft asks of the disk while it grows."""
 
+import errno
 import os
 import random
 from collections.abc import Iterator, Sequence
@@ -26,9 +27,18 @@ class Disk(BackingIO):
 
     def __init__(self) -> None:
         self.writes: list[tuple[int, int, bool]] = []
+        self.most = 1 << 30  # bytes that one call writes
+        self.error: int | None = None
 
     def pwritev(self, fd: Fd, buffers: Sequence[Buffer], offset: int, *, uncached: bool = False) -> int:
-        done = super().pwritev(fd, buffers, offset, uncached=uncached)
+        if self.error is not None:
+            raise OSError(self.error, os.strerror(self.error))
+        left = self.most
+        some = []
+        for buffer in buffers:
+            some.append(memoryview(buffer)[:left])
+            left -= len(some[-1])
+        done = super().pwritev(fd, some, offset, uncached=uncached)
         self.writes.append((offset, done, uncached))
         return done
 
@@ -121,3 +131,54 @@ def test_only_what_is_beyond_much_leaves_the_page_cache(
     assert {uncached for _, _, uncached in disk.writes} == {False, True}
     assert all(uncached is (offset >= 10 * UNIT) for offset, _, uncached in disk.writes)
     assert decode_container((tmp_path / os.fsdecode(draft.name)).read_bytes()).raw == b"".join(raws)
+
+
+@pytest.mark.parametrize("most", [1, 17, 4096, 20_000])
+def test_what_a_short_write_leaves_is_written_behind_it(
+    tmp_path: Path, disk: Disk, disk_waiter: Executor, most: int
+) -> None:
+    disk.most = most
+    draft, raws = draft_in(tmp_path, disk, disk_waiter, []), content(30)
+    made = payloads(raws, last=True)
+    for first in range(0, 20, 5):
+        draft.append(made[first : first + 5])
+    draft.rewind(13)
+    draft.append(made[13:30])
+    draft.finish(len(raws) * UNIT)
+    assert decode_container((tmp_path / os.fsdecode(draft.name)).read_bytes()).raw == b"".join(raws)
+
+
+def test_after_an_error_nothing_more_is_written(tmp_path: Path, disk: Disk, disk_waiter: Executor) -> None:
+    draft, raws = draft_in(tmp_path, disk, disk_waiter, []), content(9)
+    made = payloads(raws, last=True)
+    draft.append(made[:4])
+    disk.error = errno.ENOSPC
+    with pytest.raises(OSError, match="No space"):
+        draft.append(made[4:8])
+    disk.error = None
+    for more in (draft.settle, lambda: draft.finish(8 * UNIT), lambda: draft.append(made[8:])):
+        with pytest.raises((OSError, ValueError), match="has failed"):
+            more()
+
+
+def test_no_chunks_are_nothing_to_append(tmp_path: Path, disk: Disk, disk_waiter: Executor) -> None:
+    draft = draft_in(tmp_path, disk, disk_waiter, [])
+    draft.append([])
+    assert draft.count == 0
+
+
+def test_what_is_held_back_keeps_no_payload_alive(tmp_path: Path, disk: Disk, disk_waiter: Executor) -> None:
+    draft, raws = draft_in(tmp_path, disk, disk_waiter, []), content(3)
+    draft.append(payloads(raws, last=False))
+    held = draft._sink._gathered
+    assert sum(map(len, held)) < PAGE
+    assert all(isinstance(buffer, bytes) for buffer in held)
+
+
+def test_what_settling_writes_is_on_disk_and_not_reserved(tmp_path: Path, disk: Disk, disk_waiter: Executor) -> None:
+    grown: list[int] = []
+    draft = draft_in(tmp_path, disk, disk_waiter, grown)
+    draft.append(payloads(content(3), last=False))
+    before = grown[-1]
+    draft.settle()
+    assert grown[-1] == os.fstat(draft.fd.number).st_size > before

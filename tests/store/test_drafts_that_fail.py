@@ -189,6 +189,21 @@ def test_a_fault_of_ours_in_encoding_ahead_leaves_no_draft_that_may_be_wrong(
     assert decode_container((backing / "x.bf16.qatc").read_bytes()).raw == data
 
 
+@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EIO])
+def test_if_the_end_of_a_draft_cannot_be_written_all_is_encoded_anew(
+    store: Store, io: FaultyIO, backing: Path, error: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    handle, data = with_a_draft(store)
+    draft = handle.node.staging.draft
+    fail(io, "pwrite", of=lambda args: args[0] is draft.fd, error=error)
+    with caplog.at_level("INFO"):
+        store.sync()
+    assert "encoded ahead is lost" in caplog.text
+    handle.close()
+    assert list((backing / ".qatqfs/staging").iterdir()) == []
+    assert decode_container((backing / "x.bf16.qatc").read_bytes()).raw == data
+
+
 def test_an_open_file_without_a_name_keeps_no_draft(store: Store, backing: Path) -> None:
     handle, data = with_a_draft(store)
     store.unlink(b"x.bf16")
