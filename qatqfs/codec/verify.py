@@ -1,7 +1,10 @@
 """Check every byte of a container: structure, chunks, index, checksums. Always walks."""
 
+import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+
+import numpy as np
 
 from qatqfs.codec.buffers import KEPT_BYTES, Buffer, as_bytes
 from qatqfs.codec.checksum import FNV_OFFSET, fnv1a64
@@ -17,6 +20,9 @@ from qatqfs.codec.index_frame import IndexFrame, read_index, trailing_frame
 from qatqfs.codec.layout import check_payload_length
 from qatqfs.codec.limits import Limits
 from qatqfs.codec.payload import PayloadHeader, decode_payload, read_payload_header
+
+_LIKELY_RATIO = 8
+"""Bytes that a container may claim to hold for each of its own: for tensors it is less than two."""
 
 Progress = Callable[[int], None]
 """Called with the number of bytes of the file that were checked since the last call."""
@@ -62,8 +68,8 @@ def decode_container(buf: Buffer, out: Buffer | None = None, *, limits: Limits |
 
     Args:
         buf: the container.
-        out: writable, at least as long as the content and a pad byte; ``None`` for fresh memory, which grows
-            as chunks are found sound, whatever the header claims. After an error its content is undefined.
+        out: writable, at least as long as the content and a pad byte; ``None`` for fresh memory, which grows as chunks
+            are found sound where the header claims more than is likely. After an error its content is undefined.
         limits: what to refuse although it is legal.
 
     Returns:
@@ -74,11 +80,21 @@ def decode_container(buf: Buffer, out: Buffer | None = None, *, limits: Limits |
         ValueError: when ``out`` is read-only or too small.
     """
     view = as_bytes(buf)
-    content = _Content() if out is None else _ContentInto(out)
+    content = _content_for(view) if out is None else _ContentInto(out)
     verifier = _Verifier(reader_of(view), len(view), limits or Limits(), _no_progress, content)
     for problem in verifier.run():
         raise problem.error
     return content.result()
+
+
+def _content_for(view: memoryview) -> "_Content":
+    """Return where the content of a container goes: memory for what it claims to hold, if that is likely."""
+    with contextlib.suppress(QatcError):
+        header = ContainerHeader.parse(view)
+        size = header.total_values * read_payload_header(view[CONTAINER_HEADER_SIZE + LENGTH_FIELD_SIZE :]).dtype.width
+        if size <= _LIKELY_RATIO * len(view):
+            return _ContentInto(np.empty(size, np.uint8).data)
+    return _Content()
 
 
 class _Content:

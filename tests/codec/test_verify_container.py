@@ -1,5 +1,8 @@
 """Verification finds every kind of damage, names the chunks, and goes on behind it where it can."""
 
+import random
+
+import numpy as np
 import pytest
 from codec_twins import CountingReader, container, fnv1a64, index_frame, read_at
 
@@ -42,6 +45,32 @@ def test_a_sound_container_has_no_problems_and_progress_covers_it() -> None:
     assert list(verify_container(reader, len(SOUND), progress=seen.append)) == []
     assert sum(seen) == len(SOUND)
     assert decode_container(SOUND) == RAW
+
+
+@pytest.mark.parametrize("size", [0, 2, 751, 200_000, 3_000_000])
+def test_content_is_decoded_whole_however_much_smaller_its_container_is(size: int) -> None:
+    for raw in (bytes(size), random.Random(size).randbytes(size)):
+        found = decode_container(encode_container(raw, DType.F16, values_per_chunk=50_000))
+        assert found == raw
+        assert not found.readonly
+
+
+def test_no_more_memory_is_taken_than_a_container_makes_likely(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[int] = []
+    real = np.empty
+
+    def noting(size: int, *arguments: object) -> object:
+        taken.append(size)
+        return real(size, *arguments)
+
+    monkeypatch.setattr("qatqfs.codec.verify.np.empty", noting)
+    assert decode_container(SOUND) == RAW
+    assert taken == [len(RAW) + 1]
+    taken.clear()
+    for total in (9 * len(SOUND) // 2, 1 << 40, (1 << 64) - 1):
+        with pytest.raises(QatcError):
+            decode_container(SOUND[:8] + total.to_bytes(8, "big") + SOUND[16:])
+    assert taken == []
 
 
 def test_every_flipped_byte_is_found() -> None:
