@@ -64,10 +64,9 @@ from qatqfs.codec.payload import (
     PayloadHeader,
     decode_payload,
     decode_payloads,
-    encode_payload,
-    encode_payloads,
     read_payload_header,
 )
+from qatqfs.codec.payloadencoder import encode_payload, encode_payloads
 from qatqfs.codec.reader import ChunkHeader, Container
 from qatqfs.codec.search import Memory
 from qatqfs.codec.sinks import BytesSink, FileSink, Sink

@@ -1,6 +1,5 @@
-"""One QATQ payload: header, body prefix, strategy data (format sections 2 to 5)."""
+"""One QATQ payload: header, body prefix, strategy data (format sections 2 to 5), and how it is decoded."""
 
-import itertools
 import math
 import struct
 from collections.abc import Sequence
@@ -9,11 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from qatqfs.codec.buffers import KEPT_BYTES, Buffer, Bytes, as_bytes, scratch
-from qatqfs.codec.checksum import FNV_OFFSET, HASHED_TOGETHER, fnv1a64, fnv1a64_many, fnv1a64_plain, hashes_alone
+from qatqfs.codec.checksum import FNV_OFFSET, HASHED_TOGETHER, fnv1a64, fnv1a64_many, hashes_alone
 from qatqfs.codec.dtypes import DType
 from qatqfs.codec.errors import (
     ChecksumMismatch,
-    EncodingFault,
     InvalidBody,
     InvalidHeader,
     InvalidMagic,
@@ -26,9 +24,7 @@ from qatqfs.codec.errors import (
     UnsupportedVersion,
     ValueCountTooLarge,
 )
-from qatqfs.codec.level import Level
 from qatqfs.codec.planes import swap_elements
-from qatqfs.codec.search import Memory, encode_as_known, encode_smallest
 from qatqfs.codec.strategies import STRATEGIES
 
 PAYLOAD_MAGIC = b"QATQ"
@@ -37,6 +33,8 @@ EXACT_HEADER_SIZE = 36
 """Bytes of the payload header and the prefix of an exact body."""
 MAX_VALUES = 1 << 26
 """Values that one payload may hold (format section 2)."""
+CHECKSUM_OFFSET = 20
+"""Of the checksum of the values in a payload."""
 EXACT_MODE = 4
 MODE_NAMES = {1: "lossy-i4", 2: "lossless-f32", 3: "phase1-q4", 4: "exact", 5: "turboquant-q4"}
 
@@ -44,9 +42,6 @@ _HEADER = struct.Struct(">4sBBHQIQ")
 _PREFIX_SIZE = EXACT_HEADER_SIZE - PAYLOAD_HEADER_SIZE
 _VERSION = 1
 _BODY_MAGIC = b"QEX1"
-_UNUSED_SCALE = 1.0  # only the predictor reads it
-_CHECKSUM_AT = 20
-_PLANES = 7
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,13 +127,20 @@ def read_payload_header(buf: Buffer) -> PayloadHeader:
     return PayloadHeader(bare.mode, bare.count, bare.scale, bare.checksum, dtype, strategy)
 
 
+def payload_head(strategy: int, scale: float, size: int, dtype: DType, checksum: int) -> bytes:
+    """Return the first 36 bytes of a payload of ``size`` bytes of values (format sections 2 and 3)."""
+    (scale_bits,) = struct.unpack(">I", struct.pack(">f", scale))
+    header = _HEADER.pack(PAYLOAD_MAGIC, _VERSION, EXACT_MODE, 0, size // dtype.width, scale_bits, checksum)
+    return b"".join((header, _BODY_MAGIC, bytes([strategy]), dtype.wire))
+
+
 def values_checksum(raw: Bytes, dtype: DType) -> int:
     """Return the checksum of raw values: over big-endian f32, over little-endian f16 and bf16."""
     if dtype.width == 2:
         return fnv1a64(raw.data)
     state = FNV_OFFSET
     for start in range(0, len(raw), KEPT_BYTES):
-        state = fnv1a64(_canonical(raw[start : start + KEPT_BYTES], dtype, 0).data, state)
+        state = fnv1a64(canonical_order(raw[start : start + KEPT_BYTES], dtype, 0).data, state)
     return state
 
 
@@ -151,12 +153,16 @@ def values_checksums(raws: Sequence[Bytes], dtype: DType) -> list[int]:
             found += [values_checksum(raw, dtype) for raw in group]
             continue
         if dtype.width != 2:
-            group = [_canonical(raw, dtype, k) for k, raw in enumerate(group)]
+            group = [canonical_order(raw, dtype, k) for k, raw in enumerate(group)]
         found += fnv1a64_many([raw.data for raw in group])
     return found
 
 
-def _canonical(raw: Bytes, dtype: DType, place: int) -> Bytes:
+def canonical_order(raw: Bytes, dtype: DType, place: int) -> Bytes:
+    """Return values in the byte order that their checksum is of (format section 5), big-endian where it is not theirs.
+
+    In scratch memory, of which each ``place`` has its own.
+    """
     canonical = scratch(f"canonical{place}", len(raw))
     swap_elements(raw, dtype.width, canonical)
     return canonical
@@ -196,7 +202,7 @@ def decode_payload(
             for another dtype.
         ValueError: when ``out`` is read-only or too small.
     """
-    header, data, raw = _prepare(buf, out, max_values, dtype)
+    header, data, raw = prepare_payload(buf, out, max_values, dtype)
     strategy = STRATEGIES[header.strategy]
     actual = strategy.decode_hashed(data, raw, header.dtype) if strategy.decode_hashed is not None else None
     if actual is None:
@@ -207,10 +213,12 @@ def decode_payload(
     return raw.data
 
 
-def _prepare(
+def prepare_payload(
     buf: Buffer, out: Buffer | None, max_values: int, dtype: DType | None
 ) -> tuple[PayloadHeader, memoryview, Bytes]:
-    """Return header, strategy data and the place of the values; errors as :func:`decode_payload`."""
+    """Return header and strategy data of a payload, and the place of its values; arguments and errors as
+    :func:`decode_payload`.
+    """
     view = as_bytes(buf)
     header = read_payload_header(view)
     if header.count > max_values:
@@ -252,7 +260,7 @@ def decode_payloads(
             if hashes_alone():
                 results.append(decode_payload(buf, out, max_values=max_values, dtype=dtype))
                 continue
-            header, data, raw = _prepare(buf, out, max_values, dtype)
+            header, data, raw = prepare_payload(buf, out, max_values, dtype)
             STRATEGIES[header.strategy].decode(data, raw, header.dtype, header.scale)
         except QatcError as err:
             results.append(err)
@@ -265,211 +273,3 @@ def decode_payloads(
             if actual != header.checksum:
                 results[i] = ChecksumMismatch(header.checksum, actual)
     return results
-
-
-def encode_payload(
-    raw: Buffer,
-    dtype: DType,
-    *,
-    level: Level = Level.BALANCED,
-    appendable: bool = False,
-    strategy: int | None = None,
-    stride: int | None = None,
-    row_widths: Sequence[int] = (),
-    memory: Memory | None = None,
-    verified: bool = False,
-) -> bytes:
-    """Encode raw values as one exact payload.
-
-    Args:
-        raw: little-endian elements, at most 2**26 of them.
-        dtype: their type.
-        level: how hard to look for a small form.
-        appendable: choose among strategies 7 to 10 only, whose data ends in zstd frames, so that a skippable
-            frame may be appended to the payload.
-        strategy: force this one, an id from :data:`~qatqfs.codec.STRATEGIES`.
-        stride: of strategy 10, in elements; needed when that is forced, and only then of use.
-        row_widths: elements that a row may have, as far as anything is known: hints, which may be wrong.
-        memory: of the stream that the values are a chunk of; it makes the search shorter.
-        verified: decode the payload again and compare the values; and prove the checksum by the plain loop, of a
-            chunk of which everything is known for 4 KiB, taken elsewhere in each, else for all.
-
-    Returns:
-        The payload.
-
-    Raises:
-        EncodingFault: when it is to be verified, and is wrong.
-        ValueError: when the length is no multiple of the width, there are too many values, or the forced
-            strategy is unknown, not legal for the dtype, or cannot hold the values.
-    """
-    values = _values(raw, dtype)
-    if strategy is None:
-        for known in _encode_as_known([values], dtype, level, row_widths, memory, verified=verified):
-            return known
-    return _encode_by_search(
-        values,
-        dtype,
-        level,
-        appendable=appendable,
-        strategy=strategy,
-        stride=stride,
-        row_widths=row_widths,
-        memory=memory,
-        verified=verified,
-    )
-
-
-def _encode_as_known(
-    values: Sequence[Bytes],
-    dtype: DType,
-    level: Level,
-    row_widths: Sequence[int],
-    memory: Memory | None,
-    *,
-    verified: bool,
-) -> list[bytes]:
-    """Return the payloads of equally long values, as many of the first as take no search; raises EncodingFault."""
-    head = _head(_PLANES, _UNUSED_SCALE, len(values[0]), dtype, 0)
-    payloads = []
-    found = encode_as_known(
-        values, dtype, level, head, _CHECKSUM_AT, row_widths=row_widths, memory=memory, verified=verified
-    )
-    for known, each in zip(found, values, strict=False):
-        if verified and not known.verified:
-            _verify(known.data, each, dtype, hashed=known.hashed)
-        payloads.append(known.data)
-    return payloads
-
-
-def _encode_by_search(
-    values: Bytes,
-    dtype: DType,
-    level: Level,
-    *,
-    appendable: bool = False,
-    strategy: int | None = None,
-    stride: int | None = None,
-    row_widths: Sequence[int],
-    memory: Memory | None,
-    verified: bool,
-) -> bytes:
-    body = _encode(values, dtype, level, appendable, strategy, stride, row_widths, memory)
-    payload = _with_header(body, values, dtype, values_checksum(values, dtype))
-    if verified:
-        _verify(payload, values, dtype, hashed=False)
-    return payload
-
-
-def _verify(payload: bytes, values: Bytes, dtype: DType, *, hashed: bool) -> None:
-    """Decode a payload by libzstd and compare the values; compare the checksum with that of the plain loop too, unless
-    it is ``hashed``, which says that it has been proved already. Raises EncodingFault.
-    """
-    decoded = scratch("verified", len(values))
-    try:
-        header, data, _ = _prepare(payload, decoded.data, len(values), dtype)
-        STRATEGIES[header.strategy].decode(data, decoded, dtype, header.scale)
-    except QatcError as err:
-        raise EncodingFault(str(err)) from err
-    if header.raw_size != len(values) or not np.array_equal(decoded, values):
-        raise EncodingFault("other values came back")
-    if hashed:
-        return
-    canonical = decoded if dtype.width == 2 else _canonical(decoded, dtype, 0)
-    if header.checksum != fnv1a64_plain(canonical.data):
-        raise EncodingFault("its checksum is wrong")
-
-
-def encode_payloads(
-    raws: Sequence[Buffer],
-    dtype: DType,
-    *,
-    level: Level = Level.BALANCED,
-    row_widths: Sequence[int] = (),
-    memory: Memory | None = None,
-    verified: bool = False,
-) -> list[bytes]:
-    """Encode several raw values as one exact payload each.
-
-    Equally long ones that follow one another are encoded in one call of a kernel, which gives up the interpreter's
-    lock once, as long as that takes no search: so a thread that encodes them waits less for others. Where that helps
-    their checksums are worked out together instead.
-
-    Args:
-        raws: little-endian elements, at most 2**26 of them in each.
-        dtype: their type.
-        level: how hard to look for a small form.
-        row_widths: as for :func:`encode_payload`.
-        memory: the same.
-        verified: the same.
-
-    Raises:
-        EncodingFault, ValueError: as :func:`encode_payload`.
-    """
-    left = [_values(raw, dtype) for raw in raws]
-    if not verified and not hashes_alone():
-        bodies = [_encode(each, dtype, level, False, None, None, row_widths, memory) for each in left]
-        sums = values_checksums(left, dtype)
-        return [_with_header(body, each, dtype, found) for body, each, found in zip(bodies, left, sums, strict=True)]
-    payloads: list[bytes] = []
-    most = len(left)  # chunks to encode at once: behind one that takes a search more of them may be, and in vain
-    while left:
-        _, group = next(itertools.groupby(left[:most], key=len))
-        alike = list(group)
-        found = _encode_as_known(alike, dtype, level, row_widths, memory, verified=verified)
-        most *= 2
-        if len(found) < len(alike):
-            values = alike[len(found)]
-            found.append(
-                _encode_by_search(values, dtype, level, row_widths=row_widths, memory=memory, verified=verified)
-            )
-            most = 1
-        payloads += found
-        left = left[len(found) :]
-    return payloads
-
-
-def _values(raw: Buffer, dtype: DType) -> Bytes:
-    view = as_bytes(raw)
-    if len(view) % dtype.width:
-        raise ValueError(f"{len(view)} bytes are no whole {dtype.label} values")
-    if len(view) // dtype.width > MAX_VALUES:
-        count = len(view) // dtype.width
-        raise ValueError(f"{count} values are too many for one payload, at most {MAX_VALUES} are allowed")
-    return np.frombuffer(view, np.uint8) if len(view) else np.empty(0, np.uint8)
-
-
-def _encode(
-    values: Bytes,
-    dtype: DType,
-    level: Level,
-    appendable: bool,
-    strategy: int | None,
-    stride: int | None,
-    row_widths: Sequence[int],
-    memory: Memory | None,
-) -> tuple[int, float, bytes]:
-    """Return strategy, scale and data."""
-    chosen, data = encode_smallest(
-        values,
-        dtype,
-        level,
-        appendable=appendable,
-        strategy=strategy,
-        stride=stride,
-        row_widths=row_widths,
-        memory=memory,
-    )
-    scale_of = STRATEGIES[chosen].scale
-    return chosen, _UNUSED_SCALE if scale_of is None else scale_of(values), data
-
-
-def _with_header(body: tuple[int, float, bytes], values: Bytes, dtype: DType, checksum: int) -> bytes:
-    strategy, scale, data = body
-    return _head(strategy, scale, len(values), dtype, checksum) + data
-
-
-def _head(strategy: int, scale: float, size: int, dtype: DType, checksum: int) -> bytes:
-    """Return header and prefix of a payload of so many bytes of values (format sections 2 and 3)."""
-    (scale_bits,) = struct.unpack(">I", struct.pack(">f", scale))
-    header = _HEADER.pack(PAYLOAD_MAGIC, _VERSION, EXACT_MODE, 0, size // dtype.width, scale_bits, checksum)
-    return b"".join((header, _BODY_MAGIC, bytes([strategy]), dtype.wire))

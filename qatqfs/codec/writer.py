@@ -19,13 +19,8 @@ from qatqfs.codec.dtypes import DType
 from qatqfs.codec.errors import LimitExceeded, MixedDtypes
 from qatqfs.codec.index_frame import FOOTER_MAGIC, IndexFrame
 from qatqfs.codec.level import Level
-from qatqfs.codec.payload import (
-    MAX_VALUES,
-    decode_payload,
-    encode_payload,
-    encode_payloads,
-    read_payload_header,
-)
+from qatqfs.codec.payload import MAX_VALUES, decode_payload, read_payload_header
+from qatqfs.codec.payloadencoder import encode_payload, encode_payloads
 from qatqfs.codec.search import Memory
 from qatqfs.codec.sinks import BytesSink, Sink
 from qatqfs.codec.strategies import STRATEGIES

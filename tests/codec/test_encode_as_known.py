@@ -32,7 +32,7 @@ def tensor(dtype: DType, seed: int = 0) -> bytes:
 
 def searched(monkeypatch: pytest.MonkeyPatch, raw: bytes, dtype: DType, **settings: object) -> bytes:
     with monkeypatch.context() as patch:
-        patch.setattr("qatqfs.codec.payload.encode_as_known", lambda *args, **kwargs: [])
+        patch.setattr("qatqfs.codec.payloadencoder.encode_as_known", lambda *args, **kwargs: [])
         return encode_payload(raw, dtype, **settings)
 
 

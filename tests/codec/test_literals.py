@@ -18,7 +18,7 @@ from qatqfs.codec import (
     _native,
     decode_payload,
     encode_payload,
-    payload,
+    payloadencoder,
 )
 from qatqfs.codec.search import encode_as_known
 from qatqfs.codec.statistics import Encoded, code_plane
@@ -201,10 +201,10 @@ def test_a_verified_payload_is_the_same(dtype: DType, level: Level) -> None:
 def test_a_wrong_payload_is_not_returned(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
     raw = b"some text, " * 3000
     if where == "data":
-        real = payload._encode
-        monkeypatch.setattr(payload, "_encode", lambda *args: (*real(*args)[:2], real(*args)[2][:-1] + b"\xff"))
+        real = payloadencoder._encode
+        monkeypatch.setattr(payloadencoder, "_encode", lambda *args: (*real(*args)[:2], real(*args)[2][:-1] + b"\xff"))
     else:
-        monkeypatch.setattr(payload, "values_checksum", lambda *args: 1)
+        monkeypatch.setattr(payloadencoder, "values_checksum", lambda *args: 1)
     with pytest.raises(EncodingFault, match="report"):
         encode_payload(raw, DType.F16, verified=True)
     assert issubclass(EncodingFault, QatcError)
@@ -236,7 +236,7 @@ def test_frames_with_matches_are_left_to_libzstd_but_their_checksum_is_proved() 
 def test_wrong_frames_with_matches_are_not_returned(hashed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     raw, found = known_rows()
     damaged = Encoded(found.data[:-1] + bytes([found.data[-1] ^ 1]), verified=False, hashed=hashed)
-    monkeypatch.setattr(payload, "encode_as_known", lambda *args, **kwargs: [damaged])
+    monkeypatch.setattr(payloadencoder, "encode_as_known", lambda *args, **kwargs: [damaged])
     with pytest.raises(EncodingFault):
         encode_payload(raw, DType.F16, level=Level.FAST, verified=True)
 
@@ -244,6 +244,6 @@ def test_wrong_frames_with_matches_are_not_returned(hashed: bool, monkeypatch: p
 def test_a_wrong_checksum_that_was_not_proved_is_not_returned(monkeypatch: pytest.MonkeyPatch) -> None:
     raw, found = known_rows()
     wrong = Encoded(found.data[:20] + bytes(8) + found.data[28:], verified=False, hashed=False)
-    monkeypatch.setattr(payload, "encode_as_known", lambda *args, **kwargs: [wrong])
+    monkeypatch.setattr(payloadencoder, "encode_as_known", lambda *args, **kwargs: [wrong])
     with pytest.raises(EncodingFault, match="checksum"):
         encode_payload(raw, DType.F16, level=Level.FAST, verified=True)

@@ -632,20 +632,20 @@ def test_metadata_changed_during_a_commit_is_kept(open_store, backing: Path, mon
 
 
 def test_a_chunk_that_does_not_decode_again_is_never_committed(tmp_path, monkeypatch, caplog):
-    from qatqfs.codec import payload
+    from qatqfs.codec import payloadencoder
 
     content = bytes(range(256)) * 40
     with Store(tmp_path) as store:
         with store.create(b"x") as handle:
             handle.write(content, 0)
-            real = payload._encode
+            real = payloadencoder._encode
 
             def faulty(*arguments):
                 strategy, scale, data = real(*arguments)
                 return strategy, scale, data[:-1] + bytes([data[-1] ^ 1])
 
             with monkeypatch.context() as patch:
-                patch.setattr(payload, "_encode", faulty)
+                patch.setattr(payloadencoder, "_encode", faulty)
                 with pytest.raises(OSError, match="does not decode again"):
                     store.sync()
             assert handle.read(len(content), 0) == content
