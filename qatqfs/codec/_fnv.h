@@ -40,7 +40,7 @@ static const fnv_kernel fnv_kernels[INSTRUCTION_SETS] = {
     {NULL, 1, 0},
 #if defined(__x86_64__) && defined(__GNUC__)
     {fnv1a64_lanes, LANES_BLOCK, 1},
-    {fnv1a64_avx512, FNV_BLOCK, 0},
+    {fnv1a64_avx512, FNV_BLOCK, 1},
     {fnv1a64_avx512_gfni, FNV_BLOCK, 1},
 #endif
 };
