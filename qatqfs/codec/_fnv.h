@@ -32,18 +32,23 @@ static uint64_t fnv1a64_plain(const uint8_t *data, size_t size, uint64_t hash)
 typedef struct {
     uint64_t (*hash)(const uint8_t *data, size_t blocks, uint64_t hash); /* hashes whole blocks */
     size_t block;                                                       /* their bytes */
-    int alone;                                                          /* is faster than four buffers in one loop */
 } fnv_kernel;
 
 /* For each instruction set; without a kernel there is only the plain loop. */
 static const fnv_kernel fnv_kernels[INSTRUCTION_SETS] = {
-    {NULL, 1, 0},
+    {NULL, 1},
 #if defined(__x86_64__) && defined(__GNUC__)
-    {fnv1a64_lanes, LANES_BLOCK, 1},
-    {fnv1a64_avx512, FNV_BLOCK, 1},
-    {fnv1a64_avx512_gfni, FNV_BLOCK, 1},
+    {fnv1a64_lanes, LANES_BLOCK},
+    {fnv1a64_avx512, FNV_BLOCK},
+    {fnv1a64_avx512_gfni, FNV_BLOCK},
 #endif
 };
+
+/* Whether one buffer is hashed no slower than each of four in one loop: every kernel is as fast as that. */
+static int fnv_hashes_alone(void)
+{
+    return fnv_kernels[instruction_set].hash != NULL;
+}
 
 static void fnv_init(void)
 {
@@ -66,7 +71,7 @@ static uint64_t fnv1a64(const uint8_t *data, size_t size, uint64_t hash)
 /* Hash four buffers of any sizes (absent ones: size 0) from and into `states`. */
 static void fnv1a64_four(const uint8_t *const data[4], const size_t sizes[4], uint64_t states[4])
 {
-    size_t common = fnv_kernels[instruction_set].alone ? 0 : sizes[0];
+    size_t common = fnv_hashes_alone() ? 0 : sizes[0];
     for (int k = 1; k < 4; k++)
         if (sizes[k] < common)
             common = sizes[k];

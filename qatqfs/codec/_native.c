@@ -140,7 +140,7 @@ static PyObject *py_fnv1a64_plain(PyObject *module, PyObject *args)
 static PyObject *py_hashes_alone(PyObject *module, PyObject *unused)
 {
     (void)module, (void)unused;
-    return PyBool_FromLong(fnv_kernels[instruction_set].alone);
+    return PyBool_FromLong(fnv_hashes_alone());
 }
 
 /* ---- run-length streams ---------------------------------------------------------------------------------- */

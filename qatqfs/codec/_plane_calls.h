@@ -35,19 +35,27 @@ static int filter_fits(int width, int filter, Py_ssize_t stride)
     return 0;
 }
 
-static PyObject *transform_planes(PyObject *args, int splitting)
+enum transformation { SPLIT_PLANES, MERGE_PLANES, SWAP_ELEMENTS };
+
+/* Do this to the elements of one buffer, into another; planes may have a filter. */
+static PyObject *transform(PyObject *args, enum transformation which)
 {
     Py_buffer from, to;
     int width, filter = FILTER_NONE;
     Py_ssize_t stride = 1;
-    if (!PyArg_ParseTuple(args, "y*w*i|in", &from, &to, &width, &filter, &stride))
+    const char *format = which == SWAP_ELEMENTS ? "y*w*i" : "y*w*i|in";
+    if (!PyArg_ParseTuple(args, format, &from, &to, &width, &filter, &stride))
         return NULL;
     int fits = elements_fit(&from, &to, width) && filter_fits(width, filter, stride);
     if (fits) {
         size_t n = (size_t)from.len / (size_t)width;
         const struct plane_kernels *kernels = &plane_kernels[instruction_set];
         Py_BEGIN_ALLOW_THREADS
-        (splitting ? kernels->split : kernels->merge)(from.buf, to.buf, n, width, (enum filter)filter, (size_t)stride);
+        if (which == SWAP_ELEMENTS)
+            kernels->swap(from.buf, to.buf, n, width);
+        else
+            (which == SPLIT_PLANES ? kernels->split : kernels->merge)(from.buf, to.buf, n, width, (enum filter)filter,
+                                                                      (size_t)stride);
         Py_END_ALLOW_THREADS
     }
     PyBuffer_Release(&from);
@@ -60,33 +68,19 @@ static PyObject *transform_planes(PyObject *args, int splitting)
 static PyObject *py_split_planes(PyObject *module, PyObject *args)
 {
     (void)module;
-    return transform_planes(args, 1);
+    return transform(args, SPLIT_PLANES);
 }
 
 static PyObject *py_merge_planes(PyObject *module, PyObject *args)
 {
     (void)module;
-    return transform_planes(args, 0);
+    return transform(args, MERGE_PLANES);
 }
 
 static PyObject *py_swap_elements(PyObject *module, PyObject *args)
 {
-    Py_buffer from, to;
-    int width;
     (void)module;
-    if (!PyArg_ParseTuple(args, "y*w*i", &from, &to, &width))
-        return NULL;
-    int fits = elements_fit(&from, &to, width);
-    if (fits) {
-        Py_BEGIN_ALLOW_THREADS
-        plane_kernels[instruction_set].swap(from.buf, to.buf, (size_t)from.len / (size_t)width, width);
-        Py_END_ALLOW_THREADS
-    }
-    PyBuffer_Release(&from);
-    PyBuffer_Release(&to);
-    if (!fits)
-        return NULL;
-    Py_RETURN_NONE;
+    return transform(args, SWAP_ELEMENTS);
 }
 
 /* ---- byte planes coded, and statistics of them ---------------------------------------------------------- */

@@ -152,17 +152,17 @@ def values_checksums(raws: Sequence[Bytes], dtype: DType) -> list[int]:
         if dtype.width != 2 and max(map(len, group)) > KEPT_BYTES:
             found += [values_checksum(raw, dtype) for raw in group]
             continue
-        if dtype.width != 2:
-            group = [canonical_order(raw, dtype, k) for k, raw in enumerate(group)]
-        found += fnv1a64_many([raw.data for raw in group])
+        found += fnv1a64_many([canonical_order(raw, dtype, k).data for k, raw in enumerate(group)])
     return found
 
 
 def canonical_order(raw: Bytes, dtype: DType, place: int) -> Bytes:
-    """Return values in the byte order that their checksum is of (format section 5), big-endian where it is not theirs.
+    """Return values in the byte order that their checksum is of (format section 5).
 
-    In scratch memory, of which each ``place`` has its own.
+    16-bit values as they are, f32 in scratch memory, of which each ``place`` has its own.
     """
+    if dtype.width == 2:
+        return raw
     canonical = scratch(f"canonical{place}", len(raw))
     swap_elements(raw, dtype.width, canonical)
     return canonical

@@ -65,7 +65,7 @@ def encode_payload(
     if strategy is None:
         for known in _encode_as_known([values], dtype, level, row_widths, memory, verified=verified):
             return known
-    return _encode_by_search(
+    body = encode_smallest(
         values,
         dtype,
         level,
@@ -74,8 +74,8 @@ def encode_payload(
         stride=stride,
         row_widths=row_widths,
         memory=memory,
-        verified=verified,
     )
+    return _payload(body, values, dtype, verified=verified)
 
 
 def _encode_as_known(
@@ -100,19 +100,8 @@ def _encode_as_known(
     return payloads
 
 
-def _encode_by_search(
-    values: Bytes,
-    dtype: DType,
-    level: Level,
-    *,
-    appendable: bool = False,
-    strategy: int | None = None,
-    stride: int | None = None,
-    row_widths: Sequence[int],
-    memory: Memory | None,
-    verified: bool,
-) -> bytes:
-    body = _encode(values, dtype, level, appendable, strategy, stride, row_widths, memory)
+def _payload(body: tuple[int, bytes], values: Bytes, dtype: DType, *, verified: bool) -> bytes:
+    """Return the payload of a strategy's data; raises EncodingFault."""
     payload = _with_header(body, values, dtype, values_checksum(values, dtype))
     if verified:
         _verify(payload, values, dtype, hashed=False)
@@ -133,8 +122,7 @@ def _verify(payload: bytes, values: Bytes, dtype: DType, *, hashed: bool) -> Non
         raise EncodingFault("other values came back")
     if hashed:
         return
-    canonical = decoded if dtype.width == 2 else canonical_order(decoded, dtype, 0)
-    if header.checksum != fnv1a64_plain(canonical.data):
+    if header.checksum != fnv1a64_plain(canonical_order(decoded, dtype, 0).data):
         raise EncodingFault("its checksum is wrong")
 
 
@@ -166,7 +154,7 @@ def encode_payloads(
     """
     left = [_values(raw, dtype) for raw in raws]
     if not verified and not hashes_alone():
-        bodies = [_encode(each, dtype, level, False, None, None, row_widths, memory) for each in left]
+        bodies = [encode_smallest(each, dtype, level, row_widths=row_widths, memory=memory) for each in left]
         sums = values_checksums(left, dtype)
         return [_with_header(body, each, dtype, found) for body, each, found in zip(bodies, left, sums, strict=True)]
     payloads: list[bytes] = []
@@ -178,9 +166,8 @@ def encode_payloads(
         most *= 2
         if len(found) < len(alike):
             values = alike[len(found)]
-            found.append(
-                _encode_by_search(values, dtype, level, row_widths=row_widths, memory=memory, verified=verified)
-            )
+            body = encode_smallest(values, dtype, level, row_widths=row_widths, memory=memory)
+            found.append(_payload(body, values, dtype, verified=verified))
             most = 1
         payloads += found
         left = left[len(found) :]
@@ -197,31 +184,8 @@ def _values(raw: Buffer, dtype: DType) -> Bytes:
     return np.frombuffer(view, np.uint8) if len(view) else np.empty(0, np.uint8)
 
 
-def _encode(
-    values: Bytes,
-    dtype: DType,
-    level: Level,
-    appendable: bool,
-    strategy: int | None,
-    stride: int | None,
-    row_widths: Sequence[int],
-    memory: Memory | None,
-) -> tuple[int, float, bytes]:
-    """Return strategy, scale and data."""
-    chosen, data = encode_smallest(
-        values,
-        dtype,
-        level,
-        appendable=appendable,
-        strategy=strategy,
-        stride=stride,
-        row_widths=row_widths,
-        memory=memory,
-    )
-    scale_of = STRATEGIES[chosen].scale
-    return chosen, _UNUSED_SCALE if scale_of is None else scale_of(values), data
-
-
-def _with_header(body: tuple[int, float, bytes], values: Bytes, dtype: DType, checksum: int) -> bytes:
-    strategy, scale, data = body
+def _with_header(body: tuple[int, bytes], values: Bytes, dtype: DType, checksum: int) -> bytes:
+    strategy, data = body
+    scale_of = STRATEGIES[strategy].scale
+    scale = _UNUSED_SCALE if scale_of is None else scale_of(values)
     return payload_head(strategy, scale, len(values), dtype, checksum) + data

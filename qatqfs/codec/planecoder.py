@@ -145,18 +145,12 @@ def encode_planes_as_known(
     Returns:
         Prefix and frames of each, verified as far as that was possible, up to the first one that takes a trial.
     """
-    ways: _KnownWays | None = None
-    count = 0
-    for _ in raws:
-        own = _known_ways(width, level, lessons)
-        if own is None or (ways is not None and own != ways):
-            break
-        ways = own
-        count += 1
+    of_each = itertools.groupby(_known_ways(width, level, lessons) for _ in raws)
+    ways, alike = next(of_each, (None, ()))
     if ways is None:
         return []
     found = encode_planes_at_once(
-        raws[:count],
+        raws[: sum(1 for _ in alike)],
         width,
         prefix,
         checksum_at,

@@ -164,9 +164,8 @@ def encode_as_known(
     size = len(raws[0])
     if size <= _TINY_BYTES:
         return []
-    lessons = memory.ways[_PLANES] if memory is not None else None
     if level is Level.FAST:
-        return encode_planes_as_known(raws, dtype.width, level, lessons, prefix, checksum_at, verified=verified)
+        return encode_planes_as_known(raws, dtype.width, level, None, prefix, checksum_at, verified=verified)
     if memory is None:
         return []
     subject, filters = (dtype, tuple(row_widths)), memory.filters
@@ -174,7 +173,8 @@ def encode_as_known(
     if lesson is None or lesson != _PLAIN:
         return []
     some = list(itertools.takewhile(lambda _: filters.recall(subject) is not None, raws))
-    found = encode_planes_as_known(some, dtype.width, level, lessons, prefix, checksum_at, verified=verified)
+    ways = memory.ways[_PLANES]
+    found = encode_planes_as_known(some, dtype.width, level, ways, prefix, checksum_at, verified=verified)
     for i, each in enumerate(found):
         if not lesson.expects((len(each.data) - len(prefix)) / size):
             filters.forget(subject)

@@ -150,7 +150,7 @@ class AheadEncoder:
             raw = memoryview(pread_exact(entry.data.number, (stop - first) * unit, first * unit))
             if len(raw) != (stop - first) * unit:
                 raise SnapshotLost("the file was cut")
-            widths = [draft.header.row_widths(chunk * unit, (chunk + 1) * unit, dtype) for chunk in range(first, stop)]
+            widths = draft.header.row_widths_of_chunks(range(first, stop), unit, dtype)
             parts = [raw[start : start + unit] for start in range(0, len(raw), unit)]
             result = encode_chunks(parts, dtype, level, row_widths=widths, memory=memory)
             for payload in result:

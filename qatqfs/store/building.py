@@ -126,10 +126,7 @@ def payloads_of(
     def encoded(first: int, stop: int) -> list[bytes]:
         raw = snapshot.read(first * plan.unit, min(stop * plan.unit, snapshot.size))
         parts = [raw[start : start + plan.unit] for start in range(0, len(raw), plan.unit)]
-        widths = [
-            plan.header.row_widths(chunk * plan.unit, (chunk + 1) * plan.unit, plan.dtype)
-            for chunk in range(first, stop)
-        ]
+        widths = plan.header.row_widths_of_chunks(range(first, stop), plan.unit, plan.dtype)
         whole = len(parts) - (stop == total)
         result = encode_chunks(parts[:whole], plan.dtype, level, row_widths=widths[:whole], memory=memory)
         for part in parts[whole:]:

@@ -20,7 +20,7 @@ from qatqfs.codec import (
     encode_payload,
     payloadencoder,
 )
-from qatqfs.codec.search import encode_as_known
+from qatqfs.codec.search import encode_as_known, encode_smallest
 from qatqfs.codec.statistics import Encoded, code_plane
 
 EVERYTHING = {"singles_below": 2.0, "matches_from": 2.0, "matches_in_noise_from": 2.0}
@@ -201,8 +201,9 @@ def test_a_verified_payload_is_the_same(dtype: DType, level: Level) -> None:
 def test_a_wrong_payload_is_not_returned(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
     raw = b"some text, " * 3000
     if where == "data":
-        real = payloadencoder._encode
-        monkeypatch.setattr(payloadencoder, "_encode", lambda *args: (*real(*args)[:2], real(*args)[2][:-1] + b"\xff"))
+        strategy, data = encode_smallest(np.frombuffer(raw, np.uint8), DType.F16, Level.BALANCED)
+        wrong = strategy, data[:-1] + b"\xff"
+        monkeypatch.setattr(payloadencoder, "encode_smallest", lambda *args, **settings: wrong)
     else:
         monkeypatch.setattr(payloadencoder, "values_checksum", lambda *args: 1)
     with pytest.raises(EncodingFault, match="report"):

@@ -638,14 +638,14 @@ def test_a_chunk_that_does_not_decode_again_is_never_committed(tmp_path, monkeyp
     with Store(tmp_path) as store:
         with store.create(b"x") as handle:
             handle.write(content, 0)
-            real = payloadencoder._encode
+            real = payloadencoder.encode_smallest
 
-            def faulty(*arguments):
-                strategy, scale, data = real(*arguments)
-                return strategy, scale, data[:-1] + bytes([data[-1] ^ 1])
+            def faulty(*arguments, **settings):
+                strategy, data = real(*arguments, **settings)
+                return strategy, data[:-1] + bytes([data[-1] ^ 1])
 
             with monkeypatch.context() as patch:
-                patch.setattr(payloadencoder, "_encode", faulty)
+                patch.setattr(payloadencoder, "encode_smallest", faulty)
                 with pytest.raises(OSError, match="does not decode again"):
                     store.sync()
             assert handle.read(len(content), 0) == content
