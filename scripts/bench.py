@@ -4,11 +4,17 @@ import argparse
 import json
 import sys
 
-from bench_lib import codec_bench, mount_bench, sizes_bench, writes_bench
+from bench_lib import blocks_bench, codec_bench, mount_bench, sizes_bench, writes_bench
 
 from qatqfs.cli.memory import keep_freed_memory
 
-_BENCHMARKS = {"codec": codec_bench, "mount": mount_bench, "sizes": sizes_bench, "writes": writes_bench}
+_BENCHMARKS = {
+    "blocks": blocks_bench,
+    "codec": codec_bench,
+    "mount": mount_bench,
+    "sizes": sizes_bench,
+    "writes": writes_bench,
+}
 
 
 def main() -> int:

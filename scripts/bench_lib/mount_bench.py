@@ -1,7 +1,6 @@
 """A tensor written and read through a mount, beside the same in a plain directory of the same filesystem."""
 
 import argparse
-import contextlib
 import os
 import shutil
 import statistics
@@ -11,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bench_lib.places import qatqfs, qatqfs_mount
+from bench_lib.places import drop_caches, qatqfs, qatqfs_mount
 from bench_lib.report import ratio_table
 from bench_lib.tensors import kv_tensor
 from qatqfs.codec import DType
@@ -58,12 +57,6 @@ def _random_reads(path: Path, size: int, count: int = 500) -> float:
         return (time.perf_counter() - start) / count
 
 
-def _drop_caches() -> None:
-    os.sync()
-    with contextlib.suppress(OSError):
-        Path("/proc/sys/vm/drop_caches").write_text("3\n")
-
-
 def _timed(work: Callable[[], object]) -> float:
     start = time.perf_counter()
     work()
@@ -91,15 +84,15 @@ def run(options: argparse.Namespace) -> Figures:
                 note("write", _write(mountpoint / name, data))
                 note("write, sync", seconds["write"][-1] + _timed(lambda: qatqfs("sync", mountpoint)))
             stored = (backing / f"{name}.qatc").stat().st_size
-            _drop_caches()
+            drop_caches()
             note("plain read", _read(plain / name)[0])
-            _drop_caches()
+            drop_caches()
             with qatqfs_mount(backing, mountpoint, "--level", options.level):
                 taken, found = _read(mountpoint / name)
                 if found != data:
                     raise SystemExit("what was read is not what was written")
                 note("read", taken)
-            _drop_caches()
+            drop_caches()
             with qatqfs_mount(backing, mountpoint, "--level", options.level):
                 note("random read", _random_reads(mountpoint / name, len(data)))
     finally:

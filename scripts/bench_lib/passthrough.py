@@ -14,7 +14,7 @@ _TIMEOUT_S = 1.0
 
 
 class Passthrough(pyfuse3.Operations):
-    """Flat: no directories, no renaming, and getxattr answers ENOSYS, so that the kernel never asks again."""
+    """Flat: no directories, and getxattr answers ENOSYS, so that the kernel never asks again."""
 
     def __init__(self, backing: str) -> None:
         super().__init__()
@@ -64,6 +64,13 @@ class Passthrough(pyfuse3.Operations):
 
     async def open(self, inode, flags, ctx):
         return pyfuse3.FileInfo(fh=os.open(self._names[inode], flags & ~os.O_CREAT, dir_fd=self._directory))
+
+    async def rename(self, parent_inode_old, name_old, parent_inode_new, name_new, flags, ctx):
+        os.rename(name_old, name_new, src_dir_fd=self._directory, dst_dir_fd=self._directory)
+        self._names[self._stat(name_new).st_ino] = name_new
+
+    async def unlink(self, parent_inode, name, ctx):
+        os.unlink(name, dir_fd=self._directory)
 
     async def read(self, fh, off, size):
         return os.pread(fh, size, off)

@@ -32,6 +32,13 @@ def qatqfs_mount(backing: Path, mountpoint: Path, *options: str) -> Iterator[Pat
 @contextlib.contextmanager
 def passthrough_mount(backing: Path, mountpoint: Path) -> Iterator[Path]:
     """A mount of :mod:`bench_lib.passthrough`."""
+    with passthrough_daemon(backing, mountpoint):
+        yield mountpoint
+
+
+@contextlib.contextmanager
+def passthrough_daemon(backing: Path, mountpoint: Path) -> Iterator[int]:
+    """A mount of :mod:`bench_lib.passthrough`; yields the id of its process."""
     program = Path(__file__).with_name("passthrough.py")
     process = subprocess.Popen([sys.executable, program, backing, mountpoint])
     try:
@@ -40,7 +47,7 @@ def passthrough_mount(backing: Path, mountpoint: Path) -> Iterator[Path]:
             if process.poll() is not None or time.monotonic() > deadline:
                 raise SystemExit("the pass-through filesystem did not start")
             time.sleep(0.02)
-        yield mountpoint
+        yield process.pid
     finally:
         subprocess.run(["fusermount3", "-u", "--", mountpoint], check=False)
         process.wait()
@@ -63,6 +70,13 @@ def btrfs_mount(image: Path, mountpoint: Path, *, size: int, compress: str) -> I
     finally:
         subprocess.run(["umount", mountpoint], check=True)
         image.unlink()
+
+
+def drop_caches() -> None:
+    """Write everything to disk and drop the page cache, where that is allowed (proc_sys_vm(5))."""
+    os.sync()
+    with contextlib.suppress(OSError):
+        Path("/proc/sys/vm/drop_caches").write_text("3\n")
 
 
 def syncfs(directory: Path) -> None:
