@@ -1,6 +1,6 @@
 /* Decoding of zstd frames whose blocks are stored, one repeated byte, or Huffman-coded literals without sequences.
  *
- * These are the frames that byte planes of tensors mostly are (_stats.h writes them). libzstd decodes them, too, but as
+ * These are the frames that byte planes of tensors mostly are (plane_encode.h writes them). libzstd decodes them, too, but as
  * a library behind a library: each call takes and gives the interpreter's lock several times, which costs more than
  * the decoding where other threads want it, and a chunk that was encoded just now has to be decoded before it may
  * be trusted. Here a whole chunk is one call.
@@ -9,16 +9,16 @@
  * libzstd, which decides what it is. So a frame decoded here is one that libzstd decodes to the same bytes. Nothing is
  * trusted: every length is compared with what is there before it is used.
  */
-#ifndef QATQFS_LITERALS_H
-#define QATQFS_LITERALS_H
+#ifndef QATQFS_FRAME_READ_H
+#define QATQFS_FRAME_READ_H
 
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
 
-#include "_cpu.h"
-#include "_huffman.h"
-#include "_zstd.h"
+#include "cpu.h"
+#include "frame_walk.h"
+#include "huffman_table.h"
 
 #define LITERALS_TABLE (1 << HUFFMAN_MAX_BITS)
 #define LITERALS_WEIGHTS 255  /* symbols with a weight that is written, at most */

@@ -3,8 +3,8 @@
  * One pass over the headers, in memory that does not depend on how many frames there are: hostile data may have
  * millions of empty ones.
  */
-#ifndef QATQFS_ZSTD_H
-#define QATQFS_ZSTD_H
+#ifndef QATQFS_FRAME_WALK_H
+#define QATQFS_FRAME_WALK_H
 
 #include <stddef.h>
 #include <stdint.h>
