@@ -10,7 +10,7 @@ setup(
             "qatqfs.codec._native",
             sources=["qatqfs/codec/native/module.c"],
             depends=sorted(glob("qatqfs/codec/native/*.h")),
-            libraries=["m"],
+            libraries=["m", "zstd"],
             extra_compile_args=["-O3", "-std=c11", "-Wall", "-Wextra", "-fno-strict-aliasing"],
         )
     ]

@@ -11,6 +11,7 @@
 #include "buffers.h"
 #include "calls_planes.h"
 #include "cpu.h"
+#include "frame_read.h"
 #include "plane_decode.h"
 #include "plane_encode.h"
 #include "plane_stats.h"
@@ -64,6 +65,7 @@ struct planes_job { /* what is the same for all chunks that are encoded in one c
     Py_ssize_t longest;     /* result that is kept */
     size_t bytes;           /* of a chunk */
     int width, swapped, verified;
+    ZSTD_DCtx *decoder; /* to verify with */
     stats_ways ways;
 };
 
@@ -89,7 +91,7 @@ static void encode_chunk(const struct planes_job *job, const uint8_t *raw, struc
     if (made->end != NULL && made->end - out > job->longest)
         made->end = NULL;
     if (made->proved && made->end != NULL)
-        made->verified = frames_hold(frames, (size_t)(made->end - frames), raw, n, job->width, scratch);
+        made->verified = frames_hold(job->decoder, frames, (size_t)(made->end - frames), raw, n, job->width, scratch);
 }
 
 /* Whether the chunks and the scratch memory are as the job needs them, which is told how long a chunk is. */
@@ -164,8 +166,10 @@ static PyObject *py_encode_planes(PyObject *module, PyObject *args)
     if (raws == NULL)
         PyErr_NoMemory();
     else if (items != NULL && (held = take_buffers(items, raws)) == count &&
-             job_fits(&job, raws, count, (size_t)scratch.len))
+             job_fits(&job, raws, count, (size_t)scratch.len) &&
+             (!job.verified || (job.decoder = decoder_or_error()) != NULL))
         result = encode_chunks(&job, raws, count, scratch.buf);
+    decoder_give_back(job.decoder);
     release_buffers(raws, held);
     PyMem_Free(raws);
     Py_XDECREF(items);

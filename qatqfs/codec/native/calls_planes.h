@@ -8,9 +8,9 @@
 #include <stdint.h>
 
 #include "cpu.h"
+#include "frame_read.h"
 #include "plane_decode.h"
 #include "planes.h"
-#include "values_checksum.h"
 
 /* Take two buffers of equally many whole elements; 0 with an error set when they are something else. */
 static int elements_fit(const Py_buffer *from, const Py_buffer *to, int width)
@@ -86,69 +86,68 @@ static int width_fits(int width, size_t bytes)
     return 0;
 }
 
-/* Whether frames hold the planes of some values. */
+static int scratch_fits(const Py_buffer *scratch, size_t bytes)
+{
+    if ((size_t)scratch->len >= bytes)
+        return 1;
+    PyErr_SetString(PyExc_ValueError, "the scratch memory has too few bytes");
+    return 0;
+}
+
+/* Return a decoder, or NULL with an error set. */
+static ZSTD_DCtx *decoder_or_error(void)
+{
+    ZSTD_DCtx *const decoder = decoder_take();
+    if (decoder == NULL)
+        PyErr_NoMemory();
+    return decoder;
+}
+
 static PyObject *py_frames_hold(PyObject *module, PyObject *args)
 {
     Py_buffer frames, raw, scratch;
+    ZSTD_DCtx *decoder = NULL;
     int width, holds = 0;
     (void)module;
     if (!PyArg_ParseTuple(args, "y*y*w*i", &frames, &raw, &scratch, &width))
         return NULL;
-    int fits = width_fits(width, (size_t)raw.len);
-    if (fits && scratch.len < raw.len) {
-        PyErr_SetString(PyExc_ValueError, "the scratch memory has too few bytes");
-        fits = 0;
-    }
-    if (fits) {
+    const size_t bytes = (size_t)raw.len;
+    if (width_fits(width, bytes) && scratch_fits(&scratch, bytes) && (decoder = decoder_or_error()) != NULL) {
         Py_BEGIN_ALLOW_THREADS
-        holds = frames_hold(frames.buf, (size_t)frames.len, raw.buf, (size_t)raw.len / (size_t)width, width,
+        holds = frames_hold(decoder, frames.buf, (size_t)frames.len, raw.buf, bytes / (size_t)width, width,
                             scratch.buf);
         Py_END_ALLOW_THREADS
     }
+    decoder_give_back(decoder);
     PyBuffer_Release(&frames);
     PyBuffer_Release(&raw);
     PyBuffer_Release(&scratch);
-    return fits ? PyBool_FromLong(holds) : NULL;
+    return PyErr_Occurred() ? NULL : PyBool_FromLong(holds);
 }
 
-/* The checksum of the values that frames of planes hold, which go to `out`; None where libzstd has to decode them. */
 static PyObject *py_decode_planes(PyObject *module, PyObject *args)
 {
     Py_buffer data, scratch, out;
+    ZSTD_DCtx *decoder = NULL;
     int width, filter, swapped, decoded = 0;
     Py_ssize_t stride;
-    uint64_t hash = FNV_OFFSET;
+    uint64_t hash = 0;
     (void)module;
     if (!PyArg_ParseTuple(args, "y*w*w*iinp", &data, &scratch, &out, &width, &filter, &stride, &swapped))
         return NULL;
     const size_t bytes = (size_t)out.len;
-    int fits = width_fits(width, bytes) && filter_fits(width, filter, stride);
-    if (fits && scratch.len < out.len) {
-        PyErr_SetString(PyExc_ValueError, "the scratch memory has too few bytes");
-        fits = 0;
-    }
-    if (fits) {
-        const struct plane_kernels *kernels = &plane_kernels[instruction_set];
-        const size_t n = bytes / (size_t)width;
+    if (width_fits(width, bytes) && filter_fits(width, filter, stride) && scratch_fits(&scratch, bytes) &&
+        (decoder = decoder_or_error()) != NULL) {
         Py_BEGIN_ALLOW_THREADS
-        decoded = literals_decode_frames(data.buf, (size_t)data.len, scratch.buf, bytes);
-        if (decoded && filter == FILTER_NONE) {
-            for (size_t at = 0, size; at < bytes; at += size) {
-                size = bytes - at < HASHED_BYTES ? bytes - at : HASHED_BYTES;
-                kernels->merge_some((uint8_t *)scratch.buf + at / (size_t)width, n, (uint8_t *)out.buf + at,
-                                    size / (size_t)width, width);
-                hash = hash_elements((uint8_t *)out.buf + at, size, width, swapped, hash);
-            }
-        } else if (decoded) {
-            kernels->merge(scratch.buf, out.buf, n, width, (enum filter)filter, (size_t)stride);
-            hash = hash_elements(out.buf, bytes, width, swapped, hash);
-        }
+        decoded = planes_decode(decoder, data.buf, (size_t)data.len, scratch.buf, out.buf, bytes / (size_t)width,
+                                width, (enum filter)filter, (size_t)stride, swapped, &hash);
         Py_END_ALLOW_THREADS
     }
+    decoder_give_back(decoder);
     PyBuffer_Release(&data);
     PyBuffer_Release(&scratch);
     PyBuffer_Release(&out);
-    if (!fits)
+    if (PyErr_Occurred())
         return NULL;
     if (!decoded)
         Py_RETURN_NONE;

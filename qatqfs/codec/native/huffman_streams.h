@@ -10,6 +10,8 @@
 #include "cpu.h"
 #include "huffman_table.h"
 
+#define HUFFMAN_EIGHT_BITS 51 /* of eight codes: with 7 bits before them, and the length of the last one, a word */
+
 /* A stream while it is written, from its last symbol to its first. */
 typedef struct {
     const uint8_t *start, *end; /* symbols that are left */

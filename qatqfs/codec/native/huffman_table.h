@@ -11,11 +11,7 @@
 #define HUFFMAN_MAX_BITS 11      /* of a code, RFC 8878 section 4.2.1 */
 #define HUFFMAN_WEIGHTS_LOG 6    /* of the FSE table of weights, the largest that is legal */
 #define HUFFMAN_MAX_TREE 128     /* bytes of a description, its length field included */
-#define HUFFMAN_PAIR_COST 4      /* symbols of a stream for each entry of a table of pairs to pay */
-#define HUFFMAN_EIGHT_BITS 51    /* of eight codes: with 7 bits before them, and the length of the last one, a word */
 #define HUFFMAN_SHORT_BITS 5     /* of a code on average, so that hardly ever eight have more */
-#define HUFFMAN_STREAM_ROOM (32 * 1024 * HUFFMAN_MAX_BITS / 8 + 16)
-#define HUFFMAN_VECTORS_FROM 2048 /* bytes of literals for which the tables of vectors pay */
 
 typedef struct {
     uint64_t codes[256]; /* code in the highest bits, its length in the lowest */
@@ -110,8 +106,8 @@ static void huffman_limited(const uint32_t *weights, int n, uint8_t *bits)
     }
 }
 
-/* Sets lengths[s] for each symbol with a count; there must be at least two. */
-static void huffman_lengths(const uint32_t *counts, uint8_t *lengths)
+/* Set lengths[s] for each symbol with a count, unless there are fewer than two. Returns how many symbols have a count. */
+static int huffman_lengths(const uint32_t *counts, uint8_t *lengths)
 {
     uint8_t symbols[256], bits[256];
     uint32_t weights[256], total = 0;
@@ -122,6 +118,8 @@ static void huffman_lengths(const uint32_t *counts, uint8_t *lengths)
             symbols[n++] = (uint8_t)s;
             total += counts[s];
         }
+    if (n < 2)
+        return n;
     huffman_sort(counts, symbols, n);
     /* The rarest symbols would get too many bits. Counts like that of a symbol with just as many as there may be give
      * nearly what is optimal under the limit, in a fraction of the time. */
@@ -135,6 +133,7 @@ static void huffman_lengths(const uint32_t *counts, uint8_t *lengths)
     }
     for (int i = 0; i < n; i++)
         lengths[symbols[i]] = bits[i];
+    return n;
 }
 
 /* ---- the description of a table: weights, coded with FSE (RFC 8878 section 4.2.1) ------------------------ */
@@ -185,18 +184,19 @@ static int huffman_put_tree(const uint8_t *weights, int count, uint8_t *tree)
     return 1 + (count + 1) / 2;
 }
 
-/* Make the table for a histogram of at least two symbols; 0 if its description is not possible. */
+/* Make the table for a histogram. Returns 0 if that has fewer than two symbols, or if no description is possible. */
 static int huffman_build(const uint32_t *counts, huffman_table *table)
 {
     uint8_t lengths[256], weights[256];
-    int bits = 0, last = 0, symbols = 0, of_length[HUFFMAN_MAX_BITS + 2] = {0};
+    int bits = 0, last = 0, of_length[HUFFMAN_MAX_BITS + 2] = {0};
     uint32_t next[HUFFMAN_MAX_BITS + 2] = {0};
     int64_t above = 0; /* bits that all codes have together above so many each */
-    huffman_lengths(counts, lengths);
+    const int symbols = huffman_lengths(counts, lengths);
+    if (symbols < 2)
+        return 0;
     for (int s = 0; s < 256; s++) {
         if (lengths[s]) {
             last = s;
-            symbols++;
             of_length[lengths[s]]++;
             above += (int64_t)counts[s] * (lengths[s] - HUFFMAN_SHORT_BITS);
             bits = lengths[s] > bits ? lengths[s] : bits;

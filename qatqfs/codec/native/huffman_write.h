@@ -18,6 +18,10 @@
 #include "huffman_streams_vbmi.h"
 #include "huffman_table.h"
 
+#define HUFFMAN_PAIR_COST 4       /* symbols of a stream for each entry of a table of pairs to pay */
+#define HUFFMAN_VECTORS_FROM 2048 /* bytes of literals for which the tables of vectors pay */
+#define HUFFMAN_STREAM_ROOM (32 * 1024 * HUFFMAN_MAX_BITS / 8 + 16)
+
 /* Write streams of counts[i] symbols at from[i] one after another in vectors; sizes[i] is what stream i takes. Returns
  * the end, or NULL if that is not possible, or no faster. */
 static uint8_t *huffman_streams_in_vectors(const uint8_t *const *from, const size_t *counts, int streams,

@@ -31,7 +31,7 @@ static uint64_t hash_elements(const uint8_t *data, size_t size, int width, int s
 static uint64_t hash_proved(const uint8_t *data, size_t size, int width, int swapped, int *proved)
 {
     static _Thread_local uint32_t turn;
-    uint8_t piece[PROVED_BYTES];
+    uint8_t piece[PROVED_BYTES] = {0};
     const size_t pieces = (size + PROVED_BYTES - 1) / PROVED_BYTES;
     const size_t start = pieces == 0 ? 0 : turn++ * 0x9e3779b1u % pieces * PROVED_BYTES;
     const size_t length = size - start < PROVED_BYTES ? size - start : PROVED_BYTES;
