@@ -8,9 +8,9 @@ setup(
     ext_modules=[
         Extension(
             "qatqfs.codec._native",
-            sources=["qatqfs/codec/_native.c"],
-            depends=sorted(glob("qatqfs/codec/*.h")),
-            libraries=["m"],
+            sources=["qatqfs/codec/native/module.c"],
+            depends=sorted(glob("qatqfs/codec/native/*.h")),
+            libraries=["m", "zstd"],
             extra_compile_args=["-O3", "-std=c11", "-Wall", "-Wextra", "-fno-strict-aliasing"],
         )
     ]

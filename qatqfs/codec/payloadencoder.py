@@ -94,7 +94,7 @@ def _encode_as_known(
         values, dtype, level, head, CHECKSUM_OFFSET, row_widths=row_widths, memory=memory, verified=verified
     )
     for known, each in zip(found, values, strict=False):
-        if verified and not known.verified:
+        if verified and not known.verified:  # again, to say what is wrong
             _verify(known.data, each, dtype, hashed=known.hashed)
         payloads.append(known.data)
     return payloads

@@ -143,7 +143,7 @@ def encode_planes_as_known(
         verified: decode them again and compare.
 
     Returns:
-        Prefix and frames of each, verified as far as that was possible, up to the first one that takes a trial.
+        Prefix and frames of each, and whether verification succeeded, up to the first one that takes a trial.
     """
     of_each = itertools.groupby(_known_ways(width, level, lessons) for _ in raws)
     ways, alike = next(of_each, (None, ()))

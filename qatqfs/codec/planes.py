@@ -56,8 +56,8 @@ def decode_planes(
         stride: of ``XOR``, in elements.
 
     Returns:
-        The checksum (format section 5); ``None`` for frames with matches or anything else that takes libzstd to decode,
-        or to say what is wrong with it.
+        The checksum (format section 5); ``None`` when the frames are wrong.
+        :func:`~qatqfs.codec.zstdframes.decompress_exactly` says what is wrong with them.
 
     Raises:
         ValueError: when these do not go together.

@@ -159,7 +159,7 @@ def encode_as_known(
         verified: decode the data again and compare.
 
     Returns:
-        Prefix and data of each, verified as far as that was possible, up to the first one that takes a search.
+        Prefix and data of each, and whether verification succeeded, up to the first one that takes a search.
     """
     size = len(raws[0])
     if size <= _TINY_BYTES:

@@ -105,8 +105,8 @@ def encode_planes_at_once(
         verified: decode the frames again, and compare with the elements and their checksum.
 
     Returns:
-        Prefix and frames of each, of which those with matches are not verified, up to the first chunk of which another
-        plane is neither constant nor noise, or which gets no smaller: nothing behind it is looked at.
+        Prefix and frames of each, up to the first chunk of which another plane is neither constant nor noise, or which
+        gets no smaller. No chunk after that is looked at.
     """
     size = len(raws[0])
     room = scratch("at once", size + 3 * (size // width) + _ROOM_BYTES)

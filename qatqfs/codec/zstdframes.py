@@ -1,9 +1,8 @@
-"""The frames of zstd data, found by their headers alone (RFC 8878), without decompressing anything.
+"""Frames of zstd data (RFC 8878): read by libzstd, and those written by hand that hold no compressed block.
 
 A strategy's zstd data is what libzstd's one-shot decoder accepts: frames one after another, skippable ones
-anywhere, nothing behind (format section 4.5). The bindings offer no call that behaves so. Their one-shot
-decompression stops after the first frame without a word, and their stream reader takes a skippable frame that
-is cut off. So this walk proves that the frames fill the data exactly.
+anywhere, nothing behind them (format section 4.5). The extension links libzstd and gives it all frames in one call.
+Content goes straight into the caller's buffer. No memory is taken because of a size that a frame claims.
 """
 
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from qatqfs.codec import _native
 from qatqfs.codec.buffers import Buffer, Bytes
 from qatqfs.codec.errors import InvalidResidualStream
 
-FRAME_MAGIC = b"\x28\xb5\x2f\xfd"
+_MAGIC = b"\x28\xb5\x2f\xfd"
 _MAX_BLOCK_BYTES = 128 * 1024
 _RAW, _RLE = 0, 1
 _SINGLE_SEGMENT = 0x20
@@ -20,53 +19,59 @@ _SINGLE_SEGMENT = 0x20
 
 @dataclass(frozen=True, slots=True)
 class Frames:
-    """What the headers of frames say that fill some data exactly.
+    """What the headers say of frames that fill some data exactly.
 
     Attributes:
-        count: frames, 0 for empty data.
-        last_start: offset of the last one.
-        last_is_skippable: whether that holds no content at all.
-        unsized: frames whose header does not say how much they hold.
+        last_start: offset of the last frame.
+        last_is_skippable: whether that is a skippable frame; false for empty data.
+        unsized: whether a frame does not say how much it holds.
         sized_bytes: what the others hold together, by their headers.
-        wide: unsized frames whose window is larger than was asked about.
     """
 
-    count: int
     last_start: int
     last_is_skippable: bool
-    unsized: int
+    unsized: bool
     sized_bytes: int
-    wide: int
 
 
-def walk_frames(data: Buffer, window_limit: int = 1 << 62) -> Frames:
-    """Walk frames by their headers, in constant memory.
-
-    Args:
-        data: all of it.
-        window_limit: bytes of window from which on an unsized frame counts as wide.
+def walk_frames(data: Buffer) -> Frames:
+    """Find frames by their headers and those of their blocks, in constant memory and without decompressing.
 
     Raises:
-        InvalidResidualStream: for anything cut off or left over, for a dictionary, which the format does not
-            know, and for a block that is larger than its frame allows. (libzstd's one-shot decoder takes raw and
-            repeated blocks of any size also in frames without a content size; no encoder writes such.)
+        InvalidResidualStream: for anything that is cut off or left over. The content of blocks is not looked at.
     """
     try:
-        return Frames(*_native.walk_zstd(data, window_limit))
+        return Frames(*_native.walk_zstd(data))
     except ValueError as err:
-        raise InvalidResidualStream(str(err)) from None
+        raise _damaged(err) from None
 
 
-def frame_at(data: Buffer, start: int) -> tuple[int, int | None]:
-    """Return where the frame at an offset of walked data ends, and the bytes it holds, ``None`` if it does not say."""
-    return _native.zstd_frame(data, start)
+def check_size(frames: Frames, size: int) -> None:
+    """Refuse frames that cannot hold exactly ``size`` bytes, before memory is taken for them.
+
+    Raises:
+        InvalidResidualStream: when the sizes in the frame headers say so.
+    """
+    known = frames.sized_bytes
+    if known > size or (known < size and not frames.unsized):
+        raise InvalidResidualStream(f"zstd frames hold {known} bytes where {size} are due")
 
 
-def with_narrow_windows(data: Buffer, window_limit: int) -> bytearray:
-    """Return a copy in which no unsized frame has a window much larger than the limit, in bytes."""
-    copy = bytearray(data)
-    _native.narrow_zstd(copy, window_limit)
-    return copy
+def decompress_exactly(data: Buffer, out: Bytes) -> None:
+    """Fill ``out`` with the content of all frames in ``data``.
+
+    Raises:
+        InvalidResidualStream: when the data is damaged, or holds more or fewer bytes than ``out``.
+    """
+    check_size(walk_frames(data), len(out))
+    try:
+        _native.decompress_zstd(data, out.data)
+    except ValueError as err:
+        raise _damaged(err) from None
+
+
+def _damaged(err: ValueError) -> InvalidResidualStream:
+    return InvalidResidualStream(f"zstd data is damaged ({str(err).lower()})")
 
 
 def _header(size: int) -> bytes:
@@ -77,11 +82,11 @@ def _header(size: int) -> bytes:
         header = bytes([_SINGLE_SEGMENT | 0x40]) + (size - 256).to_bytes(2, "little")
     else:
         header = bytes([_SINGLE_SEGMENT | 0x80]) + size.to_bytes(4, "little")
-    return FRAME_MAGIC + header
+    return _MAGIC + header
 
 
 def stored_frame(content: Bytes) -> list[Buffer]:
-    """Return the parts of a zstd frame of bytes as they are: 3 bytes more for each 128 KiB, and at most 9.
+    """Return the parts of a zstd frame of stored bytes. It adds 3 bytes for each 128 KiB, and at most 9 for the header.
 
     Args:
         content: at least 1 and less than 2**32 bytes; the parts refer to them.
@@ -95,7 +100,7 @@ def stored_frame(content: Bytes) -> list[Buffer]:
 
 
 def constant_frame(value: int, size: int) -> bytes:
-    """Return a zstd frame of one byte repeated, written by hand: 4 bytes for each 128 KiB, 9 at most for the header.
+    """Return a zstd frame of one byte repeated. It takes 4 bytes for each 128 KiB, and at most 9 for the header.
 
     Args:
         value: the byte, 0 to 255.

@@ -1,4 +1,4 @@
-"""Makes the helper modules of this directory importable, and lets a test run on each instruction set."""
+"""Makes helper modules of this directory and of the fuzzer importable; lets a test run on each instruction set."""
 
 import sys
 from collections.abc import Iterator
@@ -9,6 +9,7 @@ import pytest
 from qatqfs.codec import _native
 
 sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(1, str(Path(__file__).parent.parent.parent / "scripts"))
 
 
 @pytest.fixture(params=_native.instruction_sets())

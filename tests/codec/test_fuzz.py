@@ -1,13 +1,8 @@
 """A short run of the fuzzing targets: what fuzzing has kept, and random changes of it from a fixed seed."""
 
 import random
-import sys
-from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent.parent.parent / "scripts"))
-
 from fuzz_lib import targets
 from fuzz_lib.corpus import KEPT, seeds
 from fuzz_lib.mutate import mutated

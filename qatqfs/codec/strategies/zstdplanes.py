@@ -14,8 +14,7 @@ from qatqfs.codec.level import Level
 from qatqfs.codec.planecoder import encode_planes
 from qatqfs.codec.planes import Filter, decode_planes, merge_planes, split_planes
 from qatqfs.codec.strategies.base import ALL_DTYPES, F32_ONLY, HALF_ONLY, Strategy
-from qatqfs.codec.zstddecode import check_size, decompress_exactly
-from qatqfs.codec.zstdframes import walk_frames
+from qatqfs.codec.zstdframes import check_size, decompress_exactly, walk_frames
 
 _STRIDE_SIZE = 4
 

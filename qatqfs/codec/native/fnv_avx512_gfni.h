@@ -1,6 +1,6 @@
 /* FNV-1a of one buffer in bit slices, for processors with AVX-512 and GFNI: ten times the plain loop.
  *
- * The idea is that of _fnv_x86.h, a prefix-xor for each bit of the low bytes, lowest first. Here all is done in vectors:
+ * The idea is that of fnv_avx512.h, a prefix-xor for each bit of the low bytes, lowest first. Here all is done in vectors:
  * a block of 512 bytes is transposed into eight slices of 512 bits, one for each bit of the bytes. What the lower
  * bits of x contribute to a bit of x * 0xb3 = x + 2x + 16x + 32x + 128x is then a column of an addition, worked out with
  * full adders on whole slices. The slices of x are transposed back for the sum of digits.
@@ -8,10 +8,13 @@
  * Each bit waits for the one below it, and for the same one of the block before. So eight blocks are worked on at a
  * time, each one bit behind the one before it: in a round, nothing waits for anything else of that round.
  */
-#ifndef QATQFS_FNV_GFNI_H
-#define QATQFS_FNV_GFNI_H
+#ifndef QATQFS_FNV_AVX512_GFNI_H
+#define QATQFS_FNV_AVX512_GFNI_H
 
-#include "_fnv_x86.h"
+#include "fnv_avx512.h"
+
+#if defined(__x86_64__) && defined(__GNUC__)
+#include <immintrin.h>
 
 #define FNV_LAST_ROUND 11 /* of a block, its first one being number 1 */
 #define FNV_ROUNDS 16     /* that are told apart: a power of two, and at least those that a block takes part in */
@@ -237,5 +240,6 @@ __attribute__((FNV_GFNI)) static uint64_t fnv1a64_avx512_gfni(const uint8_t *dat
     _mm512_storeu_si512(lanes, at.state);
     return ((lanes[0] + lanes[1]) + (lanes[2] + lanes[3])) + ((lanes[4] + lanes[5]) + (lanes[6] + lanes[7]));
 }
+#endif
 
 #endif

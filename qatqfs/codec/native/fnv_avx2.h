@@ -1,6 +1,6 @@
 /* FNV-1a of one buffer in lanes of bytes, for processors with AVX2: more than four times the plain loop.
  *
- * As _fnv_x86.h says, the low byte of the state is a machine of its own, l' = (l xor b) * 0xb3 mod 256, and with all
+ * As fnv_avx512.h says, the low byte of the state is a machine of its own, l' = (l xor b) * 0xb3 mod 256, and with all
  * x = l xor b known the state is a plain sum. Here a block is cut into 32 segments, one for each byte of a vector, and
  * transposed, so that a step of the machine is taken in all segments at once. What each segment starts from follows
  * from the one before it, a bit at a time, for in x * 0xb3 bit k is bit k of x, xored with something that depends on
@@ -19,9 +19,12 @@
  *
  * The steps of a segment wait for each other, so two blocks are worked on side by side.
  */
-#ifndef QATQFS_FNV_LANES_H
-#define QATQFS_FNV_LANES_H
+#ifndef QATQFS_FNV_AVX2_H
+#define QATQFS_FNV_AVX2_H
 
+#include "fnv_plain.h"
+
+#if defined(__x86_64__) && defined(__GNUC__)
 #include <immintrin.h>
 #include <string.h>
 
@@ -258,5 +261,6 @@ __attribute__((FNV_LANES)) static uint64_t fnv1a64_lanes(const uint8_t *data, si
     hash = fnv1a64_blocks(data, pairs, hash, 2);
     return fnv1a64_blocks(data + 2 * pairs * LANES_BLOCK, blocks % 2, hash, 1);
 }
+#endif
 
 #endif

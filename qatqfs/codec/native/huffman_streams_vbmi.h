@@ -9,10 +9,15 @@
  * An octet of more than 56 bits may be too long for that. Its group goes in lanes of four symbols, or, if one of these
  * has fewer than eight bits, in words of four, one after another.
  */
-#ifndef QATQFS_HUFFMAN_VBMI_H
-#define QATQFS_HUFFMAN_VBMI_H
+#ifndef QATQFS_HUFFMAN_STREAMS_VBMI_H
+#define QATQFS_HUFFMAN_STREAMS_VBMI_H
 
+#include "huffman_streams.h"
+#include "huffman_table.h"
+
+#if defined(__x86_64__) && defined(__GNUC__)
 #include <immintrin.h>
+#include <string.h>
 
 #define HUFFMAN_GROUP 64      /* symbols */
 #define HUFFMAN_OCTET_BITS 56 /* that an octet may have: with 7 before them and one to spare, a lane */
@@ -149,5 +154,6 @@ __attribute__((HUFFMAN_VBMI)) static void huffman_put_groups(huffman_stream *str
     stream->used = (uint64_t)_mm_cvtsi128_si64(_mm512_castsi512_si128(to.start));
     stream->bits = before[7];
 }
+#endif
 
 #endif

@@ -5,7 +5,7 @@
  * each element and its predecessor; merging goes in blocks that stay in the first-level cache, so that undoing
  * the filter touches no memory a second time.
  *
- * The loops are plain C for the compiler to vectorise, compiled once for each instruction set of `_cpu.h`.
+ * The loops are plain C for the compiler to vectorise, compiled once for each instruction set of cpu.h.
  * Elements are little-endian in memory, and so is the machine.
  */
 #ifndef QATQFS_PLANES_H
@@ -14,7 +14,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "_cpu.h"
+#include "cpu.h"
 
 typedef uint16_t __attribute__((aligned(1), may_alias)) u16;
 typedef uint32_t __attribute__((aligned(1), may_alias)) u32;

@@ -6,7 +6,7 @@
 #include <stdint.h>
 #include <string.h>
 
-#include "_cpu.h"
+#include "cpu.h"
 
 #define HISTOGRAM_PIECE 16                  /* bytes of a sample, */
 #define HISTOGRAM_PIECES 8                  /* and into how many pieces */
@@ -185,4 +185,5 @@ static uint32_t histogram_settle(const uint8_t *data, size_t size, size_t line, 
         counted += histogram_add_sample(data, size, line, turn, counts);
     return counted;
 }
+
 #endif

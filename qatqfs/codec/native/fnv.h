@@ -1,8 +1,8 @@
 /* FNV-1a 64 (format section 1.3): h = (h xor byte) * prime, from the offset basis.
  *
  * One byte after another it is bound by the latency of the multiplication. Four buffers in one loop take hardly
- * longer than one; and one buffer can be vectorised where the processor has what it takes (_fnv_lanes.h, _fnv_x86.h,
- * _fnv_gfni.h).
+ * longer than one; and one buffer can be vectorised where the processor has what it takes (fnv_avx2.h, fnv_avx512.h,
+ * fnv_avx512_gfni.h).
  */
 #ifndef QATQFS_FNV_H
 #define QATQFS_FNV_H
@@ -10,24 +10,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "_cpu.h"
-
-#define FNV_OFFSET 0xcbf29ce484222325ULL
-#define FNV_PRIME 0x00000100000001b3ULL
-
-static uint64_t fnv1a64_plain(const uint8_t *data, size_t size, uint64_t hash)
-{
-    for (size_t i = 0; i < size; i++)
-        hash = (hash ^ data[i]) * FNV_PRIME;
-    return hash;
-}
-
-#if defined(__x86_64__) && defined(__GNUC__)
-#include "_fnv_x86.h"
-
-#include "_fnv_gfni.h"
-#include "_fnv_lanes.h"
-#endif
+#include "cpu.h"
+#include "fnv_avx2.h"
+#include "fnv_avx512.h"
+#include "fnv_avx512_gfni.h"
+#include "fnv_plain.h"
 
 typedef struct {
     uint64_t (*hash)(const uint8_t *data, size_t blocks, uint64_t hash); /* hashes whole blocks */

@@ -11,9 +11,12 @@
  *
  * The stages of one 64-byte word wait for each other; a block has eight words, which hides that.
  */
-#ifndef QATQFS_FNV_X86_H
-#define QATQFS_FNV_X86_H
+#ifndef QATQFS_FNV_AVX512_H
+#define QATQFS_FNV_AVX512_H
 
+#include "fnv_plain.h"
+
+#if defined(__x86_64__) && defined(__GNUC__)
 #include <immintrin.h>
 #include <string.h>
 
@@ -112,5 +115,6 @@ __attribute__((target("avx512f,avx512bw,pclmul"))) static uint64_t fnv1a64_avx51
     }
     return hash;
 }
+#endif
 
 #endif
