@@ -54,6 +54,7 @@ from qatqfs.codec.errors import (
 )
 from qatqfs.codec.fileaccess import ReadAt
 from qatqfs.codec.index_frame import IndexFrame
+from qatqfs.codec.layout import WalkedLayout
 from qatqfs.codec.level import Level
 from qatqfs.codec.limits import UNLIMITED, Limits
 from qatqfs.codec.payload import (
@@ -122,6 +123,7 @@ __all__ = [
     "UnsupportedMode",
     "UnsupportedVersion",
     "ValueCountTooLarge",
+    "WalkedLayout",
     "decode_any_payload",
     "decode_array",
     "decode_container",
