@@ -6,15 +6,16 @@ import os
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Executor
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
 from functools import partial
 
-from qatqfs.codec import UNLIMITED, Container, QatcError
+from qatqfs.codec import CONTAINER_HEADER_SIZE, MAX_CHUNKS, Container, LimitExceeded, Limits, QatcError
 from qatqfs.store.chunkcache import Chunk, ChunkCache
 from qatqfs.store.damage import DamageRegister, FileSignature
 from qatqfs.store.stats import Statistics
 from qatqfs.store.sysfile import Fd, pread_exact
+from qatqfs.store.walks import Unmeasured, Walks
 
 log = logging.getLogger(__name__)
 
@@ -23,6 +24,15 @@ RUN_CHUNKS = 4
 
 _MOST_CHECKED = 4096
 """Chunks of a container without an index that are compared one by one to find out how it is cut."""
+_LEAST_UNIT_BYTES = 4096
+"""Content is not staged in smaller units because a container that somebody else made has smaller chunks."""
+_MANY_CHUNKS = 64
+"""A range of more is decoded on its own: so small they are not worth a place in the cache."""
+
+_LIMITS = Limits(max_chunks=1 << 23, max_total_values=None)
+"""Some 128 MiB of memory for where the chunks are; files above 2**32 values are taken, too."""
+_QUICK = Limits(max_chunks=1 << 16, max_total_values=None, max_walked_chunks=64)
+"""What is opened in some milliseconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +45,7 @@ class ReadContext:
         statistics: counters.
         executor: threads that decode ahead.
         read_ahead: chunks to decode ahead of a sequential reader, a multiple of :data:`RUN_CHUNKS`.
+        walks: what was found out about containers without an index.
     """
 
     cache: ChunkCache
@@ -42,6 +53,7 @@ class ReadContext:
     statistics: Statistics
     executor: Executor
     read_ahead: int
+    walks: Walks = field(default_factory=Walks)
 
 
 ContentId = tuple[int, int, int, int, bytes]
@@ -66,6 +78,36 @@ def _read_at(fd: Fd, offset: int, size: int) -> bytes:
     return pread_exact(fd.number, size, offset)
 
 
+def _open(fd: Fd, path: bytes, context: ReadContext, signature: FileSignature, *, quickly: bool) -> Container:
+    """Open a container; raises QatcError, OSError, and Unmeasured as :class:`ContainerFile`."""
+    # Not a method of that: in a cycle the descriptor of a file that is gone would be kept till it is found.
+    read_at, size, walks = partial(_read_at, fd), signature[2], context.walks
+    try:
+        return Container.open(read_at, size, limits=_QUICK)
+    except LimitExceeded:
+        content: ContentId = (*signature[:4], _read_at(fd, 0, CONTAINER_HEADER_SIZE))
+    known = walks.layout(content, signature)
+    if known is None and quickly:
+        raise Unmeasured(partial(_measure, fd, path, context))
+    with walks.turn(signature) if known is None else nullcontext():
+        container = Container.open(read_at, size, limits=_LIMITS, walked=known or walks.layout(content, signature))
+        if container.walked is not None:
+            walks.remember_layout(content, signature, container.walked)
+    return container
+
+
+def _measure(fd: Fd, path: bytes, context: ReadContext) -> None:
+    """Find and remember the length of a container, that of the file if it is damaged; raises OSError."""
+    signature = signature_of(os.fstat(fd.number))
+    try:
+        length = ContainerFile(fd, path, context).length
+    except OSError as err:
+        if err.errno != errno.EIO:
+            raise
+        length = signature[2]
+    context.walks.remember_length(signature, length)
+
+
 class ContainerFile:
     """One container's content; immutable, shared by every handle, closed with its last reference.
 
@@ -73,6 +115,7 @@ class ContainerFile:
         fd: the container, readable.
         path: its logical path, for messages.
         context: what it shares with others.
+        quickly: it is opened under a lock, and must not be walked.
 
     Attributes:
         length: logical size in bytes.
@@ -83,9 +126,10 @@ class ContainerFile:
 
     Raises:
         OSError: EIO when it is no QATC container (logged and remembered), or what reading it reported.
+        Unmeasured: opening takes long, but was to be quick.
     """
 
-    def __init__(self, fd: Fd, path: bytes, context: ReadContext) -> None:
+    def __init__(self, fd: Fd, path: bytes, context: ReadContext, *, quickly: bool = False) -> None:
         self.fd = fd
         self._path = path
         self._context = context
@@ -96,8 +140,7 @@ class ContainerFile:
         self._retired = False
         self.signature = signature_of(st)
         try:
-            # Not a method of ours: in a cycle the descriptor of a file that is gone would be kept till it is found.
-            self.container = Container.open(partial(_read_at, fd), st.st_size, limits=UNLIMITED)
+            self.container = _open(fd, path, context, self.signature, quickly=quickly)
         except QatcError as err:
             context.damage.report_file(path, self.signature, str(err))
             raise io_error(str(err)) from err
@@ -115,21 +158,29 @@ class ContainerFile:
             default: where the container itself suggests none.
         """
         container = self.container
+        if container.chunk_count == 1 and container.index is None:
+            return max(default, -(-self.length // 4) * 4), True
+        unit, regular = self._own_unit()
+        if not regular or unit < min(default, _LEAST_UNIT_BYTES) or container.chunk_count > MAX_CHUNKS:
+            return default, False
+        return unit, True
+
+    def _own_unit(self) -> tuple[int, bool]:
+        """Return the content of each chunk but the last in bytes, and whether that is so."""
+        container = self.container
         if container.index is not None:
             return container.index.values_per_chunk * container.dtype.width, True
-        if container.chunk_count == 1:
-            return max(default, -(-self.length // 4) * 4), True
         if container.chunk_count <= _MOST_CHECKED:
             try:
                 unit = container.span(0)[1]
                 spans = [container.span(chunk) for chunk in range(container.chunk_count)]
             except QatcError:
-                return default, False
+                return 0, False
             if unit and spans == [(s, min(s + unit, self.length)) for s in range(0, self.length, unit)]:
                 return unit, True
-        return default, False
+        return 0, False
 
-    def _decode(self, index: int) -> Chunk:
+    def _decode(self, index: int) -> memoryview:
         damage = self._context.damage
         reason = damage.known(self.signature, index)
         if reason is not None:
@@ -222,6 +273,8 @@ class ContainerFile:
         if stop <= end:
             return self.chunk(first)[offset - start : stop - start]
         last = self._locate(stop - 1)
+        if last - first >= _MANY_CHUNKS:
+            return self._read_many(first, last, offset, stop)
         self._decode_ahead(first + 1, last + 1)
         pool = self._context.cache.pool
         result = pool.take(stop - offset)
@@ -230,6 +283,21 @@ class ContainerFile:
             at = max(start - offset, 0)
             result[at : min(end, stop) - offset] = self.chunk(index)[max(offset - start, 0) : stop - start]
         pool.give_back(result)  # to be used again once the reader has let go of it
+        return result
+
+    def _read_many(self, first: int, last: int, offset: int, stop: int) -> Chunk:
+        """Return a range that chunks ``first`` to ``last`` hold, past the cache; raises OSError."""
+        pool = self._context.cache.pool
+        result = pool.take(stop - offset)
+        for start in range(first, last + 1, _MANY_CHUNKS):
+            count = min(_MANY_CHUNKS, last + 1 - start)
+            for index, found in enumerate(self._decoded(start, count), start):
+                if isinstance(found, OSError):
+                    raise found
+                begin, end = self._span_or_fail(index)
+                result[max(begin - offset, 0) : min(end, stop) - offset] = found[max(offset - begin, 0) : stop - begin]
+                pool.give_back(found)
+        pool.give_back(result)
         return result
 
     def _span_or_fail(self, index: int) -> tuple[int, int]:
@@ -243,10 +311,11 @@ class ContainerFile:
         stop = min(offset + size, self.length)
         if offset >= stop:
             return b""
-        if not self.container.indexed:
-            return None  # finding the chunk may read the file
-        index = self.container.locate(offset)
-        start, end = self.container.span(index)
+        try:
+            index = self.container.locate(offset)
+            start, end = self.container.span(index)
+        except QatcError:  # whoever reads it finds out, and says so
+            return None
         chunk = self._context.cache.peek((self.content_id, index)) if stop <= end else None
         return chunk[offset - start : stop - start] if chunk is not None else None
 
@@ -260,10 +329,13 @@ class ContainerFile:
         Returns:
             The chunk up to which decoding was started.
         """
-        if not self.container.indexed or offset >= self.length:
+        if offset >= self.length:
             return done
         window = self._context.read_ahead
-        first = self.container.locate(offset)
+        try:
+            first = self.container.locate(offset)
+        except QatcError:
+            return done
         if not first <= done <= first + window:
             done = first
         stop = min(first + window, self.container.chunk_count)
@@ -283,19 +355,18 @@ class ContainerFile:
     def _decode_run(self, first: int, count: int) -> None:
         """Put neighbouring chunks into the cache, those that nobody has or is decoding."""
         cache = self._context.cache
-        numbers = range(first, first + count)
-        claimed = cache.claim([(self.content_id, index) for index in numbers])
-        mine = [index for index, is_mine in zip(numbers, claimed, strict=True) if is_mine]
-        while mine:
-            run = 1
-            while run < len(mine) and mine[run] == mine[0] + run:
-                run += 1
-            for index, found in zip(mine[:run], self._decoded(mine[0], run), strict=True):
-                cache.settle((self.content_id, index), found)
-            del mine[:run]
+        with cache.claimed([(self.content_id, index) for index in range(first, first + count)]) as claimed:
+            mine = [index for _, index in claimed]
+            while mine:
+                run = 1
+                while run < len(mine) and mine[run] == mine[0] + run:
+                    run += 1
+                for index, found in zip(mine[:run], self._decoded(mine[0], run), strict=True):
+                    cache.settle((self.content_id, index), found)
+                del mine[:run]
 
-    def _decoded(self, first: int, count: int) -> list[Chunk | OSError]:
-        """Decode neighbouring chunks; an error for each that is bad or cannot be read. Raises nothing."""
+    def _decoded(self, first: int, count: int) -> list[memoryview | OSError]:
+        """Decode neighbouring chunks; an error for each that is bad or cannot be read."""
         if any(self._context.damage.known(self.signature, first + i) for i in range(count)):
             return [self._decoded_alone(first + i) for i in range(count)]
         try:
@@ -305,9 +376,7 @@ class ContainerFile:
                 found = self.container.read_chunks(first, count, outs)
         except OSError:
             return [self._decoded_alone(first + i) for i in range(count)]
-        except BaseException as err:  # out of memory, say: nobody may wait for ever
-            return [OSError(errno.EIO, f"read-ahead failed: {err}")] * count
-        results: list[Chunk | OSError] = []
+        results: list[memoryview | OSError] = []
         for i, (chunk, out) in enumerate(zip(found, outs, strict=True)):
             if isinstance(chunk, QatcError):
                 results.append(self._corrupt(first + i, chunk))
@@ -316,7 +385,7 @@ class ContainerFile:
         self._context.statistics.add("chunks_decoded", sum(not isinstance(one, OSError) for one in results))
         return results
 
-    def _decoded_alone(self, index: int) -> Chunk | OSError:
+    def _decoded_alone(self, index: int) -> memoryview | OSError:
         try:
             return self._decode(index)
         except OSError as err:
