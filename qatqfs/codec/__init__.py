@@ -68,7 +68,7 @@ from qatqfs.codec.payload import (
     read_payload_header,
 )
 from qatqfs.codec.payloadencoder import encode_payload, encode_payloads
-from qatqfs.codec.reader import ChunkHeader, Container
+from qatqfs.codec.reader import HEAD_SIZE, ChunkHeader, Container, claimed_length
 from qatqfs.codec.search import Memory
 from qatqfs.codec.sinks import BytesSink, FileSink, Sink
 from qatqfs.codec.strategies import STRATEGIES, Strategy
@@ -81,6 +81,7 @@ __all__ = [
     "DEFAULT_CHUNK_BYTES",
     "EXACT_HEADER_SIZE",
     "FNV_OFFSET",
+    "HEAD_SIZE",
     "LENGTH_FIELD_SIZE",
     "MAX_CHUNKS",
     "MAX_PAYLOAD_BYTES",
@@ -124,6 +125,7 @@ __all__ = [
     "UnsupportedVersion",
     "ValueCountTooLarge",
     "WalkedLayout",
+    "claimed_length",
     "decode_any_payload",
     "decode_array",
     "decode_container",

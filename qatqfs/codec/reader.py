@@ -33,6 +33,17 @@ HEAD_SIZE = CONTAINER_HEADER_SIZE + MIN_CHUNK_SIZE
 _NOTHING: Mapping[int, memoryview] = {}
 
 
+def claimed_length(head: Buffer) -> int:
+    """Return the bytes of content, a pad included, that the first :data:`HEAD_SIZE` bytes of a container claim.
+
+    Raises:
+        QatcError: they are not those of a container.
+    """
+    view = as_bytes(head)
+    header = ContainerHeader.parse(view)
+    return header.total_values * read_payload_header(view[HEAD_SIZE - EXACT_HEADER_SIZE :]).dtype.width
+
+
 @dataclass(frozen=True, slots=True)
 class ChunkHeader:
     """One chunk as its own header has it.

@@ -6,16 +6,25 @@ import os
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Executor
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 
-from qatqfs.codec import CONTAINER_HEADER_SIZE, MAX_CHUNKS, Container, LimitExceeded, Limits, QatcError
+from qatqfs.codec import (
+    CONTAINER_HEADER_SIZE,
+    HEAD_SIZE,
+    MAX_CHUNKS,
+    Container,
+    LimitExceeded,
+    Limits,
+    QatcError,
+    claimed_length,
+)
 from qatqfs.store.chunkcache import Chunk, ChunkCache
 from qatqfs.store.damage import DamageRegister, FileSignature
 from qatqfs.store.stats import Statistics
 from qatqfs.store.sysfile import Fd, pread_exact
-from qatqfs.store.walks import Unmeasured, Walks
+from qatqfs.store.walks import Walks
 
 log = logging.getLogger(__name__)
 
@@ -29,9 +38,10 @@ _LEAST_UNIT_BYTES = 4096
 _MANY_CHUNKS = 64
 """A range of more is decoded on its own: so small they are not worth a place in the cache."""
 
-_LIMITS = Limits(max_chunks=1 << 23, max_total_values=None)
-"""Some 128 MiB of memory for where the chunks are; files above 2**32 values are taken, too."""
-_QUICK = Limits(max_chunks=1 << 16, max_total_values=None, max_walked_chunks=64)
+_MOST_CHUNKS = 1 << 22
+"""Chunks of a container that a daemon is ready for, 64 MiB to know where they are; a reference decoder takes 2**20."""
+_LIMITS = Limits(max_chunks=_MOST_CHUNKS, max_total_values=None)
+_QUICK = Limits(max_chunks=_MOST_CHUNKS, max_total_values=None, max_walked_chunks=64)
 """What is opened in some milliseconds."""
 
 
@@ -74,38 +84,50 @@ def io_error(text: str) -> OSError:
     return OSError(errno.EIO, text)
 
 
+@contextmanager
+def corrupt_files_reported(path: bytes, signature: FileSignature, context: ReadContext) -> Iterator[None]:
+    """Turn what the codec says against a whole file into EIO, and have it logged and remembered."""
+    try:
+        yield
+    except QatcError as err:
+        context.damage.report_file(path, signature, str(err))
+        raise io_error(str(err)) from err
+
+
 def _read_at(fd: Fd, offset: int, size: int) -> bytes:
     return pread_exact(fd.number, size, offset)
 
 
-def _open(fd: Fd, path: bytes, context: ReadContext, signature: FileSignature, *, quickly: bool) -> Container:
-    """Open a container; raises QatcError, OSError, and Unmeasured as :class:`ContainerFile`."""
-    # Not a method of that: in a cycle the descriptor of a file that is gone would be kept till it is found.
+def logical_length(fd: Fd, path: bytes, context: ReadContext) -> int:
+    """Return the logical size of a container in bytes, in a few reads.
+
+    One that has to be walked is taken at its word: whether its chunks have what its header says shows when it is
+    opened. So who only looks at names and sizes, with the namespace lock held, never walks anything.
+
+    Raises:
+        OSError: as :class:`ContainerFile`.
+    """
+    signature = signature_of(os.fstat(fd.number))
+    with corrupt_files_reported(path, signature, context):
+        try:
+            return Container.open(partial(_read_at, fd), signature[2], limits=_QUICK).length
+        except LimitExceeded:
+            return claimed_length(_read_at(fd, 0, HEAD_SIZE))
+
+
+def _open(fd: Fd, context: ReadContext, signature: FileSignature) -> Container:
+    """Open a container, walking it unless that was done before; raises QatcError, OSError."""
+    # Not a method of ContainerFile: in a cycle the descriptor of a file that is gone would be kept till it is found.
     read_at, size, walks = partial(_read_at, fd), signature[2], context.walks
     try:
         return Container.open(read_at, size, limits=_QUICK)
     except LimitExceeded:
         content: ContentId = (*signature[:4], _read_at(fd, 0, CONTAINER_HEADER_SIZE))
-    known = walks.layout(content, signature)
-    if known is None and quickly:
-        raise Unmeasured(partial(_measure, fd, path, context))
-    with walks.turn(signature) if known is None else nullcontext():
-        container = Container.open(read_at, size, limits=_LIMITS, walked=known or walks.layout(content, signature))
+    with walks.turn(signature):
+        container = Container.open(read_at, size, limits=_LIMITS, walked=walks.layout(content, signature))
         if container.walked is not None:
-            walks.remember_layout(content, signature, container.walked)
+            walks.remember(content, signature, container.walked)
     return container
-
-
-def _measure(fd: Fd, path: bytes, context: ReadContext) -> None:
-    """Find and remember the length of a container, that of the file if it is damaged; raises OSError."""
-    signature = signature_of(os.fstat(fd.number))
-    try:
-        length = ContainerFile(fd, path, context).length
-    except OSError as err:
-        if err.errno != errno.EIO:
-            raise
-        length = signature[2]
-    context.walks.remember_length(signature, length)
 
 
 class ContainerFile:
@@ -115,7 +137,6 @@ class ContainerFile:
         fd: the container, readable.
         path: its logical path, for messages.
         context: what it shares with others.
-        quickly: it is opened under a lock, and must not be walked.
 
     Attributes:
         length: logical size in bytes.
@@ -126,10 +147,9 @@ class ContainerFile:
 
     Raises:
         OSError: EIO when it is no QATC container (logged and remembered), or what reading it reported.
-        Unmeasured: opening takes long, but was to be quick.
     """
 
-    def __init__(self, fd: Fd, path: bytes, context: ReadContext, *, quickly: bool = False) -> None:
+    def __init__(self, fd: Fd, path: bytes, context: ReadContext) -> None:
         self.fd = fd
         self._path = path
         self._context = context
@@ -139,11 +159,8 @@ class ContainerFile:
         self._decoding = 0
         self._retired = False
         self.signature = signature_of(st)
-        try:
-            self.container = _open(fd, path, context, self.signature, quickly=quickly)
-        except QatcError as err:
-            context.damage.report_file(path, self.signature, str(err))
-            raise io_error(str(err)) from err
+        with corrupt_files_reported(path, self.signature, context):
+            self.container = _open(fd, context, self.signature)
         self.length = self.container.length
         self.content_id: ContentId = (*self.signature[:4], self.container.header_bytes)
 
