@@ -54,6 +54,7 @@ from qatqfs.codec.errors import (
 )
 from qatqfs.codec.fileaccess import ReadAt
 from qatqfs.codec.index_frame import IndexFrame
+from qatqfs.codec.layout import WalkedLayout
 from qatqfs.codec.level import Level
 from qatqfs.codec.limits import UNLIMITED, Limits
 from qatqfs.codec.payload import (
@@ -67,7 +68,7 @@ from qatqfs.codec.payload import (
     read_payload_header,
 )
 from qatqfs.codec.payloadencoder import encode_payload, encode_payloads
-from qatqfs.codec.reader import ChunkHeader, Container
+from qatqfs.codec.reader import HEAD_SIZE, ChunkHeader, Container, claimed_length
 from qatqfs.codec.search import Memory
 from qatqfs.codec.sinks import BytesSink, FileSink, Sink
 from qatqfs.codec.strategies import STRATEGIES, Strategy
@@ -80,6 +81,7 @@ __all__ = [
     "DEFAULT_CHUNK_BYTES",
     "EXACT_HEADER_SIZE",
     "FNV_OFFSET",
+    "HEAD_SIZE",
     "LENGTH_FIELD_SIZE",
     "MAX_CHUNKS",
     "MAX_PAYLOAD_BYTES",
@@ -122,6 +124,8 @@ __all__ = [
     "UnsupportedMode",
     "UnsupportedVersion",
     "ValueCountTooLarge",
+    "WalkedLayout",
+    "claimed_length",
     "decode_any_payload",
     "decode_array",
     "decode_container",

@@ -53,6 +53,7 @@ SIGNATURE = b"QATQFSi1"
 FOOTER_MAGIC = b"QATQFSix"
 
 _HEAD = struct.Struct("<II8sQQII3sx")
+_SKIPPABLE_HEAD = struct.Struct("<II")
 _FOOTER = struct.Struct("<II8s")
 _LENGTH_BYTES = 4
 _CRC_AND_MAGIC_BYTES = 12
@@ -183,11 +184,17 @@ def read_index(read_at: ReadAt, size: int, head: memoryview, header: ContainerHe
     return index
 
 
-def trailing_frame(payload: memoryview, header: PayloadHeader) -> int | None:
+def trailing_frame(payload: memoryview, header: PayloadHeader, chunk_count: int) -> int | None:
     """Return where in a payload a skippable frame starts that ends it and bears a mark of ours.
 
-    The frame need not be sound: one whose CRC or magic is damaged counts too. ``None`` when there is none, or
-    the payload does not hold sound zstd frames (then it cannot be decoded either).
+    The frame need not be sound: one whose CRC or magic is damaged counts too. So does one of which a power cut has
+    left nothing but zeros behind its header: magic and size together are a mark as well. ``None`` when there is none,
+    or the payload does not hold sound zstd frames (then it cannot be decoded either).
+
+    Args:
+        payload: the last of a container.
+        header: of the payload.
+        chunk_count: chunks in the container.
     """
     offset = STRATEGIES[header.strategy].zstd_offset
     if offset is None:
@@ -200,5 +207,8 @@ def trailing_frame(payload: memoryview, header: PayloadHeader) -> int | None:
     if not frames.last_is_skippable:
         return None
     start += frames.last_start
-    is_ours = payload[start + 8 : start + 16] == SIGNATURE or payload[-len(FOOTER_MAGIC) :] == FOOTER_MAGIC
-    return start if is_ours else None
+    has_our_header = payload[start : start + 8] == _SKIPPABLE_HEAD.pack(
+        SKIPPABLE_MAGIC, IndexFrame.size(chunk_count) - _SKIPPABLE_HEAD.size
+    )
+    has_signature = payload[start + 8 : start + 16] == SIGNATURE or payload[-len(FOOTER_MAGIC) :] == FOOTER_MAGIC
+    return start if has_our_header or has_signature else None

@@ -7,9 +7,8 @@ shortened file without any error.
 
 import array
 import copy
-import threading
+import struct
 from bisect import bisect_right
-from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
@@ -24,7 +23,24 @@ from qatqfs.codec.dtypes import DType
 from qatqfs.codec.errors import InvalidContainer, LimitExceeded, MixedDtypes, QatcError
 from qatqfs.codec.fileaccess import ReadAt, read_exactly
 from qatqfs.codec.index_frame import IndexFrame
-from qatqfs.codec.payload import EXACT_HEADER_SIZE, PayloadHeader, read_payload_header
+from qatqfs.codec.payload import EXACT_HEADER_SIZE, MAX_VALUES, payload_head, read_payload_header
+from qatqfs.codec.strategies import STRATEGIES
+
+_CHUNK_HEAD = struct.Struct(">I8sQ4s8x5s3s")
+"""A length field and what :func:`payload_head` makes, in parts: all that any value may have is the count."""
+_WINDOW_BYTES = 256 * 1024
+_SMALL_CHUNK_BYTES = 16 * 1024
+"""Below it the headers of many chunks are in one window."""
+
+
+def _usual_heads(dtype: DType) -> frozenset[tuple[bytes, bytes, bytes, bytes]]:
+    """Return the constant parts of the heads of usual payloads of a dtype."""
+    heads = (payload_head(one.id, 1.0, 0, dtype, 0) for one in STRATEGIES.values() if dtype in one.dtypes)
+    parts = (_CHUNK_HEAD.unpack(bytes(LENGTH_FIELD_SIZE) + head) for head in heads)
+    return frozenset((fixed, scale, body, wire) for _, fixed, _, scale, body, wire in parts)
+
+
+_USUAL_HEADS = {dtype: _usual_heads(dtype) for dtype in DType}
 
 
 def check_payload_length(offset: int, length: int, size: int, max_payload_bytes: int) -> None:
@@ -89,8 +105,34 @@ class IndexedLayout:
         return value // self._per_chunk
 
 
+class _Window:
+    """A part of a file in which headers are looked for, moved along as the walk goes on.
+
+    Args:
+        read_at: reads the file.
+        size: bytes of it.
+        head: its beginning, as far as somebody has read that.
+    """
+
+    def __init__(self, read_at: ReadAt, size: int, head: memoryview) -> None:
+        self._read_at = read_at
+        self._size = size
+        self._start = 0
+        self._part = head
+
+    def at(self, offset: int) -> tuple[memoryview, int]:
+        """Return bytes of the file, and where in them those of a chunk's head at an offset are."""
+        at = offset - self._start
+        if at + MIN_CHUNK_SIZE > len(self._part):
+            near = offset - self._start - len(self._part) < _SMALL_CHUNK_BYTES
+            wanted = min(_WINDOW_BYTES, self._size - offset) if near else MIN_CHUNK_SIZE
+            self._part = read_exactly(self._read_at, offset, wanted)
+            self._start, at = offset, 0
+        return self._part, at
+
+
 class WalkedLayout:
-    """A layout that is found by reading one chunk header after another.
+    """A layout that is found by reading one chunk header after another, once; then it needs the file no more.
 
     Chunks may have any number of values, also none. What the walk cannot get over makes that chunk and all
     behind it unreadable; those before stay readable.
@@ -98,98 +140,94 @@ class WalkedLayout:
     Args:
         read_at: reads the container.
         size: bytes of the container.
-        header: of the container.
+        head: its first bytes.
         dtype: of its first chunk.
         max_payload_bytes: the longest payload to accept.
+
+    Raises:
+        CountMismatch: when the chunks are sound as far as headers show, but are not what the header says.
+        OSError: what reading the file raised.
     """
 
-    def __init__(
-        self, read_at: ReadAt, size: int, header: ContainerHeader, dtype: DType, max_payload_bytes: int
-    ) -> None:
-        self._read_at = read_at
-        self._size = size
+    def __init__(self, read_at: ReadAt, size: int, head: memoryview, dtype: DType, max_payload_bytes: int) -> None:
+        header = ContainerHeader.parse(head)
         self._header = header
         self._dtype = dtype
+        self._size = size
         self._max_payload_bytes = max_payload_bytes
-        self._lock = threading.Lock()
-        # Protected by the lock; a chunk is among them once the walk has passed its header.
-        self._starts = array.array("Q")
-        self._lengths = array.array("I")
+        self._usual = _USUAL_HEADS[dtype]
+        self._window = _Window(read_at, size, head)
+        self._starts = array.array("Q", [CONTAINER_HEADER_SIZE])  # of each chunk, and of what follows
         self._first_values = array.array("Q", [0])
         self._failure: QatcError | None = None
+        try:
+            while len(self._starts) <= header.chunk_count:
+                self._step()
+        except CountMismatch:
+            raise
+        except QatcError as err:  # left to whoever asks for a chunk behind it
+            self._failure = err.with_traceback(None)
+        del self._window
+
+    @property
+    def sound(self) -> bool:
+        """Whether the walk met no damage."""
+        return self._failure is None
+
+    @property
+    def memory_bytes(self) -> int:
+        """Memory that this takes."""
+        return self._starts.itemsize * len(self._starts) + self._first_values.itemsize * len(self._first_values)
 
     def place(self, chunk: int) -> tuple[int, int]:
         """Return the offset of the chunk's length field and the bytes of its payload."""
-        with self._lock:
-            self._walk(lambda: len(self._starts) > chunk)
-            return self._starts[chunk], self._lengths[chunk]
+        self._check(chunk)
+        start = self._starts[chunk]
+        return start, self._starts[chunk + 1] - start - LENGTH_FIELD_SIZE
 
     def values(self, chunk: int) -> tuple[int, int]:
         """Return the first value of the chunk and the one behind its last."""
-        with self._lock:
-            self._walk(lambda: len(self._starts) > chunk)
-            return self._first_values[chunk], self._first_values[chunk + 1]
+        self._check(chunk)
+        return self._first_values[chunk], self._first_values[chunk + 1]
 
     def locate(self, value: int) -> int:
         """Return the chunk that holds a value."""
-        with self._lock:
-            self._walk(lambda: self._first_values[-1] > value)
-            return bisect_right(self._first_values, value) - 1
+        if self._failure is not None and value >= self._first_values[-1]:
+            raise copy.copy(self._failure)
+        return bisect_right(self._first_values, value) - 1
 
-    def settle(self) -> None:
-        """Walk to the end.
-
-        Damage on the way is left to whoever asks for a chunk behind it: the ones before can be read.
-
-        Raises:
-            CountMismatch: when the chunks are sound as far as headers show, but are not what the header says.
-            OSError: what reading the file raised.
-        """
-        with self._lock:
-            try:
-                self._walk(lambda: len(self._starts) == self._header.chunk_count)
-            except CountMismatch:
-                raise
-            except QatcError:
-                return
-
-    def _walk(self, arrived: Callable[[], bool]) -> None:
-        """Go on until ``arrived``; raises QatcError when that is out of reach. The lock is held."""
-        while not arrived():
-            if self._failure is None:
-                try:
-                    self._step()
-                except QatcError as err:
-                    self._failure = err
-            if self._failure is not None and not arrived():
-                raise copy.copy(self._failure)
+    def _check(self, chunk: int) -> None:
+        if self._failure is not None and chunk >= len(self._starts) - 1:
+            raise copy.copy(self._failure)
 
     def _step(self) -> None:
-        number = len(self._starts)
-        offset = self._starts[-1] + LENGTH_FIELD_SIZE + self._lengths[-1] if number else CONTAINER_HEADER_SIZE
+        number = len(self._starts) - 1
+        offset = self._starts[-1]
         if offset + MIN_CHUNK_SIZE > self._size:
             raise InvalidContainer(f"it ends where chunk {number} is due")
-        head = read_exactly(self._read_at, offset, MIN_CHUNK_SIZE)
-        length = int.from_bytes(head[:LENGTH_FIELD_SIZE], "big")
+        buf, at = self._window.at(offset)
+        length, fixed, count, scale, body, wire = _CHUNK_HEAD.unpack_from(buf, at)
         check_payload_length(offset, length, self._size, self._max_payload_bytes)
-        payload = self._payload_header(number, offset, head[LENGTH_FIELD_SIZE:])
-        if payload.dtype is not self._dtype:
-            raise MixedDtypes(self._dtype.label, payload.dtype.label)
-        stop_value = self._first_values[-1] + payload.count
+        if (fixed, scale, body, wire) not in self._usual or count > MAX_VALUES:
+            count = self._checked_count(number, offset, buf[at + LENGTH_FIELD_SIZE : at + MIN_CHUNK_SIZE])
+        stop = offset + LENGTH_FIELD_SIZE + length
+        stop_value = self._first_values[-1] + count
         if stop_value > self._header.total_values:
             raise CountMismatch(f"chunk {number} has more values than the header says")
         if number + 1 == self._header.chunk_count:
-            if offset + LENGTH_FIELD_SIZE + length != self._size:
+            if stop != self._size:
                 raise CountMismatch("bytes are left over behind the last chunk")
             if stop_value != self._header.total_values:
                 raise CountMismatch("its chunks have fewer values than the header says")
-        self._starts.append(offset)
-        self._lengths.append(length)
+        self._starts.append(stop)
         self._first_values.append(stop_value)
 
-    @staticmethod
-    def _payload_header(number: int, offset: int, head: memoryview) -> PayloadHeader:
+    def _checked_count(self, number: int, offset: int, head: memoryview) -> int:
+        """Return the values of a payload whose head is not one of the usual; raises QatcError if it is not legal."""
         try:
-            return read_payload_header(head)
+            payload = read_payload_header(head)
         except QatcError as err:
             raise InvalidContainer(f"chunk {number} at offset {offset} cannot be read ({err})") from err
+        if payload.dtype is not self._dtype:
+            raise MixedDtypes(self._dtype.label, payload.dtype.label)
+        return payload.count

@@ -23,12 +23,15 @@ class Limits:
         max_payload_bytes: encoded bytes of one chunk.
         max_chunks: chunks, ``None`` for any number.
         max_total_values: values in all chunks together, ``None`` for any number.
+        max_walked_chunks: chunks of a container without a valid index, each of which a reader has to look for and
+            takes 16 bytes to remember; ``None`` for any number.
     """
 
     max_chunk_values: int = MAX_VALUES
     max_payload_bytes: int = MAX_PAYLOAD_BYTES
     max_chunks: int | None = MAX_CHUNKS
     max_total_values: int | None = MAX_TOTAL_VALUES
+    max_walked_chunks: int | None = None
 
     def check(self, header: ContainerHeader, size: int) -> None:
         """Compare what a header claims with what a file of ``size`` bytes can hold, and with the limits.
@@ -45,6 +48,11 @@ class Limits:
             raise LimitExceeded("values in a container", header.total_values, self.max_total_values)
         if header.total_values > header.chunk_count * MAX_VALUES:
             raise InvalidContainer(f"{header.chunk_count} chunks cannot hold {header.total_values} values")
+
+    def check_walk(self, header: ContainerHeader) -> None:
+        """Raise LimitExceeded when there are too many chunks to look for each."""
+        if self.max_walked_chunks is not None and header.chunk_count > self.max_walked_chunks:
+            raise LimitExceeded("chunks in a container without an index", header.chunk_count, self.max_walked_chunks)
 
 
 UNLIMITED = Limits(max_chunks=None, max_total_values=None)

@@ -33,6 +33,17 @@ HEAD_SIZE = CONTAINER_HEADER_SIZE + MIN_CHUNK_SIZE
 _NOTHING: Mapping[int, memoryview] = {}
 
 
+def claimed_length(head: Buffer) -> int:
+    """Return the bytes of content, a pad included, that the first :data:`HEAD_SIZE` bytes of a container claim.
+
+    Raises:
+        QatcError: they are not those of a container.
+    """
+    view = as_bytes(head)
+    header = ContainerHeader.parse(view)
+    return header.total_values * read_payload_header(view[HEAD_SIZE - EXACT_HEADER_SIZE :]).dtype.width
+
+
 @dataclass(frozen=True, slots=True)
 class ChunkHeader:
     """One chunk as its own header has it.
@@ -61,6 +72,7 @@ class Container:
         header: the container's header.
         header_bytes: the same as it is in the file, 32 bytes.
         index: the index, ``None`` when there is none or it does not agree with the file.
+        walked: where the chunks lie if there is no index.
     """
 
     def __init__(
@@ -68,39 +80,45 @@ class Container:
         read_at: ReadAt,
         size: int,
         limits: Limits,
-        header_bytes: bytes,
+        head: memoryview,
         index: IndexFrame | None,
         dtype: DType,
+        walked: WalkedLayout | None,
     ) -> None:
         self._read_at = read_at
         self._size = size
         self._limits = limits
-        self.header = ContainerHeader.parse(header_bytes)
-        self.header_bytes = header_bytes
+        self.header = ContainerHeader.parse(head)
+        self.header_bytes = bytes(head[:CONTAINER_HEADER_SIZE])
         self.index = index
         self.dtype = dtype
         self.total_values = self.header.total_values
         self.chunk_count = self.header.chunk_count
         self.length = index.true_length if index else self.total_values * dtype.width
+        self.walked: WalkedLayout | None = None
         self._layout: Layout
         if index is not None:
             self._layout = IndexedLayout(index, self.total_values)
         else:
-            walked = WalkedLayout(read_at, size, self.header, dtype, limits.max_payload_bytes)
-            walked.settle()
-            self._layout = walked
+            if walked is None:
+                limits.check_walk(self.header)
+            self.walked = walked or WalkedLayout(read_at, size, head, dtype, limits.max_payload_bytes)
+            self._layout = self.walked
 
     @classmethod
-    def open(cls, read_at: ReadAt, size: int, *, limits: Limits | None = None) -> "Container":
+    def open(
+        cls, read_at: ReadAt, size: int, *, limits: Limits | None = None, walked: WalkedLayout | None = None
+    ) -> "Container":
         """Read what opening takes: two reads, one for a file of at most 64 KiB, three for a very long index.
 
-        Without a valid index every chunk's header is read.
+        Without a valid index every chunk's header is read, unless somebody has done that already.
 
         Args:
             read_at: ``read_at(offset, size)`` returns that part of the file; called by all methods, from
                 the threads that call them.
             size: bytes of the file.
             limits: what to refuse although it is legal.
+            walked: the attribute of that name of an earlier object for the same state of the same file.
 
         Raises:
             QatcError: when this is no container. A damaged first chunk is found here only in a container
@@ -113,7 +131,7 @@ class Container:
         limits.check(header, size)
         index = read_index(read_at, size, head, header)
         dtype = index.dtype if index else read_payload_header(head[HEAD_SIZE - EXACT_HEADER_SIZE :]).dtype
-        return cls(read_at, size, limits, bytes(head[:CONTAINER_HEADER_SIZE]), index, dtype)
+        return cls(read_at, size, limits, head, index, dtype, walked)
 
     @classmethod
     def from_buffer(cls, buf: Buffer, *, limits: Limits | None = None) -> "Container":
@@ -135,7 +153,7 @@ class Container:
 
     @property
     def indexed(self) -> bool:
-        """Whether an index tells where the chunks are, so that finding one reads nothing."""
+        """Whether an index tells where the chunks are, so that opening read no headers."""
         return self.index is not None
 
     def span(self, chunk: int) -> tuple[int, int]:
@@ -143,8 +161,7 @@ class Container:
 
         Raises:
             IndexError: when there is no such chunk.
-            QatcError: when the walk meets damage on the way to it.
-            OSError: what reading the file raised.
+            QatcError: when the walk met damage on the way to it.
         """
         self._check_number(chunk)
         first, stop = self._layout.values(chunk)
@@ -155,7 +172,7 @@ class Container:
 
         Raises:
             IndexError: when the content has no such byte.
-            QatcError, OSError: as :meth:`span`.
+            QatcError: as :meth:`span`.
         """
         if not 0 <= offset < self.length:
             raise IndexError(f"offset {offset} is not in a content of {self.length} bytes")
@@ -357,7 +374,7 @@ class Container:
         payload = found[LENGTH_FIELD_SIZE:]
         if chunk != self.chunk_count - 1:
             return payload, header
-        frame = trailing_frame(payload, header)
+        frame = trailing_frame(payload, header, self.chunk_count)
         due = length - IndexFrame.size(self.chunk_count) if self.index is not None else None
         if frame != due:
             raise InvalidContainer("the index frame in the last chunk is damaged")

@@ -218,7 +218,7 @@ class _Verifier:
         if self._index is not None and self._values != self._value_after(number, header):
             raise InvalidContainer(f"chunk {number} has another number of values than the index says")
         if is_last:
-            self._check_frame(payload, chunk)
+            self._check_frame(payload, chunk, header.chunk_count)
         raw = decode_payload(payload, self._buffer(chunk), max_values=self._limits.max_chunk_values)
         size = len(raw)
         if is_last and self._index is not None:
@@ -241,10 +241,9 @@ class _Verifier:
             self._recycled = bytearray(chunk.raw_size)
         return self._recycled
 
-    def _check_frame(self, payload: memoryview, chunk: PayloadHeader) -> None:
-        frame = trailing_frame(payload, chunk)
-        count = len(self._index.payload_lengths) if self._index else 0
-        if frame != (len(payload) - IndexFrame.size(count) if self._index else None):
+    def _check_frame(self, payload: memoryview, chunk: PayloadHeader, chunk_count: int) -> None:
+        frame = trailing_frame(payload, chunk, chunk_count)
+        if frame != (len(payload) - IndexFrame.size(chunk_count) if self._index else None):
             raise InvalidContainer("the index frame in the last chunk is damaged")
 
     def _value_after(self, number: int, header: ContainerHeader) -> int:

@@ -101,7 +101,11 @@ class FileOperations(Adapter):
             directory = self.inodes.get(parent)
             path = self.inodes.child_path(directory, name)
             handle, truncate = self.store.opener.attach_new(path, mode, owner, flags)
-            inode = self.inodes.remember(handle.attributes(), directory, name)
+            try:
+                inode = self.inodes.remember(handle.attributes(), directory, name)
+            except BaseException:
+                handle.close()
+                raise
             self.attached(inode, handle)
         try:
             self._finish(inode, handle, truncate=truncate)

@@ -6,9 +6,11 @@ knows exactly: a bytearray refuses to change its length while any view of it exi
 """
 
 import threading
-from collections import deque
+from collections import OrderedDict, deque
 
-_GRANULE_BYTES = 4096
+_PAGE_BYTES = 4096
+_SMALL_GRANULE_BYTES = 64
+"""Blocks below a page are multiples of it, so that a chunk of two bytes does not take a page."""
 _LOOKED_AT = 8
 """Blocks that may still be in use are looked at before a new one is made."""
 
@@ -22,6 +24,12 @@ def _is_free(block: bytearray) -> bool:
     return True
 
 
+def block_size(size: int) -> int:
+    """Return the bytes of the block that ``size`` bytes are given."""
+    granule = _PAGE_BYTES if size >= _PAGE_BYTES else _SMALL_GRANULE_BYTES
+    return max(-(-size // granule), 1) * granule
+
+
 class BufferPool:
     """Blocks of memory by size. Safe for any number of threads.
 
@@ -32,13 +40,13 @@ class BufferPool:
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
         self._lock = threading.Lock()
-        # Protected by the lock: blocks that came back, by length, and their bytes together.
-        self._back: dict[int, deque[bytearray]] = {}
+        # Protected by the lock: blocks that came back, by length, the last length at the end; their bytes together.
+        self._back: OrderedDict[int, deque[bytearray]] = OrderedDict()
         self._back_bytes = 0
 
     def take(self, size: int) -> memoryview:
         """Return ``size`` writable bytes of undefined content."""
-        length = max(-(-size // _GRANULE_BYTES), 1) * _GRANULE_BYTES
+        length = block_size(size)
         with self._lock:
             waiting = self._back.get(length)
             for _ in range(min(len(waiting), _LOOKED_AT) if waiting else 0):
@@ -53,9 +61,19 @@ class BufferPool:
     def give_back(self, view: memoryview) -> None:
         """Take back what :meth:`take` returned; anybody may still hold slices of it."""
         block = view.obj
-        if not isinstance(block, bytearray):
+        if not isinstance(block, bytearray) or len(block) > self._max_bytes:
             return
         with self._lock:
-            if self._back_bytes + len(block) <= self._max_bytes:
-                self._back_bytes += len(block)
-                self._back.setdefault(len(block), deque()).append(block)
+            self._back.setdefault(len(block), deque()).append(block)
+            self._back.move_to_end(len(block))
+            self._back_bytes += len(block)
+            while self._back_bytes > self._max_bytes:
+                self._drop_one()
+
+    def _drop_one(self) -> None:
+        """Leave a block to the system, of the length that came back least recently; lock held."""
+        length, waiting = next(iter(self._back.items()))
+        waiting.popleft()
+        self._back_bytes -= length
+        if not waiting:
+            del self._back[length]

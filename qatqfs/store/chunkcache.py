@@ -1,25 +1,37 @@
 """The decoded-chunk cache: one LRU for all files, bounded in bytes, one decode per chunk however many wait."""
 
 import threading
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
+from typing import TypeVar
 
 from cachetools import LRUCache
 
 from qatqfs.store.bufferpool import BufferPool
 from qatqfs.store.stats import Statistics
 
+K = TypeVar("K", bound=Hashable)
+
 Chunk = memoryview | bytes
 
-_KEPT_FOR_LATER_BYTES = 32 << 20
-"""Memory of dropped chunks that is kept for the next ones: more than is ever being decoded at once."""
+_KEPT_FOR_LATER_BYTES = 8 << 20
+"""Memory of dropped chunks that is kept for the next ones: each chunk that comes drives out one that goes."""
+_ENTRY_BYTES = 1024
+"""What one chunk takes beside its bytes: its key, its views, its places in three dictionaries."""
+
+
+def allocated_bytes(chunk: Chunk) -> int:
+    """Return the memory that a kept chunk takes in bytes, all that belongs to it included."""
+    block = memoryview(chunk.obj) if isinstance(chunk, memoryview) else chunk
+    return len(block) + _ENTRY_BYTES
 
 
 class _Chunks(LRUCache[Hashable, Chunk]):
     """Gives the memory of what it drops back to the pool."""
 
     def __init__(self, max_bytes: int, pool: BufferPool) -> None:
-        super().__init__(max_bytes, getsizeof=len)
+        super().__init__(max_bytes, getsizeof=allocated_bytes)
         self._pool = pool
 
     def popitem(self) -> tuple[Hashable, Chunk]:
@@ -36,7 +48,7 @@ class ChunkCache:
     held during a decode. A chunk that is larger than the whole cache is returned but not kept.
 
     Args:
-        max_bytes: bound of all kept chunks together.
+        max_bytes: bound of all kept chunks together, with what belongs to them.
         statistics: counts hits and misses.
 
     Attributes:
@@ -47,12 +59,12 @@ class ChunkCache:
         self.pool = BufferPool(_KEPT_FOR_LATER_BYTES)
         self._lock = threading.Lock()
         self._chunks = _Chunks(max_bytes, self.pool)
-        self._decoding: dict[Hashable, Future[Chunk]] = {}
+        self._decoding: dict[Hashable, Future[Chunk | None]] = {}  # None: given up, whoever waits decodes it
         self._statistics = statistics
 
     @property
     def current_bytes(self) -> int:
-        """Bytes of decoded chunks held now."""
+        """Bytes that decoded chunks take now."""
         return int(self._chunks.currsize)
 
     def peek(self, key: Hashable) -> Chunk | None:
@@ -60,33 +72,54 @@ class ChunkCache:
         with self._lock:
             return self._chunks.get(key)
 
-    def claim(self, keys: Sequence[Hashable]) -> list[bool]:
+    @contextmanager
+    def claimed(self, keys: Sequence[K]) -> Iterator[list[K]]:
         """Take on the decoding of those chunks that are neither there nor being decoded.
 
-        Returns:
-            For each key whether it is the caller's now, who has to :meth:`settle` it whatever happens.
-        """
-        with self._lock:
-            mine = [key not in self._chunks and key not in self._decoding for key in keys]
-            for key, claimed in zip(keys, mine, strict=True):
-                if claimed:
-                    self._decoding[key] = Future()
-        self._statistics.add("cache_misses", sum(mine))
-        return mine
+        However the block ends, nobody waits for its chunks any more: those that it has not settled are given up,
+        and each reader that waits for one decodes it himself.
 
-    def settle(self, key: Hashable, found: Chunk | BaseException) -> None:
+        Yields:
+            The keys that are the caller's, to :meth:`settle`.
+        """
+        mine: dict[K, Future[Chunk | None]] = {}
+        try:
+            with self._lock:
+                for key in keys:
+                    if key not in self._chunks and key not in self._decoding:
+                        mine[key] = Future()
+                        self._decoding[key] = mine[key]
+            self._statistics.add("cache_misses", len(mine))
+            yield list(mine)
+        finally:
+            for key, future in mine.items():
+                if not future.done():
+                    self._give_up(key, future)
+
+    def _give_up(self, key: Hashable, future: "Future[Chunk | None]") -> None:
+        with self._lock:
+            if self._decoding.get(key) is future:
+                del self._decoding[key]
+        future.set_result(None)
+
+    def settle(self, key: Hashable, found: Chunk | OSError) -> None:
         """Hand over a chunk that was claimed, or the error for all who wait for it."""
         with self._lock:
-            future = self._decoding.pop(key)
-            if not isinstance(found, BaseException) and len(found) <= self._chunks.maxsize:
+            if not isinstance(found, OSError) and allocated_bytes(found) <= self._chunks.maxsize:
                 self._chunks[key] = found
-        if isinstance(found, BaseException):
+            future = self._decoding.pop(key)
+        if isinstance(found, OSError):
             future.set_exception(found)
         else:
             future.set_result(found)
 
     def get(self, key: Hashable, decode: Callable[[], Chunk]) -> Chunk:
-        """Return a chunk, decoding it if nobody has; raises what ``decode`` raised, for all who waited."""
+        """Return a chunk, decoding it if nobody has.
+
+        Raises:
+            OSError: what ``decode`` raised, for all who waited.
+            BaseException: anything else that it raised, for its caller alone.
+        """
         while True:
             with self._lock:
                 chunk = self._chunks.get(key)
@@ -94,13 +127,17 @@ class ChunkCache:
             if chunk is not None:
                 self._statistics.add("cache_hits")
                 return chunk
-            if future is not None:
-                return future.result()
-            if self.claim([key])[0]:
-                break
+            if future is None:
+                with self.claimed([key]) as mine:
+                    if mine:
+                        return self._decode(key, decode)
+            elif (found := future.result()) is not None:
+                return found
+
+    def _decode(self, key: Hashable, decode: Callable[[], Chunk]) -> Chunk:
         try:
             chunk = decode()
-        except BaseException as err:
+        except OSError as err:
             self.settle(key, err)
             raise
         self.settle(key, chunk)

@@ -7,14 +7,24 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import Executor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
-from qatqfs.codec import UNLIMITED, Container, QatcError
+from qatqfs.codec import (
+    CONTAINER_HEADER_SIZE,
+    HEAD_SIZE,
+    MAX_CHUNKS,
+    Container,
+    LimitExceeded,
+    Limits,
+    QatcError,
+    claimed_length,
+)
 from qatqfs.store.chunkcache import Chunk, ChunkCache
 from qatqfs.store.damage import DamageRegister, FileSignature
 from qatqfs.store.stats import Statistics
 from qatqfs.store.sysfile import Fd, pread_exact
+from qatqfs.store.walks import Walks
 
 log = logging.getLogger(__name__)
 
@@ -23,6 +33,16 @@ RUN_CHUNKS = 4
 
 _MOST_CHECKED = 4096
 """Chunks of a container without an index that are compared one by one to find out how it is cut."""
+_LEAST_UNIT_BYTES = 4096
+"""Content is not staged in smaller units because a container that somebody else made has smaller chunks."""
+_MANY_CHUNKS = 64
+"""A range of more is decoded on its own: so small they are not worth a place in the cache."""
+
+_MOST_CHUNKS = 1 << 22
+"""Chunks of a container that a daemon is ready for, 64 MiB to know where they are; a reference decoder takes 2**20."""
+_LIMITS = Limits(max_chunks=_MOST_CHUNKS, max_total_values=None)
+_QUICK = Limits(max_chunks=_MOST_CHUNKS, max_total_values=None, max_walked_chunks=64)
+"""What is opened in some milliseconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +55,7 @@ class ReadContext:
         statistics: counters.
         executor: threads that decode ahead.
         read_ahead: chunks to decode ahead of a sequential reader, a multiple of :data:`RUN_CHUNKS`.
+        walks: what was found out about containers without an index.
     """
 
     cache: ChunkCache
@@ -42,6 +63,7 @@ class ReadContext:
     statistics: Statistics
     executor: Executor
     read_ahead: int
+    walks: Walks = field(default_factory=Walks)
 
 
 ContentId = tuple[int, int, int, int, bytes]
@@ -62,8 +84,50 @@ def io_error(text: str) -> OSError:
     return OSError(errno.EIO, text)
 
 
+@contextmanager
+def corrupt_files_reported(path: bytes, signature: FileSignature, context: ReadContext) -> Iterator[None]:
+    """Turn what the codec says against a whole file into EIO, and have it logged and remembered."""
+    try:
+        yield
+    except QatcError as err:
+        context.damage.report_file(path, signature, str(err))
+        raise io_error(str(err)) from err
+
+
 def _read_at(fd: Fd, offset: int, size: int) -> bytes:
     return pread_exact(fd.number, size, offset)
+
+
+def logical_length(fd: Fd, path: bytes, context: ReadContext) -> int:
+    """Return the logical size of a container in bytes, in a few reads.
+
+    One that has to be walked is taken at its word: whether its chunks have what its header says shows when it is
+    opened. So who only looks at names and sizes, with the namespace lock held, never walks anything.
+
+    Raises:
+        OSError: as :class:`ContainerFile`.
+    """
+    signature = signature_of(os.fstat(fd.number))
+    with corrupt_files_reported(path, signature, context):
+        try:
+            return Container.open(partial(_read_at, fd), signature[2], limits=_QUICK).length
+        except LimitExceeded:
+            return claimed_length(_read_at(fd, 0, HEAD_SIZE))
+
+
+def _open(fd: Fd, context: ReadContext, signature: FileSignature) -> Container:
+    """Open a container, walking it unless that was done before; raises QatcError, OSError."""
+    # Not a method of ContainerFile: in a cycle the descriptor of a file that is gone would be kept till it is found.
+    read_at, size, walks = partial(_read_at, fd), signature[2], context.walks
+    try:
+        return Container.open(read_at, size, limits=_QUICK)
+    except LimitExceeded:
+        content: ContentId = (*signature[:4], _read_at(fd, 0, CONTAINER_HEADER_SIZE))
+    with walks.turn(signature):
+        container = Container.open(read_at, size, limits=_LIMITS, walked=walks.layout(content, signature))
+        if container.walked is not None:
+            walks.remember(content, signature, container.walked)
+    return container
 
 
 class ContainerFile:
@@ -95,12 +159,8 @@ class ContainerFile:
         self._decoding = 0
         self._retired = False
         self.signature = signature_of(st)
-        try:
-            # Not a method of ours: in a cycle the descriptor of a file that is gone would be kept till it is found.
-            self.container = Container.open(partial(_read_at, fd), st.st_size, limits=UNLIMITED)
-        except QatcError as err:
-            context.damage.report_file(path, self.signature, str(err))
-            raise io_error(str(err)) from err
+        with corrupt_files_reported(path, self.signature, context):
+            self.container = _open(fd, context, self.signature)
         self.length = self.container.length
         self.content_id: ContentId = (*self.signature[:4], self.container.header_bytes)
 
@@ -115,21 +175,29 @@ class ContainerFile:
             default: where the container itself suggests none.
         """
         container = self.container
+        if container.chunk_count == 1 and container.index is None:
+            return max(default, -(-self.length // 4) * 4), True
+        unit, regular = self._own_unit()
+        if not regular or unit < min(default, _LEAST_UNIT_BYTES) or container.chunk_count > MAX_CHUNKS:
+            return default, False
+        return unit, True
+
+    def _own_unit(self) -> tuple[int, bool]:
+        """Return the content of each chunk but the last in bytes, and whether that is so."""
+        container = self.container
         if container.index is not None:
             return container.index.values_per_chunk * container.dtype.width, True
-        if container.chunk_count == 1:
-            return max(default, -(-self.length // 4) * 4), True
         if container.chunk_count <= _MOST_CHECKED:
             try:
                 unit = container.span(0)[1]
                 spans = [container.span(chunk) for chunk in range(container.chunk_count)]
             except QatcError:
-                return default, False
+                return 0, False
             if unit and spans == [(s, min(s + unit, self.length)) for s in range(0, self.length, unit)]:
                 return unit, True
-        return default, False
+        return 0, False
 
-    def _decode(self, index: int) -> Chunk:
+    def _decode(self, index: int) -> memoryview:
         damage = self._context.damage
         reason = damage.known(self.signature, index)
         if reason is not None:
@@ -222,6 +290,8 @@ class ContainerFile:
         if stop <= end:
             return self.chunk(first)[offset - start : stop - start]
         last = self._locate(stop - 1)
+        if last - first >= _MANY_CHUNKS:
+            return self._read_many(first, last, offset, stop)
         self._decode_ahead(first + 1, last + 1)
         pool = self._context.cache.pool
         result = pool.take(stop - offset)
@@ -230,6 +300,21 @@ class ContainerFile:
             at = max(start - offset, 0)
             result[at : min(end, stop) - offset] = self.chunk(index)[max(offset - start, 0) : stop - start]
         pool.give_back(result)  # to be used again once the reader has let go of it
+        return result
+
+    def _read_many(self, first: int, last: int, offset: int, stop: int) -> Chunk:
+        """Return a range that chunks ``first`` to ``last`` hold, past the cache; raises OSError."""
+        pool = self._context.cache.pool
+        result = pool.take(stop - offset)
+        for start in range(first, last + 1, _MANY_CHUNKS):
+            count = min(_MANY_CHUNKS, last + 1 - start)
+            for index, found in enumerate(self._decoded(start, count), start):
+                if isinstance(found, OSError):
+                    raise found
+                begin, end = self._span_or_fail(index)
+                result[max(begin - offset, 0) : min(end, stop) - offset] = found[max(offset - begin, 0) : stop - begin]
+                pool.give_back(found)
+        pool.give_back(result)
         return result
 
     def _span_or_fail(self, index: int) -> tuple[int, int]:
@@ -243,10 +328,11 @@ class ContainerFile:
         stop = min(offset + size, self.length)
         if offset >= stop:
             return b""
-        if not self.container.indexed:
-            return None  # finding the chunk may read the file
-        index = self.container.locate(offset)
-        start, end = self.container.span(index)
+        try:
+            index = self.container.locate(offset)
+            start, end = self.container.span(index)
+        except QatcError:  # whoever reads it finds out, and says so
+            return None
         chunk = self._context.cache.peek((self.content_id, index)) if stop <= end else None
         return chunk[offset - start : stop - start] if chunk is not None else None
 
@@ -260,10 +346,13 @@ class ContainerFile:
         Returns:
             The chunk up to which decoding was started.
         """
-        if not self.container.indexed or offset >= self.length:
+        if offset >= self.length:
             return done
         window = self._context.read_ahead
-        first = self.container.locate(offset)
+        try:
+            first = self.container.locate(offset)
+        except QatcError:
+            return done
         if not first <= done <= first + window:
             done = first
         stop = min(first + window, self.container.chunk_count)
@@ -283,19 +372,18 @@ class ContainerFile:
     def _decode_run(self, first: int, count: int) -> None:
         """Put neighbouring chunks into the cache, those that nobody has or is decoding."""
         cache = self._context.cache
-        numbers = range(first, first + count)
-        claimed = cache.claim([(self.content_id, index) for index in numbers])
-        mine = [index for index, is_mine in zip(numbers, claimed, strict=True) if is_mine]
-        while mine:
-            run = 1
-            while run < len(mine) and mine[run] == mine[0] + run:
-                run += 1
-            for index, found in zip(mine[:run], self._decoded(mine[0], run), strict=True):
-                cache.settle((self.content_id, index), found)
-            del mine[:run]
+        with cache.claimed([(self.content_id, index) for index in range(first, first + count)]) as claimed:
+            mine = [index for _, index in claimed]
+            while mine:
+                run = 1
+                while run < len(mine) and mine[run] == mine[0] + run:
+                    run += 1
+                for index, found in zip(mine[:run], self._decoded(mine[0], run), strict=True):
+                    cache.settle((self.content_id, index), found)
+                del mine[:run]
 
-    def _decoded(self, first: int, count: int) -> list[Chunk | OSError]:
-        """Decode neighbouring chunks; an error for each that is bad or cannot be read. Raises nothing."""
+    def _decoded(self, first: int, count: int) -> list[memoryview | OSError]:
+        """Decode neighbouring chunks; an error for each that is bad or cannot be read."""
         if any(self._context.damage.known(self.signature, first + i) for i in range(count)):
             return [self._decoded_alone(first + i) for i in range(count)]
         try:
@@ -305,9 +393,7 @@ class ContainerFile:
                 found = self.container.read_chunks(first, count, outs)
         except OSError:
             return [self._decoded_alone(first + i) for i in range(count)]
-        except BaseException as err:  # out of memory, say: nobody may wait for ever
-            return [OSError(errno.EIO, f"read-ahead failed: {err}")] * count
-        results: list[Chunk | OSError] = []
+        results: list[memoryview | OSError] = []
         for i, (chunk, out) in enumerate(zip(found, outs, strict=True)):
             if isinstance(chunk, QatcError):
                 results.append(self._corrupt(first + i, chunk))
@@ -316,7 +402,7 @@ class ContainerFile:
         self._context.statistics.add("chunks_decoded", sum(not isinstance(one, OSError) for one in results))
         return results
 
-    def _decoded_alone(self, index: int) -> Chunk | OSError:
+    def _decoded_alone(self, index: int) -> memoryview | OSError:
         try:
             return self._decode(index)
         except OSError as err:

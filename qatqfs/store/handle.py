@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from qatqfs.store.attributes import Attributes
 from qatqfs.store.chunkcache import Chunk
-from qatqfs.store.node import Kind, Node
+from qatqfs.store.node import Node
 
 
 class Handle:
@@ -42,8 +42,9 @@ class Handle:
     def _note_read(self, offset: int, size: int) -> None:
         sequential = offset == self._sequential_offset
         self._sequential_offset = offset + size
-        if sequential and size and self.node.kind is Kind.CONTAINER and self.node.staging is None:
-            self._ahead_until = self.node.container().read_ahead(offset + size, self._ahead_until)
+        container = self.node.opened_container
+        if sequential and size and container is not None and self.node.staging is None:
+            self._ahead_until = container.read_ahead(offset + size, self._ahead_until)
 
     def write(self, data: bytes | bytearray | memoryview, offset: int) -> int:
         """Write bytes and return how many; raises OSError (EBADF on a handle opened for reading)."""

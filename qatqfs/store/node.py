@@ -21,7 +21,7 @@ from qatqfs.store.attributes import Attributes, Key, from_stat
 from qatqfs.store.backingio import BackingIO
 from qatqfs.store.chunkcache import Chunk
 from qatqfs.store.commitlock import CommitLock
-from qatqfs.store.containerfile import ContainerFile, ReadContext, Retired, signature_of
+from qatqfs.store.containerfile import ContainerFile, ReadContext, Retired, logical_length, signature_of
 from qatqfs.store.options import StoreOptions
 from qatqfs.store.staging import StagingEntry, create_entry
 from qatqfs.store.stagingarea import StagingArea
@@ -118,6 +118,9 @@ class Node:
     def container(self) -> ContainerFile:
         """Return the container that holds the committed content.
 
+        Opening one without an index may take seconds: not for who holds the namespace lock, nor for the thread that
+        answers requests.
+
         Raises:
             OSError: EIO when it is none.
         """
@@ -171,8 +174,19 @@ class Node:
         self._raw_writable = False
         self.durable = False
 
+    @property
+    def opened_container(self) -> ContainerFile | None:
+        """The container if it is open already."""
+        return self._container
+
+    @property
+    def mtime_ns(self) -> int:
+        """The logical modification time in nanoseconds."""
+        staging, fd = self.staging, self.fd
+        return staging.mtime_ns if staging is not None else os.fstat(fd.number).st_mtime_ns
+
     def attributes(self) -> Attributes:
-        """Return what stat(2) shows; raises OSError."""
+        """Return what stat(2) shows, without walking a container; raises OSError."""
         staging, fd = self.staging, self.fd  # a commit may exchange both; what is held here stays open
         st = os.fstat(fd.number)
         if st.st_nlink == 0 and self.path is not None:
@@ -184,10 +198,14 @@ class Node:
             return from_stat(st, staged=staged, mtime_ns=mtime_ns, base_blocks=st.st_blocks)
         if self.kind is Kind.RAW:
             return from_stat(st)
+        container = self._container
         try:
-            return from_stat(st, self.container().length)
+            return from_stat(st, container.length if container is not None else self._length(fd))
         except OSError:
             return from_stat(st)
+
+    def _length(self, fd: Fd) -> int:
+        return logical_length(fd, self.path or b"(unlinked)", self.context.reading)
 
     def content_tag(self) -> object:
         """Return a value that changes when content changes without a write through this node.
@@ -198,7 +216,8 @@ class Node:
             return self.staging.entry_id
         if self.kind is Kind.RAW:
             return None
-        return self.container().content_id
+        container = self._container
+        return container.content_id if container is not None else None
 
     # -- reading ---------------------------------------------------------------------------------------
 

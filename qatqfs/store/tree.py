@@ -21,12 +21,15 @@ from cachetools import LRUCache
 from qatqfs.store import names
 from qatqfs.store.attributes import Attributes, Key, from_stat, key_of
 from qatqfs.store.committimes import CommitTimes
-from qatqfs.store.containerfile import ContainerFile, signature_of
+from qatqfs.store.containerfile import logical_length, signature_of
+from qatqfs.store.damage import FileSignature
 from qatqfs.store.node import Kind, Node, NodeContext
 from qatqfs.store.options import OnCorrupt
 from qatqfs.store.sysfile import Fd, open_directory
 
 _SIZES_REMEMBERED = 100_000
+_WANTS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+"""Errors that say nothing about a file."""
 
 
 def os_error(number: int, path: bytes | None = None) -> OSError:
@@ -86,7 +89,7 @@ class Tree:
         self.on_rekey: Callable[[Key, Key, Node], None] = lambda old, new, node: None
         self.on_gone: Callable[[Key], None] = lambda key: None
         self.commit_times = CommitTimes(context.io)
-        self._sizes: LRUCache[tuple[int, int, int, int], int] = LRUCache(_SIZES_REMEMBERED)
+        self._sizes: LRUCache[FileSignature, int] = LRUCache(_SIZES_REMEMBERED)
         self._sizes_lock = threading.Lock()
 
     # -- directories -----------------------------------------------------------------------------------
@@ -163,7 +166,7 @@ class Tree:
 
     def _mtime_ns(self, st: os.stat_result) -> int:
         node = self.nodes.get(key_of(st))
-        return node.attributes().mtime_ns if node is not None else st.st_mtime_ns
+        return node.mtime_ns if node is not None else st.st_mtime_ns
 
     @staticmethod
     def _lstat(fd: int, stored: bytes) -> os.stat_result | None:
@@ -207,7 +210,11 @@ class Tree:
                 return self.entry_attributes(fd, path, self.lookup(fd, above, name))
 
     def entry_attributes(self, fd: int, path: bytes, entry: Entry) -> Attributes:
-        """Return the attributes of a resolved entry in an open directory; namespace lock held."""
+        """Return the attributes of a resolved entry in an open directory; namespace lock held.
+
+        Raises:
+            OSError: a container could not be opened for want of something.
+        """
         node = self.nodes.get(entry.key)
         if node is not None and entry.kind is not None:
             return node.attributes()
@@ -216,18 +223,21 @@ class Tree:
         return from_stat(entry.st)
 
     def _container_length(self, fd: int, path: bytes, entry: Entry) -> int:
-        st = entry.st
-        version = (st.st_dev, st.st_ino, st.st_size, st.st_ctime_ns)
+        reading, signature = self.context.reading, signature_of(entry.st)
         with self._sizes_lock:
-            known = self._sizes.get(version)
+            known = self._sizes.get(signature)
         if known is not None:
             return known
         try:
-            length = ContainerFile(self.open_stored(fd, entry.stored), path, self.context.reading).length
-        except OSError:
-            length = st.st_size  # unreadable as a container: show what is there; open(2) says EIO
+            length = logical_length(self.open_stored(fd, entry.stored), path, reading)
+        except OSError as err:
+            if err.errno in _WANTS:  # a guess would cut what somebody reads
+                raise
+            length = entry.st.st_size  # unreadable as a container: show what is there; open(2) says EIO
+            if not reading.damage.file_known(signature):
+                return length  # perhaps it can be read the next time
         with self._sizes_lock:
-            self._sizes[version] = length
+            self._sizes[signature] = length
         return length
 
     @staticmethod

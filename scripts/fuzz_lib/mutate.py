@@ -45,6 +45,17 @@ def _cut(rng: random.Random, data: bytearray, _: bytes) -> None:
     del data[start : start + rng.choice((1, 2, 4, 8, len(data)))]
 
 
+def _cut_end(rng: random.Random, data: bytearray, _: bytes) -> None:
+    del data[rng.randrange(len(data)) :]
+
+
+def _tear(rng: random.Random, data: bytearray, _: bytes) -> None:
+    """Zeros from the boundary of a sector or block, or from anywhere, to the end: what a power cut may leave."""
+    block = rng.choice((1, 1, 512, 4096))
+    start = rng.randrange(len(data)) // block * block
+    data[start:] = bytes(len(data) - start)
+
+
 def _insert(rng: random.Random, data: bytearray, _: bytes) -> None:
     position = rng.randrange(len(data) + 1)
     data[position:position] = rng.randbytes(rng.choice((1, 2, 4, 8)))
@@ -68,6 +79,8 @@ _CHANGES: Sequence[Callable[[random.Random, bytearray, bytes], None]] = (
     _put,
     _number,
     _cut,
+    _cut_end,
+    _tear,
     _insert,
     _repeat,
     _splice,

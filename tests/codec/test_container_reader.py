@@ -80,18 +80,59 @@ def test_reading_a_chunk_takes_one_read() -> None:
 
 
 def test_a_container_without_index_is_walked_by_its_headers_when_it_is_opened() -> None:
-    raw = random.Random(0).randbytes(200_000)
-    data = without_index(encode_container(raw, DType.F16, values_per_chunk=1000, level=Level.FAST))
+    raw = random.Random(0).randbytes(400_000)
+    data = without_index(encode_container(raw, DType.F16, values_per_chunk=20_000, level=Level.FAST))
     reader = CountingReader(data)
     found = Container.open(reader, len(data))
     assert not found.indexed
     assert found.length == len(raw)
-    assert len(reader.calls) == 2 + 100
+    assert len(reader.calls) == 2 + 9  # the first chunk's header comes with the container's
     assert all(size <= 72 for _, size in reader.calls[2:])
     reader.calls.clear()
-    assert found.locate(20_500) == 10
-    assert found.read_chunk(10) == raw[20_000:22_000]
+    assert found.locate(80_500) == 2
+    assert found.read_chunk(2) == raw[80_000:120_000]
     assert len(reader.calls) == 1
+
+
+def test_the_headers_of_many_small_chunks_are_read_together() -> None:
+    chunks = 20_000
+    data = container([encode_payload(b"\x3f\x80", DType.BF16)] * chunks, chunks)
+    reader = CountingReader(data)
+    found = Container.open(reader, len(data), limits=Limits())
+    assert found.chunk_count == chunks
+    assert found.span(chunks - 1) == (2 * chunks - 2, 2 * chunks)
+    assert len(reader.calls) < 10
+
+
+def test_large_chunks_among_small_ones_are_found() -> None:
+    sizes = [1, 40_000, 1, 1, 30_000, 200_000, 1, 1]
+    raws = [random.Random(i).randbytes(2 * n) for i, n in enumerate(sizes)]
+    found = open_bytes(container([encode_payload(raw, DType.F16) for raw in raws], sum(sizes)))
+    assert content(found) == b"".join(raws)
+
+
+def test_unusual_but_legal_headers_are_found_by_the_walk() -> None:
+    parts = [
+        encode_payload(b"abcd", DType.F16),
+        payload(DType.F16.wire, 1, 2, fnv1a64(b"efgh"), b"fehg", b"\x40\0\0\0"),
+    ]
+    assert content(open_bytes(container(parts, 4))) == b"abcdefgh"
+
+
+def test_what_was_walked_once_need_not_be_walked_again() -> None:
+    first = open_bytes(WALKED)
+    reader = CountingReader(WALKED)
+    again = Container.open(reader, len(WALKED), walked=first.walked)
+    assert len(reader.calls) == 1
+    assert content(again) == content(first)
+    assert open_bytes(INDEXED).walked is None
+
+
+def test_more_chunks_than_a_reader_wants_to_walk_are_refused_unless_there_is_an_index() -> None:
+    with pytest.raises(LimitExceeded, match="4 chunks in a container without an index"):
+        open_bytes(WALKED, max_walked_chunks=3)
+    assert open_bytes(WALKED, max_walked_chunks=4).chunk_count == 4
+    assert open_bytes(INDEXED, max_walked_chunks=3).chunk_count == 4
 
 
 def test_the_walk_and_the_index_agree() -> None:

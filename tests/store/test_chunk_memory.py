@@ -2,12 +2,14 @@
 
 import random
 import threading
-from concurrent.futures import ThreadPoolExecutor
+import tracemalloc
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from qatqfs.store import Store, StoreOptions
+from qatqfs.codec import Container
+from qatqfs.store import Store, StoreOptions, chunkcache
 from qatqfs.store.bufferpool import BufferPool
 from qatqfs.store.chunkcache import ChunkCache
 from qatqfs.store.stats import Statistics
@@ -59,8 +61,44 @@ def test_what_is_no_memory_of_the_pool_is_ignored() -> None:
     assert pool.take(8).obj != b"constant"
 
 
+def test_the_length_that_came_back_least_recently_makes_room() -> None:
+    pool = BufferPool(3 * 8192)
+    old = [pool.take(4096) for _ in range(6)]
+    for view in old:
+        pool.give_back(view)
+    del old, view
+    fresh = [pool.take(8192) for _ in range(3)]
+    blocks = {id(view.obj) for view in fresh}
+    for view in fresh:
+        pool.give_back(view)
+    del fresh, view
+    assert {id(view.obj) for view in [pool.take(8192) for _ in range(3)]} == blocks
+
+
+@pytest.mark.parametrize(("size", "block"), [(0, 64), (2, 64), (65, 128), (4095, 4096), (4096, 4096), (4097, 8192)])
+def test_a_small_chunk_takes_a_small_block(size: int, block: int) -> None:
+    assert len(BufferPool(0).take(size).obj) == block  # type: ignore[arg-type]
+
+
+IN_CACHE = 4096 + 1024
+"""What a chunk of 4 KiB counts for."""
+
+
 def cache_of(chunks: int) -> ChunkCache:
-    return ChunkCache(chunks * 4096, Statistics())
+    return ChunkCache(chunks * IN_CACHE, Statistics())
+
+
+def test_tiny_chunks_count_for_what_they_really_take() -> None:
+    cache = ChunkCache(1 << 20, Statistics())
+    tracemalloc.start()
+    try:
+        for number in range(1_000_000, 1_010_000):
+            cache.get(("file", number), lambda: cache.pool.take(2))
+        taken, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert (1 << 19) < cache.current_bytes <= 1 << 20
+    assert taken < cache.current_bytes
 
 
 def filled(cache: ChunkCache, byte: int) -> memoryview:
@@ -75,7 +113,7 @@ def test_a_chunk_that_is_dropped_gives_its_memory_to_the_next() -> None:
     for number in range(50):
         blocks.add(id(cache.get(number, lambda n=number: filled(cache, n)).obj))  # type: ignore[union-attr]
     assert len(blocks) <= 4
-    assert cache.current_bytes == 2 * 4096
+    assert cache.current_bytes == 2 * IN_CACHE
 
 
 def test_readers_keep_what_they_read_whatever_the_cache_drops() -> None:
@@ -113,24 +151,111 @@ def test_a_chunk_is_decoded_once_however_many_wait() -> None:
     with ThreadPoolExecutor(4) as threads:
         first = threads.submit(cache.get, "key", decode)
         started.wait(10)
-        assert cache.claim(["key", "other"]) == [False, True]
-        others = [threads.submit(cache.get, "key", decode) for _ in range(3)]
-        proceed.set()
-        assert [f.result(10) for f in (first, *others)] == [b"chunk"] * 4
-    assert len(calls) == 1
-    cache.settle("other", b"x")
+        with cache.claimed(["key", "other"]) as mine:
+            assert mine == ["other"]
+            others = [threads.submit(cache.get, "key", decode) for _ in range(3)]
+            proceed.set()
+            assert [f.result(10) for f in (first, *others)] == [b"chunk"] * 4
+            assert len(calls) == 1
+            cache.settle("other", b"x")
     assert cache.get("other", decode) == b"x"
 
 
 def test_all_who_wait_get_the_error_and_the_next_tries_again() -> None:
     cache = cache_of(2)
-    assert cache.claim(["key"]) == [True]
-    with ThreadPoolExecutor(1) as threads:
+    with ThreadPoolExecutor(1) as threads, cache.claimed(["key"]) as mine:
+        assert mine == ["key"]
         waiting = threads.submit(cache.get, "key", lambda: b"unused")
         cache.settle("key", OSError("no"))
         with pytest.raises(OSError, match="no"):
             waiting.result(10)
     assert cache.get("key", lambda: b"yes") == b"yes"
+
+
+@pytest.mark.parametrize("fault", [MemoryError, KeyboardInterrupt, SystemExit, OSError])
+def test_however_a_claim_ends_who_waits_for_it_decodes_it_himself(fault: type[BaseException]) -> None:
+    cache = cache_of(2)
+    waiting: list[Future] = []
+
+    def fail(threads: ThreadPoolExecutor) -> None:
+        with cache.claimed(["one", "two"]) as mine:
+            waiting.extend(threads.submit(cache.get, key, lambda key=key: key.encode()) for key in mine)
+            raise fault
+
+    with ThreadPoolExecutor(2) as threads:
+        with pytest.raises(fault):
+            fail(threads)
+        assert [each.result(10) for each in waiting] == [b"one", b"two"]
+
+
+@pytest.mark.parametrize("fault", [MemoryError, KeyboardInterrupt, SystemExit])
+def test_only_who_was_out_of_memory_is_told_so(fault: type[BaseException]) -> None:
+    cache = cache_of(2)
+    started, proceed = threading.Event(), threading.Event()
+
+    def fail() -> bytes:
+        started.set()
+        proceed.wait(10)
+        raise fault
+
+    with ThreadPoolExecutor(2) as threads:
+        first = threads.submit(cache.get, "key", fail)
+        assert started.wait(10)
+        second = threads.submit(cache.get, "key", lambda: b"chunk")
+        proceed.set()
+        assert second.result(10) == b"chunk"
+        assert first.exception(10).__class__ is fault
+
+
+def test_running_out_of_memory_amid_claiming_leaves_nothing_claimed(monkeypatch: pytest.MonkeyPatch) -> None:
+    cache, made = cache_of(2), []
+
+    def scarce() -> Future:
+        if made:
+            raise MemoryError
+        made.append(1)
+        return Future()
+
+    monkeypatch.setattr(chunkcache, "Future", scarce)
+    with pytest.raises(MemoryError), cache.claimed(["one", "two"]):
+        pytest.fail("not claimed")
+    monkeypatch.undo()
+    assert [cache.get(key, lambda: b"x") for key in ("one", "two")] == [b"x", b"x"]
+
+
+def test_running_out_of_memory_while_keeping_a_chunk_leaves_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = cache_of(2)
+
+    def scarce(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(chunkcache._Chunks, "__setitem__", scarce)
+    with pytest.raises(MemoryError):
+        cache.get("key", lambda: b"x")
+    monkeypatch.undo()
+    assert cache.get("key", lambda: b"y") == b"y"
+
+
+@pytest.mark.parametrize("fault", [MemoryError, SystemExit, RuntimeError])
+def test_read_ahead_that_fails_in_any_way_leaves_readers_their_chunks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: type[BaseException]
+) -> None:
+    content = random.Random(0).randbytes(16 * 4096)
+    with Store(tmp_path, StoreOptions(chunk_size=4096, workers=2)) as store:
+        with store.create(b"x") as handle:
+            handle.write(content, 0)
+        store.sync()
+        failed: list[int] = []
+
+        def fail(self: Container, first: int, *_: object) -> None:
+            failed.append(first)
+            raise fault
+
+        monkeypatch.setattr(Container, "read_chunks", fail)
+        with store.open(b"x") as handle, ThreadPoolExecutor(4) as readers:
+            found = [readers.submit(handle.read, len(content), 0) for _ in range(4)]
+            assert [bytes(each.result(20)) for each in found] == [content] * 4
+        assert failed
 
 
 def test_a_chunk_larger_than_the_cache_is_returned_and_not_kept() -> None:

@@ -27,8 +27,8 @@ def test_a_container_that_was_slow_to_open_does_not_come_back_over_a_newer_commi
     opening, committed = threading.Event(), threading.Event()
     real = node.ContainerFile
 
-    def slow(*arguments):
-        opened = real(*arguments)
+    def slow(*arguments, **keywords):
+        opened = real(*arguments, **keywords)
         if threading.current_thread().name == "late":
             opening.set()
             committed.wait(20)
