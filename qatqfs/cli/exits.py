@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from typing import TextIO
 
-from qatqfs.oneline import shown as shown  # for the verbs
+from qatqfs.wording import shown as shown  # for the verbs
 
 DONE, BAD_DATA, REFUSED = 0, 1, 2
 SIGNALLED = 128

@@ -157,8 +157,9 @@ def _serve(options: MountOptions, ready: Ready) -> None:
     """Open the store, mount, and answer requests until unmounted; then commit and close."""
     os.umask(0)  # modes come from the kernel with the caller's umask applied
     _raise_file_limit()
-    set_up_logging(
+    notes = set_up_logging(
         options.backing,
+        options.mountpoint,
         options.log_file,
         foreground=options.foreground,
         debug=options.debug,
@@ -171,14 +172,14 @@ def _serve(options: MountOptions, ready: Ready) -> None:
     except OSError as err:
         raise MountError(f"cannot open backing directory {options.backing!r}: {err.strerror}") from err
     try:
-        _serve_store(options, store, ready)
+        _serve_store(options, store, lambda: ready([*notes, *_notes(store)]))
     except BaseException:
         store.close(commit=False)
         raise
     _close_store(store)
 
 
-def _serve_store(options: MountOptions, store: Store, ready: Ready) -> None:
+def _serve_store(options: MountOptions, store: Store, ready: Callable[[], None]) -> None:
     import pyfuse3  # the store's commands must work where libfuse does not
     import trio
 
@@ -191,7 +192,7 @@ def _serve_store(options: MountOptions, store: Store, ready: Ready) -> None:
             raise MountError(f"cannot mount at {options.mountpoint!r}: {reasons() or err}") from err
     log.info("mounted %s at %s", options.backing, options.mountpoint)
     try:
-        trio.run(_answer, options.mountpoint, lambda: ready(_notes(store)))
+        trio.run(_answer, options.mountpoint, ready)
     finally:
         pyfuse3.close(unmount=True)
         log.info("unmounted %s", options.mountpoint)
