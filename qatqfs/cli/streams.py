@@ -1,4 +1,4 @@
-"""Standard output and standard error as a command needs them: none missing, and no failure but one of ours.
+"""Standard output and standard error as a command needs them: what fails there is one line and a status of ours.
 
 Left alone, the interpreter meets a full disk behind standard output only when it leaves: with a status of its own,
 120, and three lines.
@@ -46,9 +46,6 @@ class _Results(io.TextIOWrapper):
 
 def set_up_streams() -> None:
     """Prepare the standard streams of this process; call it once, first of all."""
-    while (null := os.open(os.devnull, os.O_RDWR)) <= 2:  # else the next file opened gets what others write there
-        os.set_inheritable(null, True)
-    os.close(null)
     if isinstance(out := sys.stdout, io.TextIOWrapper):
         encoding, at_lines, at_once = out.encoding, out.line_buffering, out.write_through
         sys.stdout = _Results(out.detach(), encoding=encoding, line_buffering=at_lines, write_through=at_once)

@@ -172,14 +172,14 @@ def _serve(options: MountOptions, ready: Ready) -> None:
     except OSError as err:
         raise MountError(f"cannot open backing directory {options.backing!r}: {err.strerror}") from err
     try:
-        _serve_store(options, store, lambda: ready([*notes, *_notes(store)]))
+        _serve_store(options, store, lambda more: ready([*notes, *more]))
     except BaseException:
         store.close(commit=False)
         raise
     _close_store(store)
 
 
-def _serve_store(options: MountOptions, store: Store, ready: Callable[[], None]) -> None:
+def _serve_store(options: MountOptions, store: Store, ready: Ready) -> None:
     import pyfuse3  # the store's commands must work where libfuse does not
     import trio
 
@@ -192,7 +192,7 @@ def _serve_store(options: MountOptions, store: Store, ready: Callable[[], None])
             raise MountError(f"cannot mount at {options.mountpoint!r}: {reasons() or err}") from err
     log.info("mounted %s at %s", options.backing, options.mountpoint)
     try:
-        trio.run(_answer, options.mountpoint, ready)
+        trio.run(_answer, options.mountpoint, lambda: ready(_notes(store)))
     finally:
         pyfuse3.close(unmount=True)
         log.info("unmounted %s", options.mountpoint)

@@ -75,14 +75,6 @@ def test_streams_may_be_closed(tmp_path, closed):
     assert subprocess.run(["sh", "-c", script, sys.executable, tmp_path], timeout=60).returncode == 0
 
 
-def test_a_file_opened_while_streams_are_closed_does_not_become_one(tmp_path):
-    source = tmp_path / "x"
-    source.write_bytes(bf16_bytes(4096))
-    program = "import os; from qatqfs.cli.streams import set_up_streams; set_up_streams(); print(os.open('/', 0))"
-    script = f'"$0" -c "{program}; raise SystemExit(os.open(\'/\', 0) <= 2)" <&- >&- 2>&-'
-    assert subprocess.run(["sh", "-c", script, sys.executable], timeout=60).returncode == 0
-
-
 def test_progress_shows_on_a_terminal_only(tmp_path):
     pty = pytest.importorskip("pty")
     import termios

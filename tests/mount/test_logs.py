@@ -32,9 +32,10 @@ def log_in_a_process(
     """Set logging up as a mount of base/backing at base/mnt does, and run code that uses ``log``."""
     (base / "backing").mkdir(exist_ok=True)
     flags = ["yes" if wanted else "" for wanted in (foreground, read_only)]
-    arguments = [str(base / "backing"), str(base / "mnt"), log_file, *flags, str(base / "syslog"), code]
+    arguments = [str(base / "backing"), str(base / "mnt"), log_file, *flags, "syslog", code]
     return subprocess.run(
         [sys.executable, "-c", SET_UP, *arguments],
+        cwd=base,  # the path of a socket is short
         env={"HOME": str(base / "home"), **environment},
         capture_output=True,
         text=True,
@@ -68,9 +69,10 @@ def test_a_full_log_disturbs_nobody(tmp_path: Path) -> None:
     assert (done.stdout, done.stderr) == ("", "")
 
 
-def test_a_read_only_mount_logs_to_the_system_log(tmp_path: Path) -> None:
+def test_a_read_only_mount_logs_to_the_system_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver:
-        receiver.bind(str(tmp_path / "syslog"))
+        receiver.bind("syslog")
         log_in_a_process(tmp_path, "log.error('a line')", read_only=True)
         assert re.fullmatch(rb"<11>qatqfs\[\d+\]: ERROR a line\0?", receiver.recv(4096))
 
