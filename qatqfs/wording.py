@@ -36,3 +36,11 @@ def chunk_place(chunk: int, logical: int | None, stored: int | None) -> str:
     """
     places = [f"{name} offset {at}" for name, at in (("logical", logical), ("stored", stored)) if at is not None]
     return f"chunk {chunk}" + (f" ({', '.join(places)})" if places else "")
+
+
+def describe(error: BaseException) -> str:
+    """Return one line that says what went wrong, after the file that an OSError is about."""
+    if isinstance(error, OSError) and error.strerror:
+        names = [shown(os.fsdecode(name)) for name in (error.filename,) if isinstance(name, str | bytes)]
+        return ": ".join([*names, error.strerror])
+    return " ".join(str(error).split()) or type(error).__name__

@@ -4,13 +4,13 @@
 """
 
 import contextlib
-import os
 import signal
 import sys
 from collections.abc import Iterator
 from typing import TextIO
 
-from qatqfs.wording import shown as shown  # for the verbs
+from qatqfs.wording import describe as describe  # for the verbs
+from qatqfs.wording import shown as shown
 
 DONE, BAD_DATA, REFUSED = 0, 1, 2
 SIGNALLED = 128
@@ -22,14 +22,6 @@ OUTPUT_CLOSED = SIGNALLED + signal.SIGPIPE
 
 class Refusal(Exception):
     """Something is not done, for a reason other than bad data; the text is one sentence for the user."""
-
-
-def describe(error: BaseException) -> str:
-    """Return one line that says what went wrong."""
-    if isinstance(error, OSError) and error.strerror:
-        names = [shown(os.fsdecode(name)) for name in (error.filename,) if isinstance(name, str | bytes)]
-        return ": ".join([*names, error.strerror])
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _print(line: str, file: TextIO | None) -> None:
