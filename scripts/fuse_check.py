@@ -21,6 +21,10 @@ def obstacle() -> str | None:
             return f"/dev/fuse cannot be opened: {error.strerror}"
     elif shutil.which("fusermount3") is None:  # set-uid root; it opens the device for others
         return "fusermount3 (Debian package fuse3) is missing"
+    elif not os.path.exists("/etc/mtab"):
+        return (
+            "/etc/mtab is missing, so fusermount3 could not unmount (make it with: ln -s /proc/self/mounts /etc/mtab)"
+        )
     return _trial_mount()
 
 

@@ -7,6 +7,7 @@ operations that still fails if there is one.
 
 import argparse
 import json
+import os
 import random
 import shutil
 import sys
@@ -56,6 +57,15 @@ def _run(base: Path, options: argparse.Namespace, seed: int) -> int:
     return 1 if result.failures else 0
 
 
+def _remove(base: Path) -> None:
+    """Remove a directory with all below it, also what an ordinary user may not enter yet."""
+    for above, directories, _ in os.walk(base):
+        for path in (Path(above, name) for name in directories):
+            if not path.is_symlink():
+                path.chmod(0o700)
+    shutil.rmtree(base)
+
+
 def main() -> int:
     options = _arguments()
     base = Path(tempfile.mkdtemp(prefix="qatqfs-stress-", dir=options.dir))
@@ -69,7 +79,7 @@ def main() -> int:
         if status:
             print(f"what is left of it is in {base}")
         else:
-            shutil.rmtree(base)
+            _remove(base)
     return status
 
 

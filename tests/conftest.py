@@ -9,7 +9,7 @@ import pytest
 TESTS = Path(__file__).parent
 sys.path.insert(0, str(TESTS))  # helper modules beside the tests
 
-from mounted import fuse_works, qatqfs_mountpoints  # noqa: E402
+from mounted import fuse_obstacle, qatqfs_mountpoints  # noqa: E402
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -17,8 +17,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    if any("fuse" in item.keywords for item in items) and not fuse_works():
-        skip = pytest.mark.skip(reason="/dev/fuse cannot be used here")
+    if any("fuse" in item.keywords for item in items) and (obstacle := fuse_obstacle()):
+        skip = pytest.mark.skip(reason=obstacle)
         for item in items:
             if "fuse" in item.keywords:
                 item.add_marker(skip)

@@ -16,13 +16,15 @@ QATQFS = [sys.executable, "-m", "qatqfs.cli"]
 START_TIMEOUT_S = 30
 
 
-def fuse_works() -> bool:
-    """Whether this process may open /dev/fuse."""
+def fuse_obstacle() -> str | None:
+    """Return why this process cannot mount and unmount, ``None`` if it can."""
     try:
         os.close(os.open("/dev/fuse", os.O_RDWR))
     except OSError:
-        return False
-    return True
+        return "/dev/fuse cannot be used here"
+    if os.geteuid() != 0 and not os.path.exists("/etc/mtab"):
+        return "fusermount3 needs /etc/mtab to unmount, which is missing here"
+    return None
 
 
 def qatqfs_mountpoints(base: Path) -> list[str]:

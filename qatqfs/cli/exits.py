@@ -4,11 +4,13 @@
 """
 
 import contextlib
-import os
 import signal
 import sys
 from collections.abc import Iterator
 from typing import TextIO
+
+from qatqfs.wording import describe as describe  # for the verbs
+from qatqfs.wording import shown as shown
 
 DONE, BAD_DATA, REFUSED = 0, 1, 2
 SIGNALLED = 128
@@ -22,23 +24,8 @@ class Refusal(Exception):
     """Something is not done, for a reason other than bad data; the text is one sentence for the user."""
 
 
-def shown(path: str) -> str:
-    """Return a path as it can be printed on one line: what is not printable is escaped."""
-    if path.isprintable():
-        return path
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in path)
-
-
-def describe(error: BaseException) -> str:
-    """Return one line that says what went wrong."""
-    if isinstance(error, OSError) and error.strerror:
-        names = [shown(os.fsdecode(name)) for name in (error.filename,) if isinstance(name, str | bytes)]
-        return ": ".join([*names, error.strerror])
-    return " ".join(str(error).split()) or type(error).__name__
-
-
 def _print(line: str, file: TextIO | None) -> None:
-    if file is None:  # it was closed before we started
+    if file is None or file.closed:  # by who started us, or because it failed
         return
     bar = getattr(sys.modules.get("tqdm"), "tqdm", None)  # there if a bar may be on the screen: no line must tear it
     if bar is not None:
@@ -49,12 +36,16 @@ def _print(line: str, file: TextIO | None) -> None:
 
 def on_terminal() -> bool:
     """Whether there is somebody to show progress to."""
-    return sys.stderr is not None and sys.stderr.isatty()
+    return sys.stderr is not None and not sys.stderr.closed and sys.stderr.isatty()
 
 
 def complain(text: str) -> None:
-    """Print a line of ours on standard error."""
-    _print(f"qatqfs: {text}", sys.stderr)
+    """Print a line of ours on standard error; if that cannot be written, nobody is left to be told."""
+    try:
+        _print(f"qatqfs: {shown(text)}", sys.stderr)
+    except OSError:
+        with contextlib.suppress(OSError):
+            sys.stderr.close()  # or the interpreter tries again at its end, and gives another status
 
 
 @contextlib.contextmanager
@@ -69,13 +60,6 @@ def naming(path: str) -> Iterator[None]:
 
 
 def say(*lines: str) -> None:
-    """Print lines of results; with none, only make sure that those before have been written.
-
-    Raises:
-        OSError: they cannot be written.
-    """
-    with naming("standard output"):
-        for line in lines:
-            _print(line, sys.stdout)
-        if sys.stdout is not None and not lines:
-            sys.stdout.flush()
+    """Print lines of results."""
+    for line in lines:
+        _print(line, sys.stdout)

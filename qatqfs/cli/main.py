@@ -1,6 +1,5 @@
 """The ``qatqfs`` command: finds the verb, runs it, and turns whatever goes wrong into one line and a status."""
 
-import contextlib
 import importlib
 import os
 import sys
@@ -9,8 +8,9 @@ from collections.abc import Sequence
 import click
 from click.shell_completion import CompletionItem, shell_complete
 
-from qatqfs.cli.exits import DONE, INTERRUPTED, OUTPUT_CLOSED, REFUSED, Refusal, complain, describe, say
+from qatqfs.cli.exits import DONE, INTERRUPTED, OUTPUT_CLOSED, REFUSED, Refusal, complain, describe
 from qatqfs.cli.memory import keep_freed_memory
+from qatqfs.cli.streams import OutputFailed, set_up_streams, written_out
 from qatqfs.mount.errors import MountError
 from qatqfs.store.errors import StoreError
 
@@ -83,18 +83,15 @@ def cli() -> None:
 
 def run(arguments: Sequence[str]) -> int:
     """Run the command and return its exit status; prints a line on standard error unless all went well."""
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(AttributeError):
-            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # names are bytes, any bytes
     try:
-        status = _execute(list(arguments))
-        say()
-        return status
+        with written_out():
+            return _execute(list(arguments))
     except KeyboardInterrupt:
         return INTERRUPTED
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or the interpreter would try to flush again
-        return OUTPUT_CLOSED
+    except OutputFailed as err:
+        if err.status != OUTPUT_CLOSED:  # who closed it wants to hear no more
+            complain(describe(err))
+        return err.status
     except click.ClickException as err:
         complain(_usage_text(err))
         return REFUSED
@@ -107,7 +104,10 @@ def _execute(arguments: list[str]) -> int:
     """Run the command; click's own main() would answer Ctrl-C and EPIPE in other ways than ours."""
     instruction = os.environ.get(_COMPLETION_VARIABLE)
     if instruction:
-        return shell_complete(cli, {}, _NAME, _COMPLETION_VARIABLE, instruction)
+        try:
+            return shell_complete(cli, {}, _NAME, _COMPLETION_VARIABLE, instruction)
+        except OSError as err:  # it does nothing but print, and bypasses sys.stdout
+            raise OutputFailed(err) from err
     try:
         with cli.make_context(_NAME, arguments) as context:
             status = cli.invoke(context)
@@ -137,4 +137,5 @@ def _failure_text(error: Exception) -> str:
 def main() -> None:
     """Entry point of the console script."""
     keep_freed_memory()
+    set_up_streams()
     sys.exit(run(sys.argv[1:]))

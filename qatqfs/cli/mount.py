@@ -62,7 +62,8 @@ _NOT_FOR_FSTAB = frozenset({"foreground", "fstab_texts"})
     "--log-file",
     metavar="FILE",
     type=click.Path(),
-    help="Where the daemon logs. Default: .qatqfs/log in BACKING; the system log with --read-only.",
+    help="Where the daemon logs. Default: .qatqfs/log in BACKING; with --read-only the system log, or without"
+    " one a file in ~/.local/state/qatqfs.",
 )
 @click.option("--debug", is_flag=True, help="Log more.")
 @click.option("-f", "--foreground", is_flag=True, help="Stay in front and log to standard error.")

@@ -40,8 +40,6 @@ class Outcome:
         except StoreError as err:
             self.refused()
             complain(f"{shown(path)}: {describe(err)}")
-        except BrokenPipeError:
-            raise
         except OSError as err:
             self.refused()
             text = describe(err)

@@ -15,6 +15,7 @@ from qatqfs.cli.progress import Progress
 from qatqfs.cli.tables import bytes_text, count_text
 from qatqfs.cli.values import DEFAULTS
 from qatqfs.codec import UNLIMITED, QatcError, decode_any_payload, verify_container
+from qatqfs.wording import chunk_place
 
 _ATTEMPTS = 2
 
@@ -28,17 +29,21 @@ class Damage:
         chunk: the chunk that cannot be read because of it, ``None`` when it concerns the whole file.
         offset: where in the stored file, ``None`` when that cannot be said.
         reason: one sentence.
+        logical_offset: where in the decoded content the chunk begins, ``None`` when that cannot be said.
     """
 
     path: str
     chunk: int | None
     offset: int | None
     reason: str
+    logical_offset: int | None = None
 
     def __str__(self) -> str:
-        where = f"chunk {self.chunk}" if self.chunk is not None else ""
-        where += f" at offset {self.offset}" if self.offset is not None and where else ""
-        return ": ".join(filter(None, (shown(self.path), where, self.reason)))
+        """The same words as in the log of a mount."""
+        if self.chunk is None:
+            return f"{shown(self.path)}: {self.reason}"
+        place = chunk_place(self.chunk, self.logical_offset, self.offset)
+        return f"{shown(self.path)}: {place} is corrupt: {self.reason}"
 
 
 class _Stopped(Exception):
@@ -53,8 +58,8 @@ def command(paths: tuple[str, ...], as_json: bool) -> int:
 
     PATH is a file or a directory, which stands for everything below it; of a backing directory lost+found is
     checked too. A backing directory may be mounted meanwhile. Each damaged chunk is a line on standard output
-    with its offset in the stored file, and the exit status is then 1. Raw files have no checksum and are only
-    counted. Nothing is changed.
+    with its offsets in the decoded content (logical) and in the stored file, as in the log of a mount, and the exit
+    status is then 1. Raw files have no checksum and are only counted. Nothing is changed.
 
     \b
     Examples:
@@ -141,7 +146,7 @@ def _check(found: Found, progress: Callable[[int], None]) -> list[Damage]:
 def _damages(source: Source, progress: Callable[[int], None]) -> list[Damage]:
     if source.kind() is Kind.CONTAINER:
         problems = verify_container(source.read_at, source.size, limits=UNLIMITED, progress=progress)
-        return [Damage(source.path, p.chunk, p.offset, str(p.error)) for p in problems]
+        return [Damage(source.path, p.chunk, p.offset, str(p.error), p.logical_offset) for p in problems]
     try:
         decode_any_payload(source.read_payload())
     except QatcError as err:

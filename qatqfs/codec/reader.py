@@ -178,6 +178,15 @@ class Container:
             raise IndexError(f"offset {offset} is not in a content of {self.length} bytes")
         return self._layout.locate(offset // self.dtype.width)
 
+    def stored_offset(self, chunk: int) -> int:
+        """Return where in the file a chunk begins, with its length field.
+
+        Raises:
+            IndexError, QatcError, OSError: as :meth:`span`.
+        """
+        self._check_number(chunk)
+        return self._layout.place(chunk)[0]
+
     def chunk_header(self, chunk: int) -> ChunkHeader:
         """Read the header of one chunk.
 

@@ -36,11 +36,13 @@ class Problem:
         chunk: the chunk that cannot be read because of it, ``None`` when it concerns the whole.
         offset: where in the file, ``None`` when that cannot be said.
         error: what it is.
+        logical_offset: where in the content the chunk begins, ``None`` when that cannot be said.
     """
 
     chunk: int | None
     offset: int | None
     error: QatcError
+    logical_offset: int | None = None
 
 
 def verify_container(
@@ -173,12 +175,13 @@ class _Verifier:
         self._progress(CONTAINER_HEADER_SIZE)
         sound = True
         for number in range(header.chunk_count):
-            offset = self._offset
+            offset, values = self._offset, self._values
             try:
                 self._check_chunk(number, number == header.chunk_count - 1, header)
             except QatcError as err:
                 sound = False
-                yield Problem(number, offset, err)
+                width = self._dtype.width if self._dtype is not None else 0
+                yield Problem(number, offset, err, values * width if width or not values else None)
                 if not self._recover(number, header):
                     return
             self._progress(self._offset - offset)

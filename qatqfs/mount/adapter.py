@@ -2,7 +2,7 @@
 
 import errno
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
@@ -10,6 +10,7 @@ import pyfuse3
 import trio
 
 from qatqfs.mount.inodes import Inode, InodeTable
+from qatqfs.mount.nospace import NoSpaceLog
 from qatqfs.store import Attributes, Handle, Node, Store
 from qatqfs.store.attributes import BLOCK_SIZE
 
@@ -17,7 +18,12 @@ log = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 R = TypeVar("R")
-S = TypeVar("S")
+S = TypeVar("S", bound="Adapter")
+
+_ON_FILES = frozenset({"write", "flush", "fsync"})
+"""Requests whose first argument is a file handle; that of others is an inode."""
+_ON_NAMES = frozenset({"create", "mkdir", "mknod", "symlink", "rename"})
+"""Requests whose first arguments are a directory and a name in it."""
 
 ATTRIBUTE_TIMEOUT_S = 1.0
 """How long the kernel may believe a name or an attribute: changes made in BACKING itself show after that."""
@@ -36,6 +42,10 @@ def handler(
         except pyfuse3.FUSEError:
             raise
         except OSError as err:
+            if self.no_space.count(err):
+                await self.run(
+                    self.no_space.say, method.__name__, lambda: self.path_of(method.__name__, args), str(err.strerror)
+                )
             raise pyfuse3.FUSEError(err.errno or errno.EIO) from err
         except MemoryError as err:
             raise pyfuse3.FUSEError(errno.ENOMEM) from err
@@ -94,12 +104,21 @@ class Adapter(pyfuse3.Operations):
         self._files: dict[int, OpenFile] = {}
         self._next_handle = 1
         self._limiter = trio.CapacityLimiter(MAX_THREADS)
+        self.no_space = NoSpaceLog(store)
         store.tree.on_rekey = self.inodes.rekey
         store.tree.on_gone = self.inodes.gone
 
     async def run(self, function: Callable[..., R], *args: object) -> R:
         """Call a function in a worker thread; raises what it raised."""
         return await trio.to_thread.run_sync(function, *args, limiter=self._limiter)
+
+    def path_of(self, request: str, arguments: Sequence[Any]) -> bytes:
+        """Return the logical path that a request is about, for the log; takes the lock. Raises OSError."""
+        with self.lock:
+            if request in _ON_FILES:
+                return self.inodes.path(self.file(arguments[0]).inode)
+            inode = self.inodes.get(arguments[0])
+            return self.inodes.child_path(inode, arguments[1]) if request in _ON_NAMES else self.inodes.path(inode)
 
     def target(self, number: int) -> tuple[Inode, bytes | Node]:
         """Return an inode and how the store finds it: its node while it is open, else its path; lock held.

@@ -157,8 +157,9 @@ def _serve(options: MountOptions, ready: Ready) -> None:
     """Open the store, mount, and answer requests until unmounted; then commit and close."""
     os.umask(0)  # modes come from the kernel with the caller's umask applied
     _raise_file_limit()
-    set_up_logging(
+    notes = set_up_logging(
         options.backing,
+        options.mountpoint,
         options.log_file,
         foreground=options.foreground,
         debug=options.debug,
@@ -171,7 +172,7 @@ def _serve(options: MountOptions, ready: Ready) -> None:
     except OSError as err:
         raise MountError(f"cannot open backing directory {options.backing!r}: {err.strerror}") from err
     try:
-        _serve_store(options, store, ready)
+        _serve_store(options, store, lambda more: ready([*notes, *more]))
     except BaseException:
         store.close(commit=False)
         raise

@@ -10,6 +10,8 @@ from qatqfs.mount.inodes import Inode
 from qatqfs.store import Attributes, Store
 
 _BATCH = 32  # names under one hold of the namespace lock
+_NO_NUMBER = (1 << 64) - 1
+"""An inode number that no inode has; 0 would hide the name."""
 _DOT_NAMES = [b".", b".."]  # they come first, and hold no reference
 
 
@@ -19,6 +21,15 @@ class _OpenDirectory:
 
     inode: Inode
     names: list[bytes] = field(default_factory=list)
+
+
+def _name_alone() -> pyfuse3.EntryAttributes:
+    """Return the reply for a name of which nothing else is known: its type is 0, so the kernel keeps no inode."""
+    entry = pyfuse3.EntryAttributes()
+    entry.st_ino = pyfuse3.InodeT(_NO_NUMBER)
+    entry.st_mode = pyfuse3.ModeT(0)
+    entry.entry_timeout = entry.attr_timeout = 0
+    return entry
 
 
 class DirectoryOperations(Adapter):
@@ -74,20 +85,21 @@ class DirectoryOperations(Adapter):
         with self.lock:
             path = self.inodes.path(directory.inode)
             found = dict(self.store.tree.list_attributes(path, [name for name in names if name not in _DOT_NAMES]))
-            return [
-                (name, position + i + 1, self._entry(directory, name, found.get(name))) for i, name in enumerate(names)
-            ]
+            return [(name, position + i + 1, self._entry(directory, name, found)) for i, name in enumerate(names)]
 
     def _entry(
-        self, directory: _OpenDirectory, name: bytes, attributes: Attributes | None
+        self, directory: _OpenDirectory, name: bytes, found: dict[bytes, Attributes | None]
     ) -> pyfuse3.EntryAttributes | None:
         if name in _DOT_NAMES:
             inode = directory.inode
             if name == b".." and inode.names:
                 inode = next(iter(inode.names))[0]
             return self.reply(inode, self.store.stat(self.inodes.path(inode)))
-        if attributes is None:
+        if name not in found:
             return None
+        attributes = found[name]
+        if attributes is None:
+            return _name_alone()
         return self.reply(self.inodes.remember(attributes, directory.inode, name), attributes)
 
     async def _reply_batch(

@@ -23,6 +23,7 @@ from qatqfs.store.snapshot import SnapshotLost
 from qatqfs.store.staging import StagingEntry
 from qatqfs.store.sysfile import pread_exact, yield_to_others
 from qatqfs.store.tensorheader import read_header
+from qatqfs.wording import describe, shown_path
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +77,7 @@ class AheadEncoder:
                 try:
                     self._advance(node)
                 except Exception:
-                    log.exception("encoding ahead of %r failed", node.path)
+                    log.exception("%s: encoding ahead failed", shown_path(node.path))
                 finally:
                     node.commit_lock.release()
 
@@ -100,7 +101,7 @@ class AheadEncoder:
                 entry.give_up_draft()
             if not isinstance(err, (OSError, QatcError)):
                 raise
-            log.debug("encoding ahead of %r stops: %s", path, str(err))  # err itself holds files open
+            log.debug("%s: encoding ahead stops: %s", shown_path(path), describe(err))  # err itself holds files open
 
     def _begin(self, node: Node, entry: StagingEntry, path: bytes) -> Draft | None:
         """Make the draft of a file that has none, of the dtype that its beginning suggests.

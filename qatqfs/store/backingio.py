@@ -14,7 +14,7 @@ import os
 import re
 from collections.abc import Sequence
 
-from qatqfs.store.sysfile import Fd, fail, host_takes_free_memory, libc, renameat2, set_times
+from qatqfs.store.sysfile import Fd, fail, host_takes_free_memory, libc, open_listing, renameat2, set_times
 
 Buffer = bytes | bytearray | memoryview
 
@@ -142,7 +142,7 @@ class BackingIO:
 
     def fsync_directory(self, directory: int) -> None:
         """Make the names in a directory survive a power cut."""
-        fd = Fd(os.open(b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=directory))
+        fd = Fd(open_listing(directory))
         os.fsync(fd.number)
 
     def link(self, source_directory: int, source: bytes, directory: int, name: bytes) -> None:

@@ -16,6 +16,7 @@ import errno
 import logging
 import os
 import threading
+import time
 from concurrent.futures import Executor
 
 from qatqfs.codec import DType, EncodingFault, QatcError
@@ -32,8 +33,10 @@ from qatqfs.store.inplace import commit_in_place
 from qatqfs.store.node import Node
 from qatqfs.store.snapshot import Snapshot
 from qatqfs.store.staging import StagingEntry
+from qatqfs.store.stats import Statistics
 from qatqfs.store.sysfile import Fd, Identity
 from qatqfs.store.tree import Tree
+from qatqfs.wording import describe, shown_path
 
 log = logging.getLogger(__name__)
 
@@ -90,16 +93,27 @@ class CommitEngine:
                 snapshot = entry.freeze()
                 draft = entry.draft  # who removes the last name may take it out at any time
                 stale = set(draft.stale) if draft is not None else set()
+            start = time.monotonic()
+            done = False
             try:
-                return self._commit(node, entry, snapshot, stale, path)
+                if log.isEnabledFor(logging.DEBUG):
+                    written = snapshot.view.chunks.held_bytes(snapshot.size)
+                    log.debug("%s: commit begins: %d bytes, %d in staging", shown_path(path), snapshot.size, written)
+                done = self._commit(node, entry, snapshot, stale, path)
             except OSError:
                 if not snapshot.cancelled:
                     raise
-                return False
             finally:
                 with node.lock:
                     entry.give_up_draft()  # it became nothing if it is still there
                     entry.thaw()
+            if done:
+                log.debug("%s: commit done in %.3f s", shown_path(path), time.monotonic() - start)
+            elif snapshot.why_cancelled is not None:
+                log.info("%s: commit begins again: %s", shown_path(path), snapshot.why_cancelled)
+            else:
+                log.debug("%s: commit begins again, or ends: it was cut, removed or changed", shown_path(path))
+            return done
 
     def _commit(self, node: Node, entry: StagingEntry, snapshot: Snapshot, stale: set[int], path: bytes) -> bool:
         draft = self._complete(node, entry, snapshot, stale, path)
@@ -189,9 +203,16 @@ class CommitEngine:
             explicit = self.explicit_dtype(node, path)
             plan = make_plan(snapshot, old, path, explicit, self._options)
             draft = self._begin(node, entry, snapshot, plan, old, stale)
-            payloads = payloads_of(snapshot, plan, self._options.level, old, stale, self.statistics)
-            fill(draft, chunks_of(snapshot.size, plan.unit), payloads, self.executor, self._options.workers)
+            counts, total, start = Statistics(self.statistics), chunks_of(snapshot.size, plan.unit), time.monotonic()
+            payloads = payloads_of(snapshot, plan, self._options.level, old, stale, counts)
+            fill(draft, total, payloads, self.executor, self._options.workers)
             draft.finish(snapshot.size)
+            encoded = counts.snapshot().get("chunks_encoded", 0)
+            log.debug(
+                "%s: container made in %.3f s: %s, %d chunks of %d bytes: %d encoded, %d taken as they were; %d bytes",
+                *(shown_path(path), time.monotonic() - start, plan.dtype.label, total, plan.unit),
+                *(encoded, total - encoded, os.fstat(draft.fd.number).st_size),
+            )
         except EncodingFault as err:
             raise OSError(errno.EIO, str(err)) from err
         except QatcError as err:
@@ -209,7 +230,7 @@ class CommitEngine:
             try:
                 draft.settle()
             except OSError as err:
-                log.info("%s: what was encoded ahead is lost: %s", os.fsdecode(node.path or b"(unlinked)"), str(err))
+                log.info("%s: what was encoded ahead is lost: %s", shown_path(node.path), describe(err))
                 with node.lock:
                     entry.give_up_draft()
                 return None
@@ -280,6 +301,7 @@ class CommitEngine:
             if changed or snapshot.cancelled or node.staging is not entry:
                 return False
             commit_in_place(self._tree, node, entry, draft)
+            log.debug("%s: copied into place", shown_path(node.path))
         self._remove(node, entry, b"")
         self.statistics.add("commits")
         return True
@@ -336,6 +358,7 @@ class CommitEngine:
         else:
             entry.rebase(chunks, container, identity)
         self._tree.rekey(node, old)
+        log.debug("%s: renamed into place%s", shown_path(path), "" if whole else "; written to meanwhile")
         return path if target is not None else b""
 
     def _find_target(self, node: Node, stack: contextlib.ExitStack) -> tuple[int, bytes] | None:
@@ -358,6 +381,6 @@ class CommitEngine:
         log.error(
             "%s: was replaced or removed in the backing directory while it had uncommitted content;"
             " what was written through the mount is kept as %s",
-            os.fsdecode(node.path),
-            os.fsdecode(name),
+            shown_path(node.path),
+            shown_path(name),
         )

@@ -1,5 +1,6 @@
 """A container in BACKING, open for reading: logical byte ranges to verified bytes, through the chunk cache."""
 
+import contextlib
 import errno
 import logging
 import os
@@ -214,8 +215,10 @@ class ContainerFile:
 
     def _corrupt(self, index: int, err: QatcError) -> OSError:
         """Note a corrupt chunk; returns the error that a reader gets."""
-        start, _ = self._span(index)
-        self._context.damage.report_chunk(self._path, self.signature, index, start, str(err))
+        logical = stored = None
+        with contextlib.suppress(QatcError, OSError):  # the walk to it ends before
+            logical, stored = self.container.span(index)[0], self.container.stored_offset(index)
+        self._context.damage.report_chunk(self._path, self.signature, index, logical, stored, str(err))
         return io_error(str(err))
 
     @contextmanager

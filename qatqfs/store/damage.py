@@ -1,12 +1,12 @@
 """What is known to be corrupt: said once in the log, counted, remembered."""
 
 import logging
-import os
 import threading
 
 from cachetools import LRUCache
 
 from qatqfs.store.stats import Statistics
+from qatqfs.wording import chunk_place, shown_path
 
 log = logging.getLogger(__name__)
 
@@ -43,15 +43,26 @@ class DamageRegister:
         with self._lock:
             return signature in self._files
 
-    def report_chunk(self, path: bytes, signature: FileSignature, chunk: int, offset: int, reason: str) -> None:
-        """Note a chunk whose bytes are not what was written; ``offset`` is its first logical byte."""
+    def report_chunk(
+        self, path: bytes, signature: FileSignature, chunk: int, logical: int | None, stored: int | None, reason: str
+    ) -> None:
+        """Note a chunk whose bytes are not what was written.
+
+        Args:
+            path: the file's logical path.
+            signature: its state.
+            chunk: which.
+            logical: the first byte of the chunk in the content, ``None`` when that cannot be said.
+            stored: that in the container, likewise.
+            reason: what is wrong.
+        """
         with self._lock:
             fresh = (signature, chunk) not in self._chunks
             self._chunks[signature, chunk] = reason
             self._files[signature] = reason
         if fresh:
             self._statistics.add("corrupt_chunks")
-            log.error("%s: chunk %d at offset %d is corrupt: %s", os.fsdecode(path), chunk, offset, reason)
+            log.error("%s: %s is corrupt: %s", shown_path(path), chunk_place(chunk, logical, stored), reason)
 
     def report_file(self, path: bytes, signature: FileSignature, reason: str) -> None:
         """Note a file that cannot be opened as a container at all."""
@@ -60,4 +71,4 @@ class DamageRegister:
             self._files[signature] = reason
         if fresh:
             self._statistics.add("corrupt_files")
-            log.error("%s: not a readable QATC container: %s", os.fsdecode(path), reason)
+            log.error("%s: not a readable QATC container: %s", shown_path(path), reason)

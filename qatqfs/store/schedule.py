@@ -12,7 +12,6 @@
 import heapq
 import itertools
 import logging
-import os
 import threading
 import time
 
@@ -21,6 +20,7 @@ from cachetools import LRUCache
 from qatqfs.store.commit import CommitEngine
 from qatqfs.store.node import Node
 from qatqfs.store.tree import Tree
+from qatqfs.wording import describe, shown_path
 
 log = logging.getLogger(__name__)
 
@@ -119,7 +119,7 @@ class Committer:
             try:
                 self._commit_if_rested(node)
             except Exception:
-                log.exception("commit of %r failed", node.path)
+                log.exception("%s: could not be committed", shown_path(node.path))
                 self._retry_later(node)
 
     def _next_due(self) -> Node | None:
@@ -167,8 +167,7 @@ class Committer:
 
     def _report_failure(self, node: Node, err: Exception) -> None:
         self._statistics.add("commit_failures")
-        name = os.fsdecode(node.path or b"(unlinked)")
-        log.error("%s: could not be committed and stays in staging: %s", name, str(err))
+        log.error("%s: could not be committed and stays in staging: %s", shown_path(node.path), describe(err))
 
     def sync(self, below: bytes = b"") -> None:
         """Return once everything written so far at or below a logical path is in containers.
@@ -187,7 +186,7 @@ class Committer:
                 self.commit_now(node)
             except Exception as err:
                 if not isinstance(err, OSError):
-                    log.exception("commit of %r failed", node.path)
+                    log.exception("%s: could not be committed", shown_path(node.path))
                 self._report_failure(node, err)
                 self._retry_later(node)
                 failure = failure or err
@@ -203,6 +202,14 @@ class Committer:
             if self._engine.commit(node, exclusive=attempt == _FREE_ATTEMPTS):
                 break
         self._forget(node)
+
+    def commit_for_close(self, node: Node) -> None:
+        """As :meth:`commit_now` for a close(2) that waits: it tells the program an errno, and the log of which file."""
+        try:
+            self.commit_now(node)
+        except OSError as err:
+            self._report_failure(node, err)
+            raise
 
     def stop(self) -> None:
         """Stop the background threads; call :meth:`sync` first to leave nothing in staging."""

@@ -8,14 +8,12 @@ Growing takes nothing, since the snapshot ends where the file ended. Shrinking c
 """
 
 import errno
-import logging
 from collections.abc import Callable
 
 from qatqfs.store.chunkmap import ChunkMap, chunks_of
 from qatqfs.store.stagedview import View
 from qatqfs.store.sysfile import Fd, pread_exact
-
-log = logging.getLogger(__name__)
+from qatqfs.wording import describe
 
 
 class SnapshotLost(OSError):
@@ -38,12 +36,14 @@ class Snapshot:
         size: see above.
         changed: as held, the chunks that were written to since.
         cancelled: the content can no longer be had.
+        why_cancelled: the error that is the reason, ``None`` if the file was cut.
     """
 
     def __init__(self, view: View, data: Fd, size: int, open_aside: "Callable[[], Aside]") -> None:
         self.size = size
         self.changed = ChunkMap(view.chunks.unit, 0)
         self.cancelled = False
+        self.why_cancelled: str | None = None
         self._view = View(view.chunks.copy(), view.base)
         self._data = data
         self._open_aside = open_aside
@@ -93,7 +93,7 @@ class Snapshot:
                     if self._has_to_save(chunk):
                         self._save(chunk)
             except OSError as err:  # the writer is not to suffer from it
-                log.info("a commit starts again: %s", str(err))
+                self.why_cancelled = describe(err)
                 self.cancelled = True
         self.changed.hold(first, stop)
 

@@ -24,6 +24,7 @@ from qatqfs.store import staginglog
 from qatqfs.store.backingio import BackingIO
 from qatqfs.store.space import SpaceLedger
 from qatqfs.store.sysfile import Fd
+from qatqfs.wording import describe, shown_path
 
 log = logging.getLogger(__name__)
 
@@ -124,7 +125,7 @@ class StagingArea:
         """
         failure = self._try_to_remove(name, fd)
         if failure is not None:
-            log.warning("staging file %s cannot be removed yet: %s", os.fsdecode(name), failure)
+            log.warning("staging file %s cannot be removed yet: %s", shown_path(name), failure)
 
     def _try_to_remove(self, name: bytes, fd: Fd | None) -> str | None:
         """Return what went wrong, as text: the error itself would refer to this frame and keep what callers hold."""
@@ -134,13 +135,13 @@ class StagingArea:
                 self.io.ftruncate(fd, 0)
                 fd = None
             except OSError as err:  # then it goes with the name
-                failure = str(err)
+                failure = describe(err)
         try:
             self.remove(name)
         except OSError as err:
             with self._given_up_lock:
                 self._given_up[name] = fd
-            return failure or str(err)
+            return failure or describe(err)
         return None
 
     def _leads_to(self, name: bytes, fd: Fd) -> bool:

@@ -9,10 +9,15 @@ class Statistics:
 
     Names in use: ``read_bytes``, ``write_bytes``, ``cache_hits``, ``cache_misses``, ``chunks_decoded``,
     ``chunks_encoded``, ``encoded_raw_bytes``, ``encoded_stored_bytes``, ``commits``, ``commit_failures``,
-    ``corrupt_chunks``, ``corrupt_files``, ``recovered_files``, ``lost_files``.
+    ``corrupt_chunks``, ``corrupt_files``, ``recovered_files``, ``lost_files``, ``no_space_errors`` (requests of
+    programs that failed with ENOSPC or EDQUOT).
+
+    Args:
+        above: other counters, which get the same; for a count of one piece of work.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, above: "Statistics | None" = None) -> None:
+        self._above = above
         self._lock = threading.Lock()
         self._counts: Counter[str] = Counter()
 
@@ -20,6 +25,8 @@ class Statistics:
         """Add to a counter."""
         with self._lock:
             self._counts[name] += amount
+        if self._above is not None:
+            self._above.add(name, amount)
 
     def snapshot(self) -> dict[str, int]:
         """Return all counters that are not zero, by name."""

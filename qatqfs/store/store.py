@@ -135,7 +135,7 @@ class Store:
             OSError: the commit failed; the content is safe in staging, and the commit is tried again.
         """
         if self.options.commit_on_close and self._committer is not None and handle.writable:
-            self._committer.commit_now(handle.node)
+            self._committer.commit_for_close(handle.node)
 
     def _fsync_parent(self, path: bytes) -> None:
         self.tree.fsync_parent(path)

@@ -204,6 +204,14 @@ def open_directory(root: int, parts: list[bytes]) -> int:
     return fd
 
 
+def open_listing(directory: int) -> int:
+    """Open a directory, for listing and fsync, that is open as an O_PATH descriptor; raises OSError.
+
+    Not as ``.`` below itself, which takes the right to search it, and that need not come with the right to list it.
+    """
+    return os.open(f"/proc/self/fd/{directory}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
 def open_entry(directory: int, name: bytes) -> Fd:
     """Open an entry of any type as an O_PATH descriptor, a symlink as itself; raises OSError."""
     return Fd(os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory))
@@ -211,7 +219,7 @@ def open_entry(directory: int, name: bytes) -> Fd:
 
 def fsync_directory(directory: int) -> None:
     """Make the names in a directory durable; ``directory`` may be an O_PATH descriptor. Raises OSError."""
-    fd = os.open(b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=directory)
+    fd = open_listing(directory)
     try:
         os.fsync(fd)
     finally:

@@ -25,7 +25,7 @@ from qatqfs.store.containerfile import logical_length, signature_of
 from qatqfs.store.damage import FileSignature
 from qatqfs.store.node import Kind, Node, NodeContext
 from qatqfs.store.options import OnCorrupt
-from qatqfs.store.sysfile import Fd, open_directory
+from qatqfs.store.sysfile import Fd, open_directory, open_listing
 
 _SIZES_REMEMBERED = 100_000
 _WANTS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
@@ -257,7 +257,7 @@ class Tree:
         """
         found: dict[bytes, None] = {}
         with self.directory(path) as fd:
-            readable = os.open(b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=fd)
+            readable = open_listing(fd)
             try:
                 with os.scandir(readable) as entries:
                     for entry in entries:
@@ -269,9 +269,12 @@ class Tree:
                 os.close(readable)
         return [name for name in found if not names.is_private(path, name)]
 
-    def list_attributes(self, path: bytes, wanted: list[bytes]) -> list[tuple[bytes, Attributes]]:
-        """Return the attributes of names in a directory, leaving out those that are gone; raises OSError."""
-        result = []
+    def list_attributes(self, path: bytes, wanted: list[bytes]) -> list[tuple[bytes, Attributes | None]]:
+        """Return the attributes of names in a directory, leaving out those that are gone; raises OSError.
+
+        They are ``None`` where we may list the directory but not look at what is in it.
+        """
+        result: list[tuple[bytes, Attributes | None]] = []
         with self.lock, self.directory(path) as fd:
             for name in wanted:
                 try:
@@ -279,6 +282,8 @@ class Tree:
                     result.append((name, self.entry_attributes(fd, names.join(path, name), entry)))
                 except FileNotFoundError:
                     continue
+                except PermissionError:
+                    result.append((name, None))
         return result
 
     # -- nodes -----------------------------------------------------------------------------------------

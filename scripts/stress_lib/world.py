@@ -230,20 +230,27 @@ class World:
     # -- everything ------------------------------------------------------------------------------------
 
     def contents(self) -> dict[str, bytes]:
-        """Return the content of every regular file in the directory by its path."""
-        return {
-            str(path.relative_to(self.root)): path.read_bytes()
-            for path in self.root.rglob("*")
-            if stat.S_ISREG(path.lstat().st_mode)
-        }
+        """Return the content of every regular file in the directory that we may read by its path."""
+        found = {}
+        for path in self.root.rglob("*"):
+            with contextlib.suppress(PermissionError):
+                if stat.S_ISREG(path.lstat().st_mode):
+                    found[str(path.relative_to(self.root))] = path.read_bytes()
+        return found
 
     def snapshot(self) -> dict[str, Any]:
-        """Return everything in the directory: path to attributes, xattrs and the digest of the content."""
-        found = {}
+        """Return everything in the directory: path to attributes, xattrs and the digest of the content.
+
+        Or to the name of an errno where we may not look at it.
+        """
+        found: dict[str, Any] = {}
         for above, directories, files in os.walk(self.root):
             for name in sorted(directories) + sorted(files):
                 path = os.path.join(above, name)
-                found[os.path.relpath(path, self.root)] = describe(path)
+                try:
+                    found[os.path.relpath(path, self.root)] = describe(path)
+                except PermissionError as err:
+                    found[os.path.relpath(path, self.root)] = errno.errorcode[err.errno]
         return found
 
 

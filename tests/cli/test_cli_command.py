@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
-from samples import CHUNK, bf16_bytes, tree
+from samples import bf16_bytes, tree
 
 from qatqfs.cli import encode
 from qatqfs.cli.main import cli, run
@@ -143,31 +143,6 @@ def test_a_file_name_of_any_bytes_is_one_line(tmp_path, process, name):
     assert found.status == 0 and len(found.out.splitlines()) == 3
 
 
-def test_a_reader_that_leaves_is_no_error(tmp_path):
-    for number in range(300):
-        (tmp_path / f"a-file-with-a-rather-long-name-{number}").write_bytes(b"")
-    command = subprocess.Popen(
-        [sys.executable, "-m", "qatqfs.cli", "info", *sorted(tmp_path.iterdir())],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-    command.stdout.close()
-    assert command.stderr.read() == b""
-    assert command.wait(60) == 128 + signal.SIGPIPE
-
-
-def test_a_full_output_is_one_line_and_status_2(tmp_path, process):
-    with open("/dev/full", "w") as full:
-        result = process("info", tmp_path, stdout=full)
-    assert (result.status, result.error) == (2, "standard output: No space left on device")
-
-
-@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
-def test_streams_may_be_closed(tmp_path, closed):
-    script = f'"$0" -m qatqfs.cli info "$1" {closed}'
-    assert subprocess.run(["sh", "-c", script, sys.executable, tmp_path], timeout=60).returncode == 0
-
-
 @pytest.mark.parametrize(
     ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)], ids=str
 )
@@ -192,35 +167,6 @@ def test_a_signal_ends_it_quietly_and_leaves_nothing_half_written(tmp_path, numb
     out, err = command.communicate(timeout=60)
     assert (command.returncode, out, err) == (status, b"", b"")
     assert tree(output) == set()
-
-
-def test_progress_shows_on_a_terminal_only(tmp_path):
-    pty = pytest.importorskip("pty")
-    import termios
-
-    source = tmp_path / "source"
-    source.write_bytes(bf16_bytes(40 << 20))
-    arguments = ["encode", source, "--dtype", "bf16", "--chunk-size", str(CHUNK), "--workers", "1"]
-    command = [sys.executable, "-m", "qatqfs.cli", *arguments, "-o", tmp_path / "out.qatc"]
-    master, slave = pty.openpty()
-    termios.tcsetwinsize(slave, (24, 80))
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=slave) as running:
-        os.close(slave)
-        seen = b""
-        while True:
-            try:
-                part = os.read(master, 4096)
-            except OSError:  # Linux says EIO when the other side is closed
-                break
-            if not part:
-                break
-            seen += part
-        assert running.stdout.read() == b""
-    os.close(master)
-    assert running.returncode == 0
-    assert b"encoding:" in seen and b"%" in seen
-    quiet = subprocess.run(command, capture_output=True, timeout=120)
-    assert (quiet.stdout, quiet.stderr) == (b"", b"")
 
 
 def test_shell_completion_knows_the_verbs(monkeypatch, capsys):

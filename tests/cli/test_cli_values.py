@@ -65,7 +65,7 @@ def test_columns_are_aligned():
 
 
 def test_what_is_not_printable_is_escaped():
-    assert shown("a\nb\udcff") == "a\\nb\\udcff"
+    assert shown("a\nb\udcff\x1b\u2028") == "a\\nb\\xff\\x1b\\u2028"
 
 
 @pytest.fixture

@@ -50,7 +50,7 @@ def test_what_the_reference_refuses_is_corrupt(qatqfs, vector):
     assert result.out.endswith(", 1 file corrupt\n")
 
 
-def test_each_damaged_chunk_is_a_line_with_its_offset(qatqfs, stored):
+def test_each_damaged_chunk_is_a_line_with_its_offsets(qatqfs, stored):
     at = offsets(stored)
     for chunk in (1, 3):
         flip(stored, at[chunk] + 500)
@@ -58,7 +58,8 @@ def test_each_damaged_chunk_is_a_line_with_its_offset(qatqfs, stored):
     assert result.status == 1 and result.err == ""
     *lines, summary = result.out.splitlines()
     assert [line.rpartition(": ")[0].split(": ")[:2] for line in lines] == [
-        [str(stored), f"chunk {chunk} at offset {at[chunk]}"] for chunk in (1, 3)
+        [str(stored), f"chunk {chunk} (logical offset {chunk * CHUNK}, stored offset {at[chunk]}) is corrupt"]
+        for chunk in (1, 3)
     ]
     assert summary.endswith("1 file corrupt")
 
@@ -72,7 +73,7 @@ def test_json_has_the_same(qatqfs, stored, tmp_path):
     assert result.status == 1
     (damage,) = found["corrupt"]
     assert damage.pop("reason")
-    assert damage == {"path": str(stored), "chunk": 2, "offset": at[2]}
+    assert damage == {"path": str(stored), "chunk": 2, "offset": at[2], "logical_offset": 2 * CHUNK}
     assert (found["files"], found["raw_files"], found["notices"]) == (1, 1, [])
     assert found["stored_bytes"] == stored.stat().st_size
 
@@ -119,7 +120,9 @@ def test_of_a_backing_directory_lost_and_found_is_checked_and_staging_is_not(qat
     assert qatqfs("verify", tmp_path).out.startswith("2 files checked (144 B stored), none corrupt\n")
     flip(lost, 50)
     result = qatqfs("verify", tmp_path)
-    assert result.status == 1 and result.out.startswith(f"{lost}: chunk 0 at offset 32: ")
+    assert result.status == 1 and result.out.startswith(
+        f"{lost}: chunk 0 (logical offset 0, stored offset 32) is corrupt: "
+    )
 
 
 def test_a_directory_of_users_that_has_the_private_name_is_checked(qatqfs, tmp_path):

@@ -2,10 +2,11 @@
 
 import contextlib
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
-from mounted import drop_page_cache, errno_of, mounted
+from mounted import QATQFS, drop_page_cache, errno_of, mounted
 
 pytestmark = pytest.mark.fuse
 
@@ -55,8 +56,20 @@ def test_a_damaged_chunk_fails_and_its_neighbours_do_not(tmp_path: Path) -> None
         os.close(fd)
         lines = [line for line in mount.log_text().splitlines() if "corrupt" in line]
         assert len(lines) == 1
-        assert "x: chunk 2 at offset 131072 is corrupt" in lines[0]
+        assert "x: chunk 2 (logical offset 131072, stored offset " in lines[0]
         assert (mount.path / "x").stat().st_size == len(DATA)
+
+
+def test_the_log_and_verify_say_in_the_same_words_which_chunk_is_damaged(tmp_path: Path) -> None:
+    with mounted(tmp_path, "--chunk-size", "64K") as mount:
+        prepared(mount)
+        assert errno_of((mount.path / "x").read_bytes) == "EIO"
+        (logged,) = (line for line in mount.log_text().splitlines() if "corrupt" in line)
+    verify = subprocess.run([*QATQFS, "verify", mount.stored("x")], capture_output=True, text=True, check=False)
+    assert verify.returncode == 1
+    said = verify.stdout.splitlines()[0].removeprefix(f"{mount.stored('x')}: ")
+    assert said.startswith("chunk 2 (logical offset 131072, stored offset ")
+    assert logged.endswith(f"]: x: {said}")
 
 
 def test_a_damaged_file_can_be_replaced_and_truncated(tmp_path: Path) -> None:

@@ -1,7 +1,9 @@
 """A backing directory on a filesystem that is really full."""
 
 import contextlib
+import json
 import os
+import re
 import subprocess
 import time
 from collections.abc import Iterator
@@ -9,6 +11,8 @@ from pathlib import Path
 
 import pytest
 from mounted import Mounted, errno_of, mounted
+
+from qatqfs.mount import control
 
 pytestmark = [pytest.mark.fuse, pytest.mark.skipif(os.geteuid() != 0, reason="needs root to mount a tmpfs")]
 
@@ -49,6 +53,18 @@ def test_a_full_disk_is_reported_to_the_writer_and_harms_no_other_file(tmp_path:
         assert (mount.path / "more").read_bytes() == kept
         mount.remount()
         assert (mount.path / "more").read_bytes() == kept
+
+
+def test_programs_that_got_no_space_are_counted_and_the_log_says_once_a_minute_which(tmp_path: Path) -> None:
+    with small_filesystem(tmp_path / "disk", "4m") as disk, mounted(tmp_path, backing=disk) as mount:
+        (mount.path / "directory").mkdir()
+        fd = os.open(mount.path / "directory/two\nlines", os.O_CREAT | os.O_WRONLY)
+        for _ in range(3):
+            assert errno_of(lambda: [os.write(fd, os.urandom(MIB)) for _ in range(8)]) == "ENOSPC"
+        os.close(fd)
+        (line,) = (line for line in mount.log_text().splitlines() if " failed: No space left on device" in line)
+        assert re.search(r" WARNING .*: directory/two\\nlines: write failed: .*; \d+ bytes are free", line)
+        assert json.loads(control.query(mount.path, control.STATS))["no_space_errors"] >= 3
 
 
 def test_what_cannot_be_committed_for_lack_of_space_is_served_and_committed_later(tmp_path: Path) -> None:

@@ -312,7 +312,7 @@ def test_setting_an_acl_of_a_file_of_another_group_clears_its_set_group_id_bit(
 def test_a_default_acl_is_inherited_by_files_and_directories(pair: SideBySide) -> None:
     def work(directory: Path) -> object:
         os.setxattr(directory, DEFAULT, FOR_STRANGER)
-        under_umask(0, lambda: make_one_of_each(directory, 0o666))
+        under_umask(0, lambda: make_one_of_each(directory, 0o766))
         under_umask(0, lambda: (directory / "directory" / "below").write_bytes(b"content"))
         pair.mount.sync()
         found = {}
