@@ -6,6 +6,8 @@ same pieces.
 """
 
 import importlib
+import itertools
+import operator
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -21,12 +23,15 @@ from qatqfs.cli.surveying import Group, RawFile
 from qatqfs.codec import (
     CONTAINER_HEADER_SIZE,
     LENGTH_FIELD_SIZE,
+    STRATEGIES,
     IndexFrame,
     Level,
     Memory,
     decode_payloads,
     empty_container,
     encode_payload,
+    encode_payloads,
+    read_payload_header,
 )
 from qatqfs.store.tensorheader import NO_HEADER, TensorHeader, read_header
 
@@ -122,18 +127,13 @@ class Ours:
             parts[-1] = memoryview(bytes(parts[-1]) + bytes(odd))
         last = piece.offset + piece.size == piece.file.size and _has_index(piece.file, self._chunk_size)
         started = time.thread_time()
-        payloads = [
-            encode_payload(
-                part,
-                dtype,
-                level=self._level,
-                appendable=last and i == len(parts) - 1,
-                row_widths=hints[i],
-                memory=memory,
-                verified=True,
+        payloads: list[bytes] = []
+        for widths, group in itertools.groupby(zip(parts, hints, strict=True), key=operator.itemgetter(1)):
+            payloads += encode_payloads(
+                [part for part, _ in group], dtype, level=self._level, row_widths=widths, memory=memory, verified=True
             )
-            for i, part in enumerate(parts)
-        ]
+        if last and STRATEGIES[read_payload_header(payloads[-1]).strategy].zstd_offset is None:
+            payloads[-1] = encode_payload(parts[-1], dtype, level=self._level, appendable=True, verified=True)
         encoded = time.thread_time()
         decode_payloads(payloads, dtype=dtype)
         score.decode_s += time.thread_time() - encoded
