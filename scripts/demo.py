@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 from demo_lib.dumps import Dump, all_dumps
+from demo_lib.machine import drop_caches, fuse_obstacle
 from demo_lib.report import measure, table
 from demo_lib.session import DemoError, Session, catch_signals, qatqfs
 from demo_lib.transformer import Shape, kv_cache
@@ -70,16 +71,6 @@ def compare(dumps: Iterable[Dump], read: Callable[[Dump], bytes], where: str) ->
         if hashlib.sha256(content).hexdigest() != dump.sha256:
             raise DemoError(f"{dump.name}: {where} differs from what was written")
     return seconds
-
-
-def drop_caches() -> bool:
-    """Empty the kernel's page cache, which only root may do; return whether it worked."""
-    os.sync()
-    try:
-        Path("/proc/sys/vm/drop_caches").write_text("3\n")
-    except OSError:
-        return False
-    return True
 
 
 def write_all(dumps: Iterable[Dump], directory: Path) -> None:
@@ -160,18 +151,6 @@ def without_mount(session: Session, dumps: list[Dump]) -> dict[str, Path]:
     compare(dumps, lambda dump: (decoded / dump.name).read_bytes(), "what qatqfs decode restores")
     say("decode", f"qatqfs decode, every SHA-256 equal: {rate(total, seconds)} with the start of the command")
     return containers
-
-
-def fuse_obstacle() -> str | None:
-    """Return why nothing can be mounted here; asked in a process of its own, which mounts for a moment."""
-    result = subprocess.run(
-        [sys.executable, _REPOSITORY / "scripts" / "fuse_check.py"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        timeout=60,
-    )
-    return None if result.returncode == 0 else result.stdout.strip() or "the FUSE check failed"
 
 
 def run(parent: Path | None, mounted: bool) -> None:

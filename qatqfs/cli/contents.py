@@ -160,12 +160,19 @@ def refuse_mounted(path: str) -> None:
         )
 
 
-def look(paths: tuple[str, ...], outcome: Outcome) -> Contents:
-    """Find the files at and below some paths; what cannot be read goes to ``outcome``."""
+def look(paths: tuple[str, ...], outcome: Outcome, *, mounted: bool = False) -> Contents:
+    """Find the files at and below some paths; what cannot be read goes to ``outcome``.
+
+    Args:
+        paths: files and directories.
+        outcome: of the command.
+        mounted: take paths in a qatqfs mount too, where files are shown decoded.
+    """
     contents = Contents()
     for path in paths:
         with outcome.of(path):
-            refuse_mounted(path)
+            if not mounted:
+                refuse_mounted(path)
             if os.path.isdir(path):
                 if is_backing(path):
                     contents.backings.append(path)

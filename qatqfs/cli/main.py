@@ -20,6 +20,7 @@ _VERBS = {
     "sync": "Wait until what was written is in containers.",
     "encode": "Encode raw files as containers: foo becomes foo.qatc.",
     "decode": "Restore raw files: foo.qatc becomes foo.",
+    "estimate": "Show what raw files would take as containers.",
     "info": "Show sizes, ratio, dtype, chunks and strategies.",
     "verify": "Check every checksum.",
     "stats": "Show the counters of a running mount.",

@@ -16,25 +16,26 @@ _REFRESH_S = 0.5
 
 
 class Progress:
-    """A bar that counts bytes. Safe to advance from any thread.
+    """A bar that counts bytes, or something else. Safe to advance from any thread.
 
     Args:
-        total_bytes: what there is to do.
+        total: what there is to do.
         label: stands before the bar.
+        unit: what is counted.
     """
 
-    def __init__(self, total_bytes: int, label: str) -> None:
+    def __init__(self, total: int, label: str, unit: str = "B") -> None:
         self._lock = threading.Lock()
         self._bar: Bar[Never] | None = None
         if on_terminal():
             from tqdm import tqdm
 
             self._bar = tqdm(
-                total=total_bytes,
+                total=total,
                 desc=label,
-                unit="B",
+                unit=unit,
                 unit_scale=True,
-                unit_divisor=1024,
+                unit_divisor=1024 if unit == "B" else 1000,
                 dynamic_ncols=True,
                 leave=False,
                 delay=_SHOW_AFTER_S,

@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Self
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _COMMAND_SECONDS = 300
@@ -84,47 +85,51 @@ def is_mounted(path: Path) -> bool:
     return False
 
 
-class Session:
-    """Directories below a new temporary one: ``backing``, ``mountpoint``, ``scratch``. Use with ``with``."""
+class Places:
+    """Directories below a new temporary one, and mounts among them. Use with ``with``: nothing of them stays."""
 
     def __init__(self, parent: Path | None) -> None:
         self.root = Path(tempfile.mkdtemp(prefix="qatqfs-demo-", dir=parent)).resolve()
-        self.backing = self.root / "backing"
-        self.mountpoint = self.root / "mnt"
-        self.scratch = self.root / "scratch"
-        for directory in (self.backing, self.mountpoint, self.scratch):
-            directory.mkdir()
+        self._mountpoints: set[Path] = set()
 
-    def __enter__(self) -> "Session":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         with signals_held():
-            self._unmount_by_any_means()
+            for mountpoint in self._mountpoints:
+                self._unmount_by_any_means(mountpoint)
             self._remove()
 
-    def mount(self) -> None:
+    def directory(self, name: str) -> Path:
+        """Make a directory, if it is not there yet."""
+        path = self.root / name
+        path.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def mount_at(self, mountpoint: Path, backing: Path, *options: str) -> None:
         """Mount, not to be interrupted: a mount that appears after the clean-up would stay."""
         with signals_held():
-            qatqfs("mount", self.backing, self.mountpoint, timeout=60)
-        if not is_mounted(self.mountpoint):
+            self._mountpoints.add(mountpoint)
+            qatqfs("mount", *options, backing, mountpoint, timeout=60)
+        if not is_mounted(mountpoint):
             raise DemoError("qatqfs mount reported success, but nothing is mounted")
 
-    def unmount(self) -> None:
+    def unmount_from(self, mountpoint: Path) -> None:
         """Unmount; everything written is committed when this returns."""
-        qatqfs("umount", self.mountpoint)
-        if is_mounted(self.mountpoint):
+        qatqfs("umount", mountpoint)
+        if is_mounted(mountpoint):
             raise DemoError("qatqfs umount reported success, but the mount is still there")
 
-    def _unmount_by_any_means(self) -> None:
-        if not is_mounted(self.mountpoint):
+    def _unmount_by_any_means(self, mountpoint: Path) -> None:
+        if not is_mounted(mountpoint):
             return
         with contextlib.suppress(DemoError):
-            qatqfs("umount", self.mountpoint, timeout=_UMOUNT_SECONDS)
-        if is_mounted(self.mountpoint):
+            qatqfs("umount", mountpoint, timeout=_UMOUNT_SECONDS)
+        if is_mounted(mountpoint):
             with contextlib.suppress(OSError, subprocess.TimeoutExpired):
                 subprocess.run(
-                    ["fusermount3", "-u", "-z", self.mountpoint],
+                    ["fusermount3", "-u", "-z", mountpoint],
                     stderr=subprocess.DEVNULL,
                     start_new_session=True,
                     timeout=_UMOUNT_SECONDS,
@@ -132,7 +137,7 @@ class Session:
 
     def _remove(self) -> None:
         deadline = time.monotonic() + _SETTLE_SECONDS
-        while not is_mounted(self.mountpoint):
+        while not any(map(is_mounted, self._mountpoints)):
             shutil.rmtree(self.root, ignore_errors=True)
             if not self.root.exists():
                 return
@@ -140,3 +145,21 @@ class Session:
                 break
             time.sleep(0.2)
         print(f"demo: {self.root} could not be removed", file=sys.stderr)
+
+
+class Session(Places):
+    """The places of the demo: ``backing``, ``mountpoint``, ``scratch``."""
+
+    def __init__(self, parent: Path | None) -> None:
+        super().__init__(parent)
+        self.backing = self.directory("backing")
+        self.mountpoint = self.directory("mnt")
+        self.scratch = self.directory("scratch")
+
+    def mount(self) -> None:
+        """Mount the backing directory."""
+        self.mount_at(self.mountpoint, self.backing)
+
+    def unmount(self) -> None:
+        """Unmount; everything written is committed when this returns."""
+        self.unmount_from(self.mountpoint)

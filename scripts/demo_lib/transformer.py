@@ -108,11 +108,11 @@ def rms_norm(x: F32, gain: F32) -> F32:
     return x * (gain / np.sqrt(np.mean(x * x, axis=-1, keepdims=True) + _NORM_EPSILON))
 
 
-def rotate(x: F32) -> F32:
-    """Apply rotary positions to [tokens, heads, head_dim], halves paired as most runtimes pair them."""
+def rotate(x: F32, start: int = 0) -> F32:
+    """Apply rotary positions from ``start`` to [tokens, heads, head_dim], halves paired as most runtimes do."""
     tokens, _, head_dim = x.shape
     frequency = _ROTARY_BASE ** (-np.arange(0, head_dim, 2) / head_dim)
-    angle = np.outer(np.arange(tokens), frequency).astype(np.float32)[:, None, :]
+    angle = np.outer(np.arange(start, start + tokens), frequency).astype(np.float32)[:, None, :]
     cos, sin = np.cos(angle), np.sin(angle)
     first, second = np.split(x, 2, axis=-1)
     return np.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)

@@ -16,7 +16,7 @@ from samples import bf16_bytes, tree
 from qatqfs.cli import encode
 from qatqfs.cli.main import cli, run
 
-VERBS = ("mount", "umount", "sync", "encode", "decode", "info", "verify", "stats")
+VERBS = ("mount", "umount", "sync", "encode", "decode", "estimate", "info", "verify", "stats")
 
 
 def test_the_verbs_are_those_of_the_design(qatqfs):
