@@ -146,10 +146,13 @@ class Store:
         """Return once what was written so far at or below a path is in containers (not: on the disk's platter).
 
         Raises:
-            OSError: a file could not be committed; its content stays in staging and is served from there.
+            OSError: a file could not be committed; its content stays in staging and is served from there. ESTALE:
+                staging itself is gone.
         """
         if self._committer is not None:
             self._committer.sync(below)
+        if self._area is not None:
+            self._area.check_in_place()
 
     def close(self, *, commit: bool = True) -> None:
         """Commit everything, stop the threads and release the lock; a second call does nothing.
