@@ -98,8 +98,9 @@ def mount(options: MountOptions, tell: Callable[[str], None]) -> None:
 
 def _start_daemon(options: MountOptions) -> list[str]:
     """Fork a daemon and wait for its report; returns its notes, raises MountError with its error."""
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:  # it was closed before we started
+            stream.flush()
     readable, writable = os.pipe()
     pid = os.fork()
     if pid == 0:

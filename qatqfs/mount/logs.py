@@ -1,13 +1,14 @@
 """Where a mount logs.
 
-In the foreground: standard error. A daemon: the file it was given, else ``.qatqfs/log`` in BACKING (a megabyte,
-and the one before), or for a read-only mount, which writes nothing there, the system log if there is one.
+In the foreground: standard error, if that is open. A daemon: the file it was given, else ``.qatqfs/log`` in BACKING (a
+megabyte, and the one before), or for a read-only mount, which writes nothing there, the system log if there is one.
 """
 
 import contextlib
 import logging
 import logging.handlers
 import os
+import sys
 from io import TextIOWrapper
 
 from qatqfs.mount.errors import MountError
@@ -49,7 +50,7 @@ def _private_directory(backing: str) -> Fd:
 def _handler(backing: str, log_file: str | None, *, foreground: bool, read_only: bool) -> logging.Handler:
     if log_file is not None:
         return _LogFile(log_file)
-    if foreground:
+    if foreground and sys.stderr is not None:  # else it was closed before we started
         return logging.StreamHandler()
     if not read_only:
         directory = _private_directory(backing)
