@@ -43,6 +43,7 @@ class MountOptions:
         log_file: where a daemon logs, ``None`` for its default (see :mod:`qatqfs.mount.logs`).
         debug: log more.
         fuse_options: further options for the kernel, such as ``dev`` or ``noexec``.
+        nonempty: mount also over a directory that has something in it.
     """
 
     backing: str
@@ -53,6 +54,7 @@ class MountOptions:
     log_file: str | None = None
     debug: bool = False
     fuse_options: tuple[str, ...] = ()
+    nonempty: bool = False
 
     def resolved(self) -> "MountOptions":
         """Return the same with absolute paths, for a daemon that leaves the current directory."""
@@ -86,7 +88,7 @@ def mount(options: MountOptions, tell: Callable[[str], None]) -> None:
     options = options.resolved()
     checks.check_device()
     checks.check_allow_other(options.allow_other)
-    checks.check_mountpoint(options.mountpoint, options.backing)
+    checks.check_mountpoint(options.mountpoint, options.backing, nonempty=options.nonempty)
     checks.check_backing(options.backing)
     if options.log_file is not None:
         checks.check_log_file(options.log_file, options.mountpoint)
@@ -296,22 +298,22 @@ def _close_store(store: Store) -> None:
         raise MountError(f"not everything could be committed; the next mount tries again: {err}") from err
 
 
-class _PathOption(str):
-    """An option for pyfuse3 with a path in it, which may have any bytes: pyfuse3 encodes options as ASCII."""
+class _Option(str):
+    """An option for pyfuse3, which encodes options as ASCII, while a path in one may have any bytes."""
 
     def encode(self, encoding: str = "", errors: str = "") -> bytes:
-        """Return the bytes that the path has in the filesystem, whatever encoding is asked for."""
+        """Return the bytes that are meant, whatever encoding is asked for."""
         return os.fsencode(str(self))
 
 
 def _fuse_options(options: MountOptions) -> set[str]:
     escaped = options.backing.replace("\\", "\\\\").replace(",", "\\,")
-    found = {_PathOption(f"fsname={escaped}"), "subtype=qatqfs", "default_permissions", *options.fuse_options}
+    found = {f"fsname={escaped}", "subtype=qatqfs", "default_permissions", *options.fuse_options}
     if options.allow_other:
         found.add("allow_other")
     if options.store.read_only:
         found.add("ro")
-    return found
+    return {_Option(word) for word in found}
 
 
 def _raise_file_limit() -> None:
