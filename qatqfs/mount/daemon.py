@@ -275,7 +275,9 @@ async def _answer(mountpoint: str, stop: signals.StopRequest, ready: Callable[[]
 
 
 def _notes(store: Store) -> list[str]:
-    if not store.recovered:
+    if store.recovered is None:
+        return ["only the owner of .qatqfs can tell whether files have uncommitted content; it would not show here"]
+    if store.recovered == 0:
         return []
     files = "1 file has" if store.recovered == 1 else f"{store.recovered} files have"
     if store.options.read_only:

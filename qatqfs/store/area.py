@@ -89,7 +89,6 @@ class PrivateArea:
         self._root = root
         self._directory = _make_directory(io, root, PRIVATE_DIR)
         self._lock = self._take_lock()
-        self._lock_root()
         if not _check_format(self._directory):
             _stamp(io, self._directory)
         self.staging = _make_directory(io, self._directory, STAGING)
@@ -104,6 +103,7 @@ class PrivateArea:
             holder = os.read(fd.number, 20).decode("ascii", "replace").strip()
             by = f" by process {holder}" if holder.isdigit() else ""
             raise StoreError(f"BACKING is already in use for writing{by} (a second mount may be --read-only)") from None
+        self._lock_root()
         self._write_holder(fd)
         return fd
 
@@ -156,7 +156,7 @@ def waiting_files(root: Fd) -> int:
 
     Raises:
         StoreError: the format is unknown.
-        OSError: it cannot be read.
+        OSError: it cannot be read; EACCES if it is another user's.
     """
     return len(list_private(root, STAGING, b".log"))
 
