@@ -1,6 +1,7 @@
 """What all tests share: where real data may be found, and that no test leaves a mount behind."""
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -14,6 +15,9 @@ from mounted import fuse_obstacle, qatqfs_mountpoints  # noqa: E402
 
 def pytest_configure(config: pytest.Config) -> None:
     os.umask(0o022)
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
+        if signal.getsignal(number) is signal.SIG_IGN:  # we are a job in the background of a script
+            signal.signal(number, signal.SIG_DFL)  # what mounts inherit from us
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

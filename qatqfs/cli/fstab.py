@@ -1,10 +1,12 @@
 """The ``-o`` options of a mount, as they come from fstab(5) through mount(8) and mount.fuse3(8).
 
-They are of three kinds: our own, which have the names of the command's options; those that the kernel or libfuse
-understands, which are passed on; and those that are for mount(8), systemd or nobody, which are ignored. Any
-other is refused, for a misspelt option that is ignored is one that the user believes in.
+They are of four kinds: our own, most of which have the names of the command's options; those that the kernel or
+libfuse understands, which are passed on; those that are for mount(8), systemd or nobody, which are ignored; and those
+of other FUSE filesystems that mean nothing here, which are refused with the reason. Any other is refused, for a
+misspelt option that is ignored is one that the user believes in.
 """
 
+import os
 import re
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,13 +18,22 @@ _FOR_THE_KERNEL = {
     *("dev", "nodev", "suid", "nosuid", "exec", "noexec"),
     *("sync", "async", "dirsync", "noatime", "auto_unmount"),
 }
-_FOR_THE_KERNEL_WITH_VALUE = {"context", "fscontext", "defcontext", "rootcontext"}
+_FOR_THE_KERNEL_WITH_VALUE = {"context", "fscontext", "defcontext", "rootcontext", "max_read"}
+_OF_A_MOUNT_THAT_IS_UP = {"user_id", "group_id", "rootmode", "fd", "blksize"}
+"""What /proc/mounts shows of a FUSE mount, and mount(8) hands on when it remounts."""
+_MODES_STAY = "files keep the modes that they have; use chmod, or the umask of the program that writes"
+_OWNERS_STAY = "files keep the owners that they have; use chown"
+_REFUSED = {
+    "fsname": "the source of a mount is always its backing directory",
+    **dict.fromkeys(("umask", "fmask", "dmask"), _MODES_STAY),
+    **dict.fromkeys(("uid", "gid"), _OWNERS_STAY),
+}
 _IGNORED = {
     # for mount(8) and systemd
     *("auto", "noauto", "user", "nouser", "users", "owner", "group", "nofail", "_netdev", "defaults", "comment"),
     *("uhelper", "helper"),
     # what a mount is anyway, or what means nothing here: access times are those of the backing directory
-    *("default_permissions", "subtype", "atime", "relatime", "norelatime", "strictatime", "nostrictatime"),
+    *("remount", "default_permissions", "subtype", "atime", "relatime", "norelatime", "strictatime", "nostrictatime"),
     *("diratime", "nodiratime", "lazytime", "nolazytime", "silent", "loud", "mand", "nomand", "iversion", "noiversion"),
 }
 _IGNORED_PREFIXES = ("x-", "X-")
@@ -37,10 +48,14 @@ class FstabOptions:
     Attributes:
         own: values of our own options by their parameter's name; a list for those that may be repeated.
         fuse: what to pass on.
+        nonempty: mount also over a directory that has something in it.
+        remount: the names of all options, in their order, if a live mount is to be changed; else ``None``.
     """
 
     own: dict[str, Any] = field(default_factory=dict)
     fuse: list[str] = field(default_factory=list)
+    nonempty: bool = False
+    remount: list[str] | None = None
 
 
 def parse(texts: tuple[str, ...], parameters: dict[str, click.Option], ctx: click.Context) -> FstabOptions:
@@ -55,14 +70,25 @@ def parse(texts: tuple[str, ...], parameters: dict[str, click.Option], ctx: clic
         click.UsageError: an option is unknown, or its value is not what it takes.
     """
     found = FstabOptions()
-    for word in (word for text in texts for word in _WORD.findall(text)):
-        name, equals, value = _ESCAPED.sub(r"\1", word).strip().partition("=")
+    words = [word for text in texts for word in _WORD.findall(text)]
+    pairs = [(word.strip(), *_ESCAPED.sub(r"\1", word).strip().partition("=")) for word in words]
+    if any(name == "remount" for _, name, _, _ in pairs):
+        found.remount = [name for _, name, _, _ in pairs]
+        pairs = [pair for pair in pairs if pair[1] not in _OF_A_MOUNT_THAT_IS_UP]
+    for word, name, equals, value in pairs:
+        if name in _REFUSED:
+            raise click.UsageError(f"mount option {name!r} cannot be used: {_REFUSED[name]}")
         if name in _IGNORED or name.startswith(_IGNORED_PREFIXES):
             continue
         if name in ("ro", "rw") and not equals:
             found.own["read_only"] = name == "ro"
+        elif name == "nonempty" and not equals:
+            found.nonempty = True
+        elif name == "allow_root" and not equals:
+            if os.geteuid() != 0:  # else root is in already
+                found.fuse.append(word)
         elif (name in _FOR_THE_KERNEL and not equals) or (name in _FOR_THE_KERNEL_WITH_VALUE and equals):
-            found.fuse.append(word.strip())
+            found.fuse.append(word)
         else:
             parameter = parameters.get(name.replace("-", "_"))
             if parameter is None or parameter.name is None:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import click
 from click.shell_completion import CompletionItem, shell_complete
 
+from qatqfs.cli.descriptors import fill_standard_descriptors
 from qatqfs.cli.exits import DONE, INTERRUPTED, OUTPUT_CLOSED, REFUSED, Refusal, complain, describe
 from qatqfs.cli.memory import keep_freed_memory
 from qatqfs.cli.streams import OutputFailed, set_up_streams, written_out
@@ -137,6 +138,7 @@ def _failure_text(error: Exception) -> str:
 
 def main() -> None:
     """Entry point of the console script."""
+    fill_standard_descriptors()
     keep_freed_memory()
     set_up_streams()
     sys.exit(run(sys.argv[1:]))

@@ -9,6 +9,7 @@ from qatqfs.cli.exits import DONE, complain
 from qatqfs.cli.values import DEFAULTS, encoding_options, parse_dtype_rule, parse_size, size_text, store_options
 from qatqfs.codec import Level
 from qatqfs.mount import MountOptions, mount
+from qatqfs.mount.remounting import remount
 from qatqfs.store import OnCorrupt
 
 _NOT_FOR_FSTAB = frozenset({"foreground", "fstab_texts"})
@@ -72,7 +73,9 @@ _NOT_FOR_FSTAB = frozenset({"foreground", "fstab_texts"})
     "fstab_texts",
     metavar="OPTION[,...]",
     multiple=True,
-    help="The same options as in fstab, for example cache_size=1G,ro,level=small; and those of mount(8).",
+    help="The same options as in fstab, for example cache_size=1G,ro,level=small; and those of mount(8). With nonempty"
+    " MOUNTPOINT may have something in it, which is hidden meanwhile. remount,ro and remount,rw change a mount that is"
+    " up, and no other option with them.",
 )
 @click.pass_context
 def command(ctx: click.Context, /, backing: str, mountpoint: str, **given: Any) -> int:
@@ -93,6 +96,9 @@ def command(ctx: click.Context, /, backing: str, mountpoint: str, **given: Any) 
     texts, foreground = given.pop("fstab_texts"), given.pop("foreground")
     options = fstab.parse(texts, _own_options(ctx), ctx)
     settings = fstab.merge(given, options, ctx)
+    if options.remount is not None:
+        remount(backing, mountpoint, options.remount)
+        return DONE
     outside_store = {name: settings.pop(name) for name in ("allow_other", "log_file", "debug")}
     settings["level"] = Level.parse(settings["level"])
     settings["on_corrupt"] = OnCorrupt(settings["on_corrupt"])
@@ -103,6 +109,7 @@ def command(ctx: click.Context, /, backing: str, mountpoint: str, **given: Any) 
             store=store_options(**settings),
             foreground=foreground,
             fuse_options=tuple(options.fuse),
+            nonempty=options.nonempty,
             **outside_store,
         ),
         complain,

@@ -133,7 +133,7 @@ class Adapter(pyfuse3.Operations):
         """Turn the store's attributes into a reply to the kernel."""
         entry = pyfuse3.EntryAttributes()
         entry.st_ino = inode.number
-        entry.generation = 0
+        entry.generation = inode.generation
         entry.entry_timeout = ATTRIBUTE_TIMEOUT_S
         entry.attr_timeout = ATTRIBUTE_TIMEOUT_S
         entry.st_mode = attributes.mode

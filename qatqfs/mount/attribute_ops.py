@@ -3,7 +3,6 @@
 import errno
 import os
 import stat
-from pathlib import Path
 from typing import Any
 
 import pyfuse3
@@ -11,19 +10,10 @@ import pyfuse3
 from qatqfs.mount import control
 from qatqfs.mount.adapter import Adapter, handler
 from qatqfs.mount.inodes import Inode
+from qatqfs.mount.privileges import CAPABILITY, drop_at_truncation, in_group
 from qatqfs.store import Handle, Node
 
-_CAPABILITY = b"security.capability"
 _ACCESS_ACL = b"system.posix_acl_access"
-
-
-def _supplementary_groups(pid: int) -> list[int]:
-    """Return the further groups of a process, none if it cannot be asked."""
-    try:
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-        return [int(group) for line in lines if line.startswith("Groups:") for group in line.split()[1:]]
-    except (OSError, ValueError):
-        return []
 
 
 def _fuse_error(number: int) -> pyfuse3.FUSEError:
@@ -63,7 +53,7 @@ class AttributeOperations(Adapter):
         if fields.update_size:
             handle = self.file(fh).handle if fh is not None else None
             await self.run(self._truncate, inode, handle, attr.st_size)
-        return await self.run(self._setattr, inode, attr, fields)
+        return await self.run(self._setattr, inode, attr, fields, ctx)
 
     def _truncate(self, number: int, handle: Handle | None, size: int) -> None:
         if handle is not None and handle.writable:
@@ -78,12 +68,18 @@ class AttributeOperations(Adapter):
             attached.truncate(size)
 
     def _setattr(
-        self, number: int, attr: pyfuse3.EntryAttributes, fields: pyfuse3.SetattrFields
+        self,
+        number: int,
+        attr: pyfuse3.EntryAttributes,
+        fields: pyfuse3.SetattrFields,
+        ctx: pyfuse3.RequestContext,
     ) -> pyfuse3.EntryAttributes:
         with self.lock:
             inode, target = self.target(number)
             if fields.update_mode:
                 self.store.chmod(target, stat.S_IMODE(attr.st_mode))
+            if fields.update_size and ctx.uid != 0:
+                drop_at_truncation(self.store, target, ctx)
             if fields.update_uid or fields.update_gid:
                 uid = attr.st_uid if fields.update_uid else -1
                 gid = attr.st_gid if fields.update_gid else -1
@@ -112,7 +108,9 @@ class AttributeOperations(Adapter):
     @handler
     async def getxattr(self, inode: pyfuse3.InodeT, name: pyfuse3.XAttrNameT, ctx: pyfuse3.RequestContext) -> bytes:
         """Return an extended attribute; the kernel asks for one of them before every write."""
-        if name == _CAPABILITY and self.inodes.get(inode).no_capability:
+        if name == CAPABILITY and self.inodes.get(inode).no_capability:
+            raise _fuse_error(errno.ENODATA)
+        if control.is_denied(name, ctx.uid):
             raise _fuse_error(errno.ENODATA)
         if name.startswith(control.PREFIX):
             answer = await self.run(control.answer, self.store, bytes(name))
@@ -121,7 +119,7 @@ class AttributeOperations(Adapter):
         try:
             return await self.run(self._with_target, inode, self.store.getxattr, name)
         except OSError as err:
-            if name == _CAPABILITY and err.errno in (errno.ENODATA, errno.EOPNOTSUPP):
+            if name == CAPABILITY and err.errno in (errno.ENODATA, errno.EOPNOTSUPP):
                 self.inodes.get(inode).no_capability = True
             raise
 
@@ -138,16 +136,18 @@ class AttributeOperations(Adapter):
         ctx: pyfuse3.RequestContext,
     ) -> None:
         """Set an extended attribute, or ask the daemon for something (:mod:`qatqfs.mount.control`)."""
+        if control.is_denied(name, ctx.uid):
+            raise _fuse_error(errno.EPERM)
         if name == control.SYNC:
             await self.run(self._sync, inode)
             return
-        if name == _CAPABILITY:
+        if name == CAPABILITY:
             self.inodes.get(inode).no_capability = False
         await self.run(self._with_target, inode, self.store.setxattr, name, value)
         if name == _ACCESS_ACL and ctx.uid != 0:
-            await self.run(self._clear_set_group_id, inode, ctx.pid, ctx.gid)
+            await self.run(self._clear_set_group_id, inode, ctx)
 
-    def _clear_set_group_id(self, number: int, pid: int, gid: int) -> None:
+    def _clear_set_group_id(self, number: int, ctx: pyfuse3.RequestContext) -> None:
         """Take the set-group-id bit away when somebody who is not in a file's group sets its ACL.
 
         The kernel leaves this to us without telling, in the version of the protocol that pyfuse3 speaks.
@@ -155,8 +155,7 @@ class AttributeOperations(Adapter):
         with self.lock:
             _, target = self.target(number)
             attributes = self.store.stat(target)
-            outsider = attributes.gid not in {gid, *_supplementary_groups(pid)}
-            if outsider and attributes.mode & stat.S_ISGID:
+            if attributes.mode & stat.S_ISGID and not in_group(ctx, attributes.gid):
                 self.store.chmod(target, stat.S_IMODE(attributes.mode) & ~stat.S_ISGID)
 
     def _sync(self, number: int) -> None:

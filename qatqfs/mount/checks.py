@@ -7,6 +7,7 @@ from pathlib import Path
 
 from qatqfs.mount import mountinfo
 from qatqfs.mount.errors import MountError
+from qatqfs.store.names import PRIVATE_DIR
 
 _DEVICE = "/dev/fuse"
 
@@ -38,8 +39,17 @@ def check_backing(backing: str) -> None:
         raise MountError(f"backing directory {backing!r} is in the qatqfs mount at {inside.mountpoint!r}")
 
 
-def check_mountpoint(mountpoint: str, backing: str) -> None:
-    """Make sure that MOUNTPOINT can be mounted over, cleaning up our own dead mount; raises MountError."""
+def check_mountpoint(mountpoint: str, backing: str, *, nonempty: bool = False) -> None:
+    """Make sure that MOUNTPOINT can be mounted over, cleaning up our own dead mount.
+
+    Args:
+        mountpoint: MOUNTPOINT, absolute.
+        backing: BACKING, absolute.
+        nonempty: it may have something in it, as long as that is no store.
+
+    Raises:
+        MountError: it cannot, or somebody would miss what is there.
+    """
     if mountinfo.is_dead(mountpoint):
         if mountinfo.mounted_at(mountpoint) is None:
             raise MountError(f"a dead mount that is not qatqfs's is at {mountpoint!r}")
@@ -53,8 +63,30 @@ def check_mountpoint(mountpoint: str, backing: str) -> None:
         raise MountError(f"cannot use mountpoint {mountpoint!r}: {err.strerror}") from None
     if mountinfo.mounted_at(mountpoint) is not None:
         raise MountError(f"a qatqfs mount is already at {mountpoint!r}")
+    if mountpoint == backing:
+        raise MountError(f"{backing!r} cannot be its own mountpoint: give another directory, an empty one")
     if Path(mountpoint).is_relative_to(backing) or Path(backing).is_relative_to(mountpoint):
         raise MountError(f"backing directory {backing!r} and mountpoint {mountpoint!r} must not contain each other")
+    _check_content(mountpoint, nonempty=nonempty)
+
+
+def _check_content(mountpoint: str, *, nonempty: bool) -> None:
+    """Refuse to hide something that somebody would miss; raises MountError."""
+    if any(mount.mountpoint == mountpoint and mount.filesystem == "autofs" for mount in mountinfo.mounts()):
+        return  # looking into it would wait for this very mount
+    try:
+        found = os.listdir(mountpoint)
+    except OSError:  # whether it can be mounted over all the same is for the kernel to say
+        return
+    if os.fsdecode(PRIVATE_DIR) in found:
+        raise MountError(
+            f"mountpoint {mountpoint!r} is itself a backing directory: it has a {os.fsdecode(PRIVATE_DIR)} (BACKING"
+            " comes first, then MOUNTPOINT)"
+        )
+    if found and not nonempty:
+        raise MountError(
+            f"mountpoint {mountpoint!r} is not empty; what is in it would be hidden (-o nonempty mounts all the same)"
+        )
 
 
 def check_log_file(log_file: str, mountpoint: str) -> None:

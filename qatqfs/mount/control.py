@@ -4,9 +4,11 @@
 * ``getxattr(MOUNTPOINT, "user.qatqfs.stats")`` is a JSON object of counters.
 * ``getxattr(MOUNTPOINT, "user.qatqfs.pid")`` is the daemon's process id.
 * ``getxattr(MOUNTPOINT, "user.qatqfs.backing")`` is the backing directory.
+* ``getxattr(MOUNTPOINT, "user.qatqfs.read_only")`` is 1 if the daemon cannot write, else 0.
 
-They are not listed, and work wherever the mount is visible, without a socket or a file of their own.
-``user.qatqfs.dtype`` is an ordinary attribute and stored.
+They are not listed, and work wherever the mount is visible, without a socket or a file of their own. Only root and
+the user who mounted may use them: for others they are not there. ``user.qatqfs.dtype`` is an ordinary attribute and
+stored.
 """
 
 import json
@@ -21,6 +23,13 @@ SYNC = PREFIX + b"sync"
 STATS = PREFIX + b"stats"
 PID = PREFIX + b"pid"
 BACKING = PREFIX + b"backing"
+_STORED = PREFIX + b"dtype"
+READ_ONLY = PREFIX + b"read_only"
+
+
+def is_denied(name: bytes, uid: int) -> bool:
+    """Whether an attribute is one of these, or may be in another version, and a user neither root nor who mounted."""
+    return name.startswith(PREFIX) and name != _STORED and uid not in (0, os.geteuid())
 
 
 def answer(store: "Store", name: bytes) -> bytes | None:
@@ -31,6 +40,8 @@ def answer(store: "Store", name: bytes) -> bytes | None:
         return b"%d" % os.getpid()
     if name == BACKING:
         return os.readlink(os.fsencode(store.tree.root.proc_path))
+    if name == READ_ONLY:
+        return b"%d" % store.options.read_only
     return None
 
 

@@ -1,11 +1,12 @@
 """The daemon's life: check, fork, open the store, mount, answer, unmount, commit, leave.
 
 The parent process returns once the mount answers, or with the child's one line of error, which comes through a
-pipe. The child forks before any thread or event loop exists. It leaves on umount(8), or on SIGTERM or SIGINT,
-which unmount lazily; in each case everything is committed first. A second signal during that leaves staging to
-the recovery of the next mount.
+pipe. The child forks before any thread or event loop exists. It leaves on umount(8), or on a signal such as
+SIGTERM (:mod:`qatqfs.mount.signals`), which unmounts lazily; in each case everything is committed first. A second
+signal during that leaves staging to the recovery of the next mount.
 """
 
+import contextlib
 import dataclasses
 import json
 import logging
@@ -13,19 +14,17 @@ import os
 import resource
 import signal
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from qatqfs.mount import checks, mountinfo, readahead
+from qatqfs.mount import checks, mountinfo, readahead, signals
 from qatqfs.mount.errors import MountError
 from qatqfs.mount.logs import set_up_logging
 from qatqfs.store import Store, StoreError, StoreOptions
 
 log = logging.getLogger(__name__)
 
-_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _MAX_TASKS = 256
 _MAX_REPORT = 65536
 _LIBFUSE_VOICES = ("fuse: ", "fusermount3: ")
@@ -44,6 +43,7 @@ class MountOptions:
         log_file: where a daemon logs, ``None`` for its default (see :mod:`qatqfs.mount.logs`).
         debug: log more.
         fuse_options: further options for the kernel, such as ``dev`` or ``noexec``.
+        nonempty: mount also over a directory that has something in it.
     """
 
     backing: str
@@ -54,6 +54,7 @@ class MountOptions:
     log_file: str | None = None
     debug: bool = False
     fuse_options: tuple[str, ...] = ()
+    nonempty: bool = False
 
     def resolved(self) -> "MountOptions":
         """Return the same with absolute paths, for a daemon that leaves the current directory."""
@@ -87,7 +88,7 @@ def mount(options: MountOptions, tell: Callable[[str], None]) -> None:
     options = options.resolved()
     checks.check_device()
     checks.check_allow_other(options.allow_other)
-    checks.check_mountpoint(options.mountpoint, options.backing)
+    checks.check_mountpoint(options.mountpoint, options.backing, nonempty=options.nonempty)
     checks.check_backing(options.backing)
     if options.log_file is not None:
         checks.check_log_file(options.log_file, options.mountpoint)
@@ -99,16 +100,21 @@ def mount(options: MountOptions, tell: Callable[[str], None]) -> None:
 
 def _start_daemon(options: MountOptions) -> list[str]:
     """Fork a daemon and wait for its report; returns its notes, raises MountError with its error."""
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:  # it was closed before we started
+            stream.flush()
     readable, writable = os.pipe()
     pid = os.fork()
     if pid == 0:
         os.close(readable)
         _run_daemon(options, writable)
     os.close(writable)
-    with os.fdopen(readable, "rb") as pipe:
-        report = pipe.read(_MAX_REPORT)
+    try:
+        with os.fdopen(readable, "rb") as pipe:
+            report = pipe.read(_MAX_REPORT)
+    except KeyboardInterrupt:
+        os.kill(pid, signal.SIGTERM)  # who gives up waiting does not want a mount that appears later
+        raise
     if not report:
         _, status = os.waitpid(pid, 0)
         raise MountError(f"the daemon ended before the mount answered (status {os.waitstatus_to_exitcode(status)})")
@@ -126,14 +132,17 @@ def _run_daemon(options: MountOptions, report_to: int) -> None:
     def report(notes: list[str], error: str | None = None) -> None:
         nonlocal report_to
         if report_to >= 0:
-            os.write(report_to, json.dumps({"notes": notes, "error": error}).encode()[:_MAX_REPORT])
+            try:
+                os.write(report_to, json.dumps({"notes": notes, "error": error}).encode()[:_MAX_REPORT])
+            except BrokenPipeError:  # whoever asked for the mount has gone without waiting for it
+                os.kill(os.getpid(), signal.SIGTERM)
             os.close(report_to)
             report_to = -1
-            _detach_from_terminal()
 
     try:
         os.setsid()
         os.chdir("/")
+        _let_go_of_descriptors(report_to)
         _serve(options, report)
         status = 0
     except MountError as err:
@@ -146,10 +155,16 @@ def _run_daemon(options: MountOptions, report_to: int) -> None:
         os._exit(status)
 
 
-def _detach_from_terminal() -> None:
+def _let_go_of_descriptors(keep: int) -> None:
+    """Close what was inherited: a caller may wait for the end of a pipe, or for a lock that goes with a descriptor."""
+    for name in os.listdir("/proc/self/fd"):
+        number = int(name)
+        if number > 2 and number != keep:
+            with contextlib.suppress(OSError):  # the one that listed them
+                os.close(number)
     null = os.open(os.devnull, os.O_RDWR)
-    for fd in (0, 1, 2):
-        os.dup2(null, fd)
+    for number in (0, 1, 2):
+        os.dup2(null, number)
     os.close(null)
 
 
@@ -185,6 +200,7 @@ def _serve_store(options: MountOptions, store: Store, ready: Ready) -> None:
 
     from qatqfs.mount.operations import Operations
 
+    stop = signals.await_stop()  # before the mount exists: from then on nobody may end this process at once
     with _libfuse_reasons() as reasons:
         try:
             pyfuse3.init(Operations(store), options.mountpoint, _fuse_options(options))
@@ -192,7 +208,7 @@ def _serve_store(options: MountOptions, store: Store, ready: Ready) -> None:
             raise MountError(f"cannot mount at {options.mountpoint!r}: {reasons() or err}") from err
     log.info("mounted %s at %s", options.backing, options.mountpoint)
     try:
-        trio.run(_answer, options.mountpoint, lambda: ready(_notes(store)))
+        trio.run(_answer, options.mountpoint, stop, lambda: ready(_notes(store)))
     finally:
         pyfuse3.close(unmount=True)
         log.info("unmounted %s", options.mountpoint)
@@ -205,48 +221,64 @@ def _libfuse_reasons() -> Iterator[Callable[[], str | None]]:
     Yields:
         A function that returns the last reason.
     """
-    with tempfile.TemporaryFile() as said:
-        stderr = os.dup(2)
-        os.dup2(said.fileno(), 2)
+    readable, writable = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe, for there may be no directory to write to
+    stderr = os.dup(2)
+    os.dup2(writable, 2)
+    os.close(writable)
 
-        def last_reason() -> str | None:
-            lines = os.pread(said.fileno(), _MAX_REPORT, 0).decode(errors="replace").splitlines()
+    def last_reason() -> str | None:
+        with contextlib.suppress(BlockingIOError):
+            lines = os.read(readable, _MAX_REPORT).decode(errors="replace").splitlines()
             return next((line for line in reversed(lines) if line.startswith(_LIBFUSE_VOICES)), None)
+        return None
 
-        try:
-            yield last_reason
-        finally:
-            os.dup2(stderr, 2)
-            os.close(stderr)
+    try:
+        yield last_reason
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+        os.close(readable)
 
 
-async def _answer(mountpoint: str, ready: Callable[[], None]) -> None:
-    """Answer requests until the filesystem is unmounted or a signal asks to stop."""
+async def _answer(mountpoint: str, stop: signals.StopRequest, ready: Callable[[], None]) -> None:
+    """Answer requests until the filesystem is unmounted or a signal asks to stop.
+
+    Raises:
+        MountError: a signal asked to stop before anybody was told that the mount answers.
+    """
     import pyfuse3
     import trio
 
-    async def watch_signals() -> None:
-        with trio.open_signal_receiver(*_STOP_SIGNALS) as signals:
-            async for number in signals:
-                log.info("stopping on %s", signal.Signals(number).name)
-                pyfuse3.terminate()
-                return
+    answered = False
 
     async def announce() -> None:
+        nonlocal answered
         # abandon_on_cancel: if the loop ends first, nobody will ever answer this stat.
         st = await trio.to_thread.run_sync(os.stat, mountpoint, abandon_on_cancel=True)
         readahead.widen(st.st_dev)
-        ready()
+        if stop.number is None:
+            answered = True
+            ready()
 
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(watch_signals)
-        nursery.start_soon(announce)
-        await pyfuse3.main(max_tasks=_MAX_TASKS)
-        nursery.cancel_scope.cancel()
+    token = trio.lowlevel.current_trio_token()
+    stop.when_made(lambda: token.run_sync_soon(pyfuse3.terminate, idempotent=True))
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(announce)
+            await pyfuse3.main(max_tasks=_MAX_TASKS)
+            nursery.cancel_scope.cancel()
+    finally:
+        stop.when_made(None)
+    if stop.number is not None:
+        log.info("stopping on %s", stop.number.name)
+        if not answered:
+            raise MountError(f"stopped by {stop.number.name} before the mount answered")
 
 
 def _notes(store: Store) -> list[str]:
-    if not store.recovered:
+    if store.recovered is None:
+        return ["only the owner of .qatqfs can tell whether files have uncommitted content; it would not show here"]
+    if store.recovered == 0:
         return []
     files = "1 file has" if store.recovered == 1 else f"{store.recovered} files have"
     if store.options.read_only:
@@ -260,14 +292,21 @@ def _close_store(store: Store) -> None:
         logging.shutdown()
         os._exit(1)
 
-    for number in _STOP_SIGNALS:
-        signal.signal(number, give_up)
+    signals.on_second_request(give_up)
     try:
         store.close()
     except Exception as err:
         if not isinstance(err, OSError):
             log.exception("closing failed")
         raise MountError(f"not everything could be committed; the next mount tries again: {err}") from err
+
+
+class _Option(str):
+    """An option for pyfuse3, which encodes options as ASCII, while a path in one may have any bytes."""
+
+    def encode(self, encoding: str = "", errors: str = "") -> bytes:
+        """Return the bytes that are meant, whatever encoding is asked for."""
+        return os.fsencode(str(self))
 
 
 def _fuse_options(options: MountOptions) -> set[str]:
@@ -277,7 +316,7 @@ def _fuse_options(options: MountOptions) -> set[str]:
         found.add("allow_other")
     if options.store.read_only:
         found.add("ro")
-    return found
+    return {_Option(word) for word in found}
 
 
 def _raise_file_limit() -> None:

@@ -9,6 +9,7 @@ import pyfuse3
 
 from qatqfs.mount.adapter import Adapter, handler, owner_of
 from qatqfs.mount.inodes import Inode
+from qatqfs.mount.privileges import drop_at_truncation
 from qatqfs.store import Handle
 
 _SLOW_WRITE_S = 0.02
@@ -30,15 +31,15 @@ class FileOperations(Adapter):
     @handler
     async def open(self, inode: pyfuse3.InodeT, flags: pyfuse3.FlagT, ctx: pyfuse3.RequestContext) -> pyfuse3.FileInfo:
         """Open a regular file, truncating it if asked to."""
-        known, handle, keep = await self.run(self._open, inode, flags)
+        known, handle, keep = await self.run(self._open, inode, flags, ctx)
         return pyfuse3.FileInfo(fh=self.add_file(known, handle), keep_cache=keep)
 
-    def _open(self, number: int, flags: int) -> tuple[Inode, Handle, bool]:
+    def _open(self, number: int, flags: int, ctx: pyfuse3.RequestContext) -> tuple[Inode, Handle, bool]:
         with self.lock:
             inode = self.inodes.get(number)
             handle = self._attach(inode, flags)
             self.attached(inode, handle)
-        return inode, handle, self._finish(inode, handle, truncate=bool(flags & os.O_TRUNC))
+        return inode, handle, self._finish(inode, handle, ctx if flags & os.O_TRUNC else None)
 
     def _attach(self, inode: Inode, flags: int) -> Handle:
         """Take a handle of an inode; lock held.
@@ -62,10 +63,17 @@ class FileOperations(Adapter):
             raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
         return handle
 
-    def _finish(self, inode: Inode, handle: Handle, *, truncate: bool) -> bool:
-        """Finish opening without the lock; returns whether the kernel's cached pages are still good."""
+    def _finish(self, inode: Inode, handle: Handle, truncated_by: pyfuse3.RequestContext | None) -> bool:
+        """Finish opening without the lock, emptying the file for somebody if there is somebody.
+
+        Returns:
+            Whether the kernel's cached pages are still good.
+        """
         try:
-            self.store.opener.finish(handle, truncate=truncate)
+            if truncated_by is not None:
+                with self.lock:
+                    drop_at_truncation(self.store, handle.node, truncated_by)
+            self.store.opener.finish(handle, truncate=truncated_by is not None)
             return self._keep_cache(inode, handle)
         except BaseException:
             self.detached(inode, handle)
@@ -91,16 +99,16 @@ class FileOperations(Adapter):
     ) -> tuple[pyfuse3.FileInfo, pyfuse3.EntryAttributes]:
         """Create and open a regular file; it is on disk, whole and empty, before the answer."""
         masked = mode & ~ctx.umask
-        inode, handle, entry = await self.run(self._create, parent_inode, name, masked, flags, owner_of(ctx))
+        inode, handle, entry = await self.run(self._create, parent_inode, name, masked, flags, ctx)
         return pyfuse3.FileInfo(fh=self.add_file(inode, handle)), entry
 
     def _create(
-        self, parent: int, name: bytes, mode: int, flags: int, owner: tuple[int, int]
+        self, parent: int, name: bytes, mode: int, flags: int, ctx: pyfuse3.RequestContext
     ) -> tuple[Inode, Handle, pyfuse3.EntryAttributes]:
         with self.lock:
             directory = self.inodes.get(parent)
             path = self.inodes.child_path(directory, name)
-            handle, truncate = self.store.opener.attach_new(path, mode, owner, flags)
+            handle, truncate = self.store.opener.attach_new(path, mode, owner_of(ctx), flags)
             try:
                 inode = self.inodes.remember(handle.attributes(), directory, name)
             except BaseException:
@@ -108,7 +116,7 @@ class FileOperations(Adapter):
                 raise
             self.attached(inode, handle)
         try:
-            self._finish(inode, handle, truncate=truncate)
+            self._finish(inode, handle, ctx if truncate else None)
             return inode, handle, self.reply(inode, handle.attributes())
         except BaseException:
             with self.lock:

@@ -10,6 +10,7 @@ inode always change together.
 
 import errno
 import os
+import secrets
 import stat
 from dataclasses import dataclass, field
 from itertools import count
@@ -21,6 +22,7 @@ from qatqfs.store.names import join
 ROOT = 1
 """Inode number of the top, fixed by the FUSE protocol."""
 _OWN_NUMBERS = 1 << 63
+_GENERATION_BITS = 32
 
 
 @dataclass(slots=True, eq=False)
@@ -39,6 +41,7 @@ class Inode:
         tag: what the kernel's cached pages are pages of, ``None`` if unknown.
         removed: what to show of a directory that was removed while somebody is in it; counts without a name only.
         no_capability: the file is known to have no security.capability, which the kernel asks before each write.
+        generation: tells it from another inode that had or will have this number, in this mount or the next.
     """
 
     number: int
@@ -52,6 +55,7 @@ class Inode:
     tag: object = None
     removed: Attributes | None = None
     no_capability: bool = False
+    generation: int = 0
 
 
 def stale() -> OSError:
@@ -71,6 +75,7 @@ class InodeTable:
         self._by_number = {ROOT: top}
         self._by_key = {root.key: top}
         self._own_numbers = count(_OWN_NUMBERS)
+        self._generations = count(secrets.randbits(_GENERATION_BITS))
 
     def __len__(self) -> int:
         return len(self._by_number)
@@ -111,6 +116,7 @@ class InodeTable:
             inode = None
         if inode is None:
             inode = Inode(self._free_number(attributes.key[1]), file_type, attributes.key)
+            inode.generation = next(self._generations) % (1 << _GENERATION_BITS)
             self._by_number[inode.number] = inode
             self._by_key[attributes.key] = inode
         if directory.children.get(name) is not inode:

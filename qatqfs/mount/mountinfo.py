@@ -38,7 +38,7 @@ def _unescape(text: str) -> str:
 def parse(text: str) -> list[Mount]:
     """Read the text of a mountinfo file (latin-1 decoded) into mounts, the topmost of a mountpoint last."""
     mounts = []
-    for line in text.splitlines():
+    for line in text.split("\n"):  # not at what else may end a line: the kernel escapes no other in a path
         before, _, after = line.partition(" - ")
         fields, rest = before.split(" "), after.split(" ")
         if len(fields) >= 5 and len(rest) >= 2:
@@ -48,7 +48,7 @@ def parse(text: str) -> list[Mount]:
 
 def mounts() -> list[Mount]:
     """Return everything that this process sees mounted."""
-    return parse(Path("/proc/self/mountinfo").read_text("latin-1"))
+    return parse(Path("/proc/self/mountinfo").read_bytes().decode("latin-1"))
 
 
 def mounted_at(path: str) -> Mount | None:

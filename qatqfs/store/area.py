@@ -4,20 +4,28 @@ Mode 0700 and never visible in the mount. A read-only store creates and locks no
 """
 
 import contextlib
+import errno
 import fcntl
+import logging
 import os
+import re
 import stat
+from pathlib import Path
 
 from qatqfs.store.backingio import BackingIO
 from qatqfs.store.errors import StoreError
 from qatqfs.store.names import PRIVATE_DIR, SUFFIX
 from qatqfs.store.sysfile import Fd
 
+log = logging.getLogger(__name__)
+
 FORMAT_LINE = b"qatqfs backing directory, format 1\n"
 """What ``.qatqfs/format`` holds; any other content is a version this code does not know."""
 
 _FORMAT, _LOCK, STAGING, LOST_AND_FOUND = b"format", b"lock", b"staging", b"lost+found"
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_FLOCK_LINE = re.compile(r"FLOCK +ADVISORY +WRITE +(?P<pid>\d+) +(?P<what>\S+)")  # proc_locks(5)
+_CANNOT_LOCK_DIRECTORIES = (errno.EBADF, errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 def _make_directory(io: BackingIO, parent: Fd, name: bytes) -> Fd:
@@ -52,6 +60,18 @@ def _stamp(io: BackingIO, directory: Fd) -> None:
     io.fsync_directory(directory.number)
 
 
+def _locker(directory: Fd) -> str:
+    """Return `` by process N`` for who has locked a directory, nothing if the system does not tell."""
+    st = os.fstat(directory.number)
+    name = f"{os.major(st.st_dev):02x}:{os.minor(st.st_dev):02x}:{st.st_ino}"
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/locks").read_text().splitlines():
+            match = _FLOCK_LINE.search(line)
+            if match is not None and match["what"] == name:
+                return f" by process {match['pid']}"
+    return ""
+
+
 class PrivateArea:
     """The open ``.qatqfs`` of a read-write store, locked until :meth:`close`.
 
@@ -60,12 +80,13 @@ class PrivateArea:
         io: makes the changes.
 
     Raises:
-        StoreError: another process has it open for writing, or the format is unknown.
+        StoreError: another process has it open for writing or has locked BACKING, or the format is unknown.
         OSError: it cannot be created or opened.
     """
 
     def __init__(self, root: Fd, io: BackingIO) -> None:
         self._io = io
+        self._root = root
         self._directory = _make_directory(io, root, PRIVATE_DIR)
         self._lock = self._take_lock()
         if not _check_format(self._directory):
@@ -82,6 +103,7 @@ class PrivateArea:
             holder = os.read(fd.number, 20).decode("ascii", "replace").strip()
             by = f" by process {holder}" if holder.isdigit() else ""
             raise StoreError(f"BACKING is already in use for writing{by} (a second mount may be --read-only)") from None
+        self._lock_root()
         self._write_holder(fd)
         return fd
 
@@ -90,8 +112,39 @@ class PrivateArea:
             self._io.ftruncate(fd, 0)
             self._io.pwrite(fd, b"%d\n" % os.getpid(), 0)
 
+    def _lock_root(self) -> None:
+        """Lock BACKING itself as well: the lock file can be removed or replaced while a daemon runs, BACKING cannot.
+
+        Filesystems of the network lock directories for this machine alone, if at all; there the lock file does it.
+        """
+        try:
+            fcntl.flock(self._root.number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StoreError(
+                f"BACKING is locked{_locker(self._root)}, and its .qatqfs/lock is not: that file was removed under"
+                " a running daemon, or another program has locked the directory (flock)"
+            ) from None
+        except OSError as err:
+            if err.errno not in _CANNOT_LOCK_DIRECTORIES:
+                raise
+
+    def check_in_place(self) -> None:
+        """Make sure that this directory is still the ``.qatqfs`` of BACKING.
+
+        Raises:
+            OSError: ESTALE, somebody has removed, renamed or replaced it.
+        """
+        with contextlib.suppress(FileNotFoundError):
+            there = os.stat(PRIVATE_DIR, dir_fd=self._root.number, follow_symlinks=False)
+            if os.path.samestat(there, os.fstat(self._directory.number)):
+                return
+        text = "BACKING/.qatqfs was removed or replaced while it was in use: nothing more can be written, mount again"
+        log.error("%s", text)
+        raise OSError(errno.ESTALE, text)
+
     def close(self) -> None:
-        """Release the lock."""
+        """Release the lock, that of BACKING first: whoever waits for the lock file takes both."""
+        fcntl.flock(self._root.number, fcntl.LOCK_UN)
         try:
             self._io.ftruncate(self._lock, 0)
         finally:
@@ -103,7 +156,7 @@ def waiting_files(root: Fd) -> int:
 
     Raises:
         StoreError: the format is unknown.
-        OSError: it cannot be read.
+        OSError: it cannot be read; EACCES if it is another user's.
     """
     return len(list_private(root, STAGING, b".log"))
 

@@ -1,11 +1,10 @@
 """Opening and creating regular files."""
 
-import contextlib
 import errno
 import os
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from qatqfs.codec import DType, empty_container
 from qatqfs.store import names
@@ -15,11 +14,16 @@ from qatqfs.store.dtypechoice import dtype_of_suffix
 from qatqfs.store.handle import Handle
 from qatqfs.store.inodemetadata import InodeMetadata, copy_xattrs
 from qatqfs.store.node import Kind, Node
-from qatqfs.store.sysfile import Fd
+from qatqfs.store.sysfile import RENAME_NOREPLACE, Fd
 from qatqfs.store.tree import Entry, Tree, os_error
 
 _WRITE_MODES = (os.O_WRONLY, os.O_RDWR)
 _SET_ID_BITS = stat.S_ISUID | stat.S_ISGID
+
+# How filesystems say that they cannot do something, those of the network and of FUSE in other ways than man pages do.
+_NO_UNNAMED_FILES = (errno.EOPNOTSUPP, errno.EISDIR, errno.ENOSYS, errno.EINVAL, errno.EIO, errno.EPERM)
+_NO_LINKS = (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EIO, errno.EPERM, errno.EMLINK)
+_NO_RENAME_FLAGS = (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 
 
 class Opener:
@@ -182,36 +186,61 @@ class Opener:
         if os.fstat(fd).st_dev != self._tree.device:
             raise os_error(errno.EXDEV, path)
         dtype = self._options.rule_dtype(path) or dtype_of_suffix(path) or DType.BF16
-        with self._unnamed_file(fd, mode) as opened:
-            content = empty_container(dtype)
+        content = empty_container(dtype)
+
+        def fill(opened: Fd) -> None:
             if self._io.pwrite_all(opened, content, 0) != len(content):
                 raise os_error(errno.ENOSPC, path)
             set_owner(self._io, opened, fd, mode, owner)
-            self._io.link_open(opened, fd, names.container_name(name))
-            return opened
 
-    @contextlib.contextmanager
-    def _unnamed_file(self, fd: int, mode: int) -> Iterator[Fd]:
-        """Make a file that is not in its directory yet, but has group and default ACL from there.
+        stored = names.container_name(name)
+        opened = self._place_by_link(fd, stored, mode, fill)
+        return opened if opened is not None else self._place_by_rename(fd, stored, mode, fill)
 
-        Where the filesystem has no O_TMPFILE it is made in staging, and only the group is inherited.
+    def _place_by_link(self, fd: int, stored: bytes, mode: int, fill: Callable[[Fd], None]) -> Fd | None:
+        """Fill a file that has no name, and give it one; returns ``None`` where the filesystem cannot do that.
+
+        The file has group and default ACL from its directory.
         """
-        flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOATIME
+        flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOATIME | os.O_TMPFILE
         try:
-            opened = self._io.open(fd, b".", flags | os.O_TMPFILE, mode & 0o7777)
+            opened = self._io.open(fd, b".", flags, mode & 0o7777)
         except OSError as err:
-            if err.errno not in (errno.EOPNOTSUPP, errno.EISDIR):
+            if err.errno not in _NO_UNNAMED_FILES:
                 raise
-        else:
-            yield opened
-            return
+            return None
+        fill(opened)
+        try:
+            self._io.link_open(opened, fd, stored)
+        except OSError as err:
+            if err.errno not in _NO_LINKS:
+                raise
+            return None
+        return opened
+
+    def _place_by_rename(self, fd: int, stored: bytes, mode: int, fill: Callable[[Fd], None]) -> Fd:
+        """Fill a file in staging, and move it to its place; it has the group of its directory, but no default ACL.
+
+        Where the filesystem knows no RENAME_NOREPLACE, this looks first; the namespace lock, which the caller holds,
+        keeps everything that goes through the mount from making such a name in between.
+        """
         area = self._tree.context.staging
         assert area is not None  # only a read-only store has none
-        with area.temporary_file(mode & 0o7777) as opened:
+        with area.temporary_file(mode & 0o7777) as (opened, temporary):
             st = os.fstat(fd)
             if st.st_mode & stat.S_ISGID:
                 self._io.chown(opened, -1, st.st_gid)
-            yield opened
+            fill(opened)
+            source = area.directory.number
+            try:
+                self._io.rename(source, temporary, fd, stored, RENAME_NOREPLACE)
+            except OSError as err:
+                if err.errno not in _NO_RENAME_FLAGS:
+                    raise
+                if _exists(fd, stored):
+                    raise os_error(errno.EEXIST, stored) from None
+                self._io.rename(source, temporary, fd, stored)
+            return opened
 
     def _is_to_become_container(self, path: bytes, name: bytes, entry: Entry) -> bool:
         """Whether a raw file that is being rewritten from nothing is to be compressed from now on."""
@@ -229,6 +258,14 @@ class Opener:
         node.become_container(opened, key_of(os.fstat(opened.number)))
         node.changed_at = time.monotonic()
         self._tree.rekey(node, old)
+
+
+def _exists(directory: int, stored: bytes) -> bool:
+    try:
+        os.stat(stored, dir_fd=directory, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def set_owner(io: BackingIO, opened: Fd, directory: int, mode: int, owner: tuple[int, int] | None) -> None:

@@ -102,12 +102,12 @@ class StagingArea:
         return uuid.uuid4().hex.encode("ascii")
 
     @contextlib.contextmanager
-    def temporary_file(self, mode: int) -> Iterator[Fd]:
-        """Make an empty file whose name is gone at the end of the block; raises OSError."""
+    def temporary_file(self, mode: int) -> Iterator[tuple[Fd, bytes]]:
+        """Make an empty file and yield it with its name, which is gone at the end of the block; raises OSError."""
         name = self.new_id() + NEW
         opened = self.open_exclusively(name, mode)
         try:
-            yield opened
+            yield opened, name
         finally:
             self.give_up(name)
 

@@ -9,6 +9,7 @@ Paths are logical, ``bytes``, relative to BACKING, without leading slash; ``b""`
 called from any thread. Everything raises :class:`OSError` with the errno that a system call would give.
 """
 
+import contextlib
 import os
 from concurrent.futures import ThreadPoolExecutor
 from threading import RLock
@@ -56,7 +57,8 @@ class Store:
     Attributes:
         options: as given.
         statistics: counters.
-        recovered: files found in staging: reattached, or in a read-only store waiting for a read-write one.
+        recovered: files found in staging: reattached, or in a read-only store waiting for a read-write one; ``None`` if
+            this user may not look.
         tree: names and nodes, for the mount.
         opener: opens files in two steps, for the mount.
 
@@ -103,6 +105,7 @@ class Store:
             fsync_parent=self._fsync_parent,
         )
         self.tree = Tree(root, context)
+        self.recovered: int | None = None
         self._committer: Committer | None = None
         self._ahead: AheadEncoder | None = None
         if self._area is not None and staging is not None:
@@ -113,7 +116,9 @@ class Store:
             self._committer.start()
             self._ahead.start()
         else:
-            self.recovered = waiting_files(root)
+            # Everything but .qatqfs may be open to this user.
+            with contextlib.suppress(PermissionError):
+                self.recovered = waiting_files(root)
         self.opener = Opener(self.tree, self._released)
 
     def _dirtied(self, node: Node) -> None:
@@ -146,10 +151,13 @@ class Store:
         """Return once what was written so far at or below a path is in containers (not: on the disk's platter).
 
         Raises:
-            OSError: a file could not be committed; its content stays in staging and is served from there.
+            OSError: a file could not be committed; its content stays in staging and is served from there. ESTALE:
+                staging itself is gone.
         """
         if self._committer is not None:
             self._committer.sync(below)
+        if self._area is not None:
+            self._area.check_in_place()
 
     def close(self, *, commit: bool = True) -> None:
         """Commit everything, stop the threads and release the lock; a second call does nothing.

@@ -1,6 +1,5 @@
 """How a mount starts, is refused, dies and comes back."""
 
-import contextlib
 import os
 import signal
 import subprocess
@@ -132,21 +131,6 @@ def test_umount_of_a_mount_in_use_says_so(places) -> None:
     run("mount", backing, mountpoint)
     with (mountpoint / "x").open("wb"):
         refused(run("umount", mountpoint), "busy")
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_unmounts_commits_and_exits_with_status_0(tmp_path: Path, number: signal.Signals) -> None:
-    with mounted(tmp_path) as mount:
-        file = (mount.path / "x").open("wb", buffering=0)
-        file.write(b"data" * 1000)
-        assert mount.process is not None
-        mount.process.send_signal(number)
-        assert mount.process.wait(timeout=60) == 0
-        with contextlib.suppress(OSError):  # the connection is gone
-            file.close()
-        assert qatqfs_mountpoints(mount.path) == []
-    assert (tmp_path / "backing/x.qatc").stat().st_size > 72
-    assert list((tmp_path / "backing/.qatqfs/staging").iterdir()) == []
 
 
 def test_after_a_kill_umount_and_mount_everything_acknowledged_is_there(places) -> None:

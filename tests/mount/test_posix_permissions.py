@@ -141,6 +141,61 @@ def test_writing_by_another_than_root_clears_the_set_id_bits(pair: SideBySide) -
     assert found["none"] == "0o106777"
 
 
+SET_ID_MODES = [0o6777, 0o6767, 0o4666, 0o2777, 0o2767, 0o6666, 0o0777]
+HOW_TO_EMPTY = {
+    "open with O_TRUNC": lambda path: os.close(os.open(path, os.O_WRONLY | os.O_TRUNC)),
+    "open for reading with O_TRUNC": lambda path: os.close(os.open(path, os.O_RDONLY | os.O_TRUNC)),
+    "create what is there": lambda path: os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)),
+    "truncate": lambda path: os.truncate(path, 0),
+}
+
+
+@root_only
+@pytest.mark.parametrize("user", [STRANGER, OTHER, 0], ids=["owner", "another", "root"])
+@pytest.mark.parametrize("how", HOW_TO_EMPTY)
+def test_emptying_a_file_clears_what_it_clears_elsewhere(pair: SideBySide, how: str, user: int) -> None:
+    def prepare(directory: Path) -> None:
+        for mode in SET_ID_MODES:
+            for content in (b"content", b""):
+                path = directory / f"{mode:o} {len(content)}"
+                path.write_bytes(content)
+                os.chown(path, STRANGER, GROUP)
+                os.chmod(path, mode)
+
+    def work(directory: Path) -> object:
+        names = sorted(os.listdir(directory))
+        for name in names:
+            HOW_TO_EMPTY[how](directory / name)
+        return {name: (mode_of(directory / name), (directory / name).stat().st_size) for name in names}
+
+    pair.both(prepare)
+    found = pair.both_as(user, work)
+    assert found["6777 7"] == ("0o106777" if user == 0 else "0o100777", 0)
+    pair.both(prepare)
+    pair.both_as(user, work, groups=[GROUP])
+    pair.mount.sync()
+    pair.both(lambda directory: {name: mode_of(directory / name) for name in os.listdir(directory)})
+
+
+@root_only
+@pytest.mark.parametrize("user", [OTHER, 0], ids=["another", "root"])
+@pytest.mark.parametrize("how", HOW_TO_EMPTY)
+def test_emptying_a_file_takes_its_capabilities_away(pair: SideBySide, how: str, user: int) -> None:
+    capability = bytes.fromhex("0100000202000000000000000000000000000000")
+
+    def prepare(directory: Path) -> None:
+        (directory / "f").write_bytes(b"content")
+        os.chmod(directory / "f", 0o777)
+        os.setxattr(directory / "f", "security.capability", capability)
+
+    def work(directory: Path) -> object:
+        HOW_TO_EMPTY[how](directory / "f")
+        return os.listxattr(directory / "f")
+
+    pair.both(prepare)
+    assert "security.capability" not in pair.both_as(user, work)
+
+
 @root_only
 @pytest.mark.parametrize("mode", [0o6777, 0o6767, 0o4644, 0o2755, 0o2644])
 def test_chown_clears_the_set_id_bits_of_files_and_not_of_directories(pair: SideBySide, mode: int) -> None:

@@ -6,6 +6,7 @@ import os
 import stat
 import time
 import weakref
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from strict_decoder import canonical_layout, decode_container
 
 from qatqfs.codec import DType
 from qatqfs.store import Store, StoreOptions
+from qatqfs.store.backingio import BackingIO
 from qatqfs.store.containerfile import ContainerFile
 from qatqfs.store.sysfile import Fd
 
@@ -245,20 +247,68 @@ def test_a_read_only_store_writes_nothing(open_store, backing: Path) -> None:
     assert sorted(p.name for p in backing.rglob("*")) == before
 
 
-def test_without_o_tmpfile_creation_still_puts_a_whole_container(
-    store: Store, backing: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    real_open = os.open
+NO_O_TMPFILE = (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.EIO)
+NO_LINKS = (errno.EPERM, errno.EIO, errno.EOPNOTSUPP, errno.ENOSYS)
 
-    def no_tmpfile(path, flags, *args, **kwargs):
+
+class PoorIO(BackingIO):
+    """A filesystem that cannot do everything, and says so with errnos of its own choice."""
+
+    def __init__(self, *, tmpfile: int = 0, link: int = 0, rename_flags: int = 0) -> None:
+        self._errors = {"tmpfile": tmpfile, "link": link, "rename_flags": rename_flags}
+
+    def _refuse(self, what: str) -> None:
+        if self._errors[what]:
+            raise OSError(self._errors[what], os.strerror(self._errors[what]))
+
+    def open(self, directory: int, name: bytes, flags: int, mode: int = 0o600) -> Fd:
         if flags & os.O_TMPFILE == os.O_TMPFILE:
-            raise OSError(95, "not supported")
-        return real_open(path, flags, *args, **kwargs)
+            self._refuse("tmpfile")
+        return super().open(directory, name, flags, mode)
 
-    monkeypatch.setattr(os, "open", no_tmpfile)
-    write(store, b"x", content(100))
-    store.sync()
-    assert read(store, b"x") == content(100)
+    def link_open(self, fd: Fd, directory: int, name: bytes) -> None:
+        self._refuse("link")
+        super().link_open(fd, directory, name)
+
+    def rename(self, source_directory: int, source: bytes, directory: int, name: bytes, flags: int = 0) -> None:
+        if flags:
+            self._refuse("rename_flags")
+        super().rename(source_directory, source, directory, name, flags)
+
+
+@pytest.fixture(
+    params=[
+        *({"tmpfile": number} for number in NO_O_TMPFILE),
+        *({"link": number} for number in NO_LINKS),
+        *({"link": number, "tmpfile": errno.EOPNOTSUPP} for number in NO_LINKS),
+        {"link": errno.EIO, "rename_flags": errno.EINVAL},
+    ],
+    ids=lambda given: " ".join(f"{what}:{errno.errorcode[number]}" for what, number in given.items()),
+)
+def poor_store(backing: Path, request: pytest.FixtureRequest) -> Iterator[Store]:
+    """A store on a filesystem without O_TMPFILE, links or the flags of renameat2(2)."""
+    with Store(backing, StoreOptions(chunk_size=4096, idle_seconds=3600.0), io=PoorIO(**request.param)) as store:
+        yield store
+
+
+def test_a_file_is_created_whole_also_without_o_tmpfile_links_or_rename_flags(poor_store: Store, backing: Path) -> None:
+    (backing / "d").mkdir()
+    os.chmod(backing / "d", 0o2755)
+    with poor_store.create(b"d/x", 0o4640, (os.geteuid(), os.getegid())) as handle:
+        assert decode_container((backing / "d/x.qatc").read_bytes()).raw == b""
+        assert stat.S_IMODE((backing / "d/x.qatc").stat().st_mode) == 0o4640
+        handle.write(content(100), 0)
+    poor_store.sync()
+    assert read(poor_store, b"d/x") == content(100)
+    assert list((backing / ".qatqfs/staging").iterdir()) == []
+
+
+def test_creating_replaces_nothing_also_without_o_tmpfile_links_or_rename_flags(
+    poor_store: Store, backing: Path
+) -> None:
+    (backing / "x.qatc").symlink_to("elsewhere")
+    assert errno_of(poor_store.create, b"x") == "EEXIST"
+    assert os.readlink(backing / "x.qatc") == "elsewhere"
     assert list((backing / ".qatqfs/staging").iterdir()) == []
 
 
