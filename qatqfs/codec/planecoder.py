@@ -1,19 +1,22 @@
-"""Compress byte planes, each in a zstd frame of its own, in the way that suits it.
+"""Compress byte planes: choose a way for each, and put each in a zstd frame of its own.
 
-The planes of a tensor differ: the top one (sign and exponent) has few symbols, the lower ones are close to
-noise. In one frame they would share blocks and Huffman tables, and zstd's match finders find false matches in
-them, which makes them slower and larger than coding single bytes. Where rows repeat, on the other hand, only
-matches help. So every plane is looked at first, and then coded in one of these ways:
+The planes of a tensor differ. The top plane (sign and exponent) has few symbols, and the lower ones are close to noise.
+In one frame they would share blocks and Huffman tables. zstd's match finders would also find false matches in them,
+which is slower and larger than coding single bytes. Where rows repeat, on the other hand, only matches help. So every
+plane is examined first, and then coded in one of these ways:
 
-* ``SINGLES`` codes single bytes, in blocks cut where the statistics of the plane change. Our own kernel writes
-  these frames, for it has the histograms at hand, and libzstd looks for matches whatever one asks it for;
-* ``MATCHES`` has matches too, but only such as are cheaper than the bytes they replace. On tensors that is nearly
-  as small as libzstd's optimal parser, and ten times as fast;
-* ``DEEP`` is an ordinary high level, for text and whatever else is no tensor;
-* noise is stored, a constant plane takes a few bytes.
+* ``SINGLES`` codes single bytes, in blocks that end where the statistics of the plane change. Our own kernel writes
+  these frames. It already has the histograms, and libzstd's stable calls always look for matches first.
+* ``MATCHES`` also has matches, but only those that are cheaper than the bytes they replace. On tensors this is nearly
+  as small as libzstd's optimal parser, and ten times as fast.
+* ``DEEP`` is an ordinary high level of zstd, for text and anything else that is not a tensor.
+* Noise is stored. A constant plane takes a few bytes.
 
-``FAST`` looks for matches only where a sample of the plane shows that strings repeat. ``BALANCED`` tries them on
-every plane that is no noise, and remembers (:mod:`lessons`) where they pay. ``SMALL`` tries slower parsers too.
+``FAST`` uses matches only if a sample of the plane shows that strings repeat. ``BALANCED`` tries them on every plane
+that is not noise, and remembers (:mod:`lessons`) where they pay. ``SMALL`` also tries slower parsers.
+
+``planes_encode`` in ``native/plane_encode.h`` repeats these choices for planes whose way is known, so that a whole
+chunk is one call. Change both together.
 """
 
 import enum
@@ -27,24 +30,24 @@ import zstandard
 from qatqfs.codec.buffers import Buffer, Bytes
 from qatqfs.codec.lessons import Lessons
 from qatqfs.codec.level import Level
-from qatqfs.codec.statistics import CodedPlane, Encoded, code_plane, encode_planes_at_once
+from qatqfs.codec.planekernels import CodedPlane, Encoded, code_plane, encode_planes_at_once
 from qatqfs.codec.zstdframes import constant_frame, stored_frame
 
 _FEW_REPEATS = 0.015
-"""Share of repeated strings above which matches pay even on a plane of noise."""
+"""Share of repeated strings from which on matches pay even on noise."""
 _MANY_REPEATS = 0.1
 """Share of repeated strings from which on a plane may be text rather than numbers."""
 _RUNS = 1.5
-"""How much more often than by chance a byte equals the one before where runs are worth a match finder."""
+"""Runs are worth a match finder if a byte equals the one before so much more often than by chance."""
 _ABOVE_ALL, _BELOW_ALL = 2.0, 0.0  # as bounds of a share
 _MATCHES_GAIN = 0.98
-"""``MATCHES`` takes three times as long as ``SINGLES``: it has to save two percent for that."""
+"""``MATCHES`` takes three times as long as ``SINGLES``, so it has to save two percent."""
 _DEEP_GAIN = 0.97
 """``DEEP`` takes some ten times as long as ``MATCHES``."""
 _VERY_SMALL = 1 / 16
-"""Share of the raw bytes below which frame headers and tables weigh, so that one frame for all may do better."""
+"""Below this share of the raw bytes, headers and tables weigh so much that one frame for all planes may be smaller."""
 _SAMPLE_BYTES = 4096
-"""How much of a plane ``DEEP`` is tried on first."""
+"""How much of a plane ``DEEP`` is tried on before it is tried on all."""
 
 
 class Way(enum.Enum):
@@ -73,14 +76,14 @@ def _optimal(strategy: int, min_match: int, table_log: int, search_log: int) -> 
 
 
 class _Contexts(threading.local):
-    """Compressors of each thread: they are neither cheap to make nor safe to share."""
+    """The compressors of a thread. They are expensive to make, and threads cannot share them."""
 
     def __init__(self) -> None:
         self.deep = zstandard.ZstdCompressor(level=9)
 
 
 class _ThoroughContexts(threading.local):
-    """What only ``SMALL`` needs, and takes megabytes for."""
+    """Compressors that only ``SMALL`` needs. They take megabytes."""
 
     def __init__(self) -> None:
         self.ultra = zstandard.ZstdCompressor(level=19)
@@ -103,7 +106,7 @@ def encode_planes(planes: Bytes, width: int, level: Level, lessons: Lessons[Way]
         planes: ``width`` planes of equal length.
         width: how many planes there are.
         level: how hard to look for matches.
-        lessons: what earlier planes of the same stream taught; used and extended by ``BALANCED`` alone.
+        lessons: what earlier planes of the same stream taught. Only ``BALANCED`` uses and extends them.
     """
     n = len(planes) // width
     if n == 0:
@@ -129,21 +132,21 @@ def encode_planes_as_known(
     *,
     verified: bool,
 ) -> list[Encoded]:
-    """Return the frames of the unfiltered planes of chunks, if that takes no trial, in a fraction of the time.
+    """Encode the unfiltered planes of chunks that need no trial, in a fraction of the time.
 
-    They are what :func:`encode_planes` makes of the planes.
+    The frames are those that :func:`encode_planes` makes of the planes.
 
     Args:
         raws: equally long chunks of little-endian elements, at least one in each.
         width: bytes of an element.
         level: ``SMALL`` always tries.
         lessons: as for :func:`encode_planes`.
-        prefix: what the frames come behind.
-        checksum_at: offset in it of the checksum of the values, 8 bytes that are filled in.
-        verified: decode them again and compare.
+        prefix: written before the frames.
+        checksum_at: offset in the prefix where the checksum of the values goes, 8 bytes.
+        verified: decode the frames again and compare.
 
     Returns:
-        Prefix and frames of each, and whether verification succeeded, up to the first one that takes a trial.
+        The encoded chunks, up to the first one that needs a trial.
     """
     of_each = itertools.groupby(_known_ways(width, level, lessons) for _ in raws)
     ways, alike = next(of_each, (None, ()))
@@ -166,14 +169,14 @@ def encode_planes_as_known(
 
 
 class _KnownWays(NamedTuple):
-    """Planes (bit i for plane i) whose way takes no trial, as :func:`encode_planes_at_once` takes them."""
+    """Planes (bit i for plane i) whose way needs no trial, as :func:`encode_planes_at_once` takes them."""
 
     by_repeats: int
     by_matches: int
 
 
 def _known_ways(width: int, level: Level, lessons: Lessons[Way] | None) -> _KnownWays | None:
-    """Return what is known of the planes of the next chunk; ``None`` if it takes a trial."""
+    """Return what is known of the planes of the next chunk; ``None`` if it needs a trial."""
     if level is Level.FAST:
         return _KnownWays((1 << width) - 1, 0)
     if level is not Level.BALANCED or lessons is None:
@@ -187,7 +190,7 @@ def _known_ways(width: int, level: Level, lessons: Lessons[Way] | None) -> _Know
 
 
 def _encode_plane(plane: Bytes, number: int, level: Level, lessons: Lessons[Way] | None) -> list[Buffer]:
-    """Return the parts of a frame; they refer to the plane if it is stored."""
+    """Return the parts of a frame. They refer to the plane if it is stored."""
     if plane[0] == plane[-1] == plane[len(plane) // 2] and not (plane != plane[0]).any():
         return [constant_frame(int(plane[0]), len(plane))]
     if level is Level.FAST:
@@ -221,7 +224,7 @@ def _balanced(plane: Bytes, number: int, lessons: Lessons[Way] | None) -> bytes 
 
 
 def _still_deep(plane: Bytes, number: int, lessons: Lessons[Way] | None) -> bytes:
-    """Return the plane at the ordinary high level, unless it is no text any more; the check costs a tenth."""
+    """Return the plane at the high level, unless it is no longer text. That check takes a tenth of the time."""
     deep, fast = _contexts.deep.compress(plane.data), _fast(plane)
     if fast is None or len(deep) <= len(fast):
         return deep

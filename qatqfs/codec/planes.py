@@ -1,7 +1,7 @@
 """Byte planes (format section 1.2): all most significant bytes first, then the next ones, and so on.
 
-Several strategies put a filter before the planes. The kernels split and merge together with it, so that neither
-direction goes over memory twice.
+This is the typed front of the kernels in ``native/planes.h`` and ``native/plane_decode.h``. Several strategies filter
+the elements before they are split into planes. The kernels filter and split at once, so that memory is read only once.
 """
 
 import enum
@@ -11,12 +11,12 @@ from qatqfs.codec.buffers import Bytes
 
 
 class Filter(enum.IntEnum):
-    """What stands in the planes for each element, as the kernels number it."""
+    """What the planes hold for each element. The values are those that the kernels know."""
 
     NONE = 0
     """The element itself."""
     XOR = 1
-    """Its XOR with the element ``stride`` before; those without one stay as they are."""
+    """Its XOR with the element ``stride`` before it. The first ``stride`` elements stay as they are."""
     DIFFERENCE = 2
     """The u32 pattern minus the one before, modulo 2**32."""
 
@@ -28,11 +28,11 @@ def split_planes(raw: Bytes, width: int, planes: Bytes, kind: Filter = Filter.NO
         raw: n * width bytes, elements of 2 or 4 bytes.
         width: bytes of an element.
         planes: where to write, n * width bytes.
-        kind: the filter before the planes; ``DIFFERENCE`` needs elements of 4 bytes.
-        stride: of ``XOR``, in elements, at least 1; for elements of 4 bytes it has to be 1.
+        kind: the filter; ``DIFFERENCE`` needs elements of 4 bytes.
+        stride: of ``XOR``, in elements, at least 1. It has to be 1 for elements of 4 bytes.
 
     Raises:
-        ValueError: when these do not go together.
+        ValueError: if these do not go together.
     """
     _native.split_planes(raw.data, planes.data, width, kind, stride)
 
@@ -51,8 +51,8 @@ def decode_planes(
         frames: zstd data (format section 4.5).
         planes: working memory, n * width bytes.
         width: bytes of an element.
-        raw: where to write, n * width bytes, at least one element; undefined after ``None``.
-        kind: the filter that was before the planes.
+        raw: where to write, n * width bytes, at least one element. Its content is undefined after ``None``.
+        kind: the filter of the planes.
         stride: of ``XOR``, in elements.
 
     Returns:

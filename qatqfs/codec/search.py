@@ -22,9 +22,9 @@ from qatqfs.codec.dtypes import DType
 from qatqfs.codec.lessons import Lessons
 from qatqfs.codec.level import Level
 from qatqfs.codec.planecoder import Way, encode_planes, encode_planes_as_known
+from qatqfs.codec.planekernels import Encoded, equal_at_lags, share_equal_at_lag
 from qatqfs.codec.planes import Filter as Kind
 from qatqfs.codec.planes import split_planes
-from qatqfs.codec.statistics import Encoded, equal_at_lags, share_equal_at_lag
 from qatqfs.codec.strategies import STRATEGIES
 from qatqfs.codec.stride import infer_stride
 

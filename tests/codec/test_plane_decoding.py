@@ -21,8 +21,8 @@ from qatqfs.codec import (
     encode_payload,
     payloadencoder,
 )
+from qatqfs.codec.planekernels import Encoded, code_plane
 from qatqfs.codec.search import encode_as_known, encode_smallest
-from qatqfs.codec.statistics import Encoded, code_plane
 
 EVERYTHING = {"singles_below": 2.0, "matches_from": 2.0, "matches_in_noise_from": 2.0}
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qatqfs.codec import _native
-from qatqfs.codec.statistics import code_plane, equal_at_lags
+from qatqfs.codec.planekernels import code_plane, equal_at_lags
 
 SEGMENT = 128 * 1024
 UNIT = 4096

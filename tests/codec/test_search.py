@@ -19,8 +19,8 @@ from qatqfs.codec import (
     encode_payload,
 )
 from qatqfs.codec.lessons import FIRST_RECHECK, LAST_RECHECK, Lessons
+from qatqfs.codec.planekernels import MAX_LAG, equal_at_lags, share_equal_at_lag
 from qatqfs.codec.search import Filter, encode_smallest
-from qatqfs.codec.statistics import MAX_LAG, equal_at_lags, share_equal_at_lag
 from qatqfs.codec.stride import infer_stride, row_widths
 
 REFERENCE_BYTES = [12_509, 7_554, 32_108, 199]

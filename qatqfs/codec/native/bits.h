@@ -1,4 +1,4 @@
-/* A stream of bits while it is written, the first in the lowest bit. */
+/* Writing a stream of bits. The first one goes to the lowest bit of a byte. */
 #ifndef QATQFS_BITS_H
 #define QATQFS_BITS_H
 
@@ -11,7 +11,7 @@ typedef struct {
     uint8_t *at;
 } bit_writer;
 
-/* Append the `count` low bits of a value that has no others; at most 57 of them. */
+/* Append `count` bits, at most 57. The value has no bits above them. */
 static inline void bits_put(bit_writer *to, uint64_t value, int count)
 {
     to->bits |= value << to->used;
@@ -23,14 +23,14 @@ static inline void bits_put(bit_writer *to, uint64_t value, int count)
     }
 }
 
-/* Append the `count` low bits of a value that has no others; at most 57 of them until they are written. */
+/* Append `count` bits without writing. At most 57 may wait. The value has no bits above them. */
 static inline void bits_add(bit_writer *to, uint64_t value, uint32_t count)
 {
     to->bits |= value << to->used;
     to->used += (int)count;
 }
 
-/* Write the whole bytes of what was added; up to eight bytes behind the end are overwritten. */
+/* Write the whole bytes among those that wait. Overwrites up to eight bytes after the end. */
 static inline void bits_write(bit_writer *to)
 {
     memcpy(to->at, &to->bits, 8);
@@ -45,7 +45,7 @@ static inline void bits_pad(bit_writer *to)
         bits_put(to, 0, 8 - to->used);
 }
 
-/* End a stream that is read backwards: a one marks where it starts. */
+/* End a stream that is read backwards. A one marks where a reader starts. */
 static inline void bits_close(bit_writer *to)
 {
     bits_put(to, 1, 1);

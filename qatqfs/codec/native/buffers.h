@@ -1,11 +1,11 @@
-/* Buffers of several objects, held together. */
+/* Buffers of several Python objects, taken and released together. */
 #ifndef QATQFS_BUFFERS_H
 #define QATQFS_BUFFERS_H
 
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
-/* Take buffers of all items; the number of those taken, fewer than there are with an error set. */
+/* Take the buffers of all items. Returns how many it got; if one fails, these are fewer and an error is set. */
 static Py_ssize_t take_buffers(PyObject *tuple, Py_buffer *buffers)
 {
     Py_ssize_t held = 0;

@@ -1,4 +1,4 @@
-/* The calls of the module that look at byte planes and code them. */
+/* Calls that examine and encode byte planes. */
 #ifndef QATQFS_CALLS_ENCODE_H
 #define QATQFS_CALLS_ENCODE_H
 
@@ -32,13 +32,13 @@ static PyObject *py_code_plane(PyObject *module, PyObject *args)
         PyErr_SetString(PyExc_ValueError, "a plane has 1 to 2**32 - 1 bytes");
         goto done;
     }
-    if ((size_t)room.len < stats_room(size)) {
+    if ((size_t)room.len < plane_encode_room(size)) {
         PyErr_SetString(PyExc_ValueError, "the room has too few bytes");
         goto done;
     }
-    stats_place(&stats, room.buf, size);
+    plane_place_room(&stats, room.buf, size);
     Py_BEGIN_ALLOW_THREADS
-    stats_code_plane(data.buf, size, &stats);
+    plane_encode(data.buf, size, &stats);
     Py_END_ALLOW_THREADS
     ends = PyList_New((Py_ssize_t)stats.block_count);
     for (size_t i = 0, end = 0; ends != NULL && i < stats.block_count; i++) {
@@ -48,35 +48,35 @@ static PyObject *py_code_plane(PyObject *module, PyObject *args)
         else
             PyList_SET_ITEM(ends, (Py_ssize_t)i, number);
     }
-    if (ends != NULL) /* takes the list, whatever happens */
-        result = Py_BuildValue("(y#y#dddN)", stats.frame_sizes[0] ? (const char *)stats.frames[0] : NULL,
-                               (Py_ssize_t)stats.frame_sizes[0],
-                               stats.frame_sizes[1] ? (const char *)stats.frames[1] : NULL,
-                               (Py_ssize_t)stats.frame_sizes[1], stats.equal, stats.chance, stats.repeats, ends);
+    if (ends != NULL) /* "N" takes over the list, even after an error */
+        result =
+            Py_BuildValue("(y#y#dddN)", stats.frame_sizes[0] ? (const char *)stats.frames[0] : NULL,
+                          (Py_ssize_t)stats.frame_sizes[0], stats.frame_sizes[1] ? (const char *)stats.frames[1] : NULL,
+                          (Py_ssize_t)stats.frame_sizes[1], stats.equal, stats.chance, stats.repeats, ends);
 done:
     PyBuffer_Release(&data);
     PyBuffer_Release(&room);
     return result;
 }
 
-struct planes_job { /* what is the same for all chunks that are encoded in one call */
+struct planes_job { /* what all chunks of one call share */
     Py_buffer prefix;
-    Py_ssize_t checksum_at; /* in the prefix */
-    Py_ssize_t longest;     /* result that is kept */
-    size_t bytes;           /* of a chunk */
+    Py_ssize_t checksum_at; /* offset in the prefix */
+    Py_ssize_t longest;     /* a longer result is dropped */
+    size_t bytes;           /* of each chunk */
     int width, swapped, verified;
     ZSTD_DCtx *decoder; /* to verify with */
-    stats_ways ways;
+    planes_ways ways;
 };
 
-struct planes_made { /* of a chunk */
+struct planes_made { /* the result for one chunk */
     PyObject *bytes;
-    uint8_t *end;   /* of what is in them, NULL where a plane needs a trial, or they are not kept */
-    int proved;     /* whether the checksum was, which is tried if the job is to verify */
-    int verified;   /* whether the frames were decoded again, too, and compared */
+    uint8_t *end; /* of what was written to them; NULL if a plane needs a trial, or the result is too long */
+    int proved;   /* whether the checksum was proved; only jobs that verify do it */
+    int verified; /* whether the frames were also decoded and compared */
 };
 
-/* Make of a chunk the prefix with the checksum of its values in it, then the frames of their planes. */
+/* Write the prefix, with the checksum of the values in it, and after it the frames of their planes. */
 static void encode_chunk(const struct planes_job *job, const uint8_t *raw, struct planes_made *made, uint8_t *scratch)
 {
     const size_t n = job->bytes / (size_t)job->width;
@@ -87,14 +87,14 @@ static void encode_chunk(const struct planes_job *job, const uint8_t *raw, struc
     for (int i = 0; i < 8; i++)
         out[job->checksum_at + i] = (uint8_t)(hash >> (56 - 8 * i));
     plane_kernels[instruction_set].split(raw, scratch, n, job->width, FILTER_NONE, 1);
-    made->end = stats_put_planes(frames, scratch, n, job->width, &job->ways, scratch + job->bytes);
+    made->end = planes_encode(frames, scratch, n, job->width, &job->ways, scratch + job->bytes);
     if (made->end != NULL && made->end - out > job->longest)
         made->end = NULL;
     if (made->proved && made->end != NULL)
         made->verified = frames_hold(job->decoder, frames, (size_t)(made->end - frames), raw, n, job->width, scratch);
 }
 
-/* Whether the chunks and the scratch memory are as the job needs them, which is told how long a chunk is. */
+/* Check the chunks, the prefix and the scratch memory, and note the length of a chunk. Returns 0 with an error set. */
 static int job_fits(struct planes_job *job, const Py_buffer *raws, Py_ssize_t count, size_t scratch_bytes)
 {
     const char *problem = NULL;
@@ -106,18 +106,18 @@ static int job_fits(struct planes_job *job, const Py_buffer *raws, Py_ssize_t co
             problem = "the chunks must be equally long";
     if (job->checksum_at < 0 || job->checksum_at > job->prefix.len - 8)
         problem = "the checksum must be in the prefix";
-    else if (scratch_bytes < job->bytes + stats_room(job->bytes / (size_t)job->width))
+    else if (scratch_bytes < job->bytes + plane_encode_room(job->bytes / (size_t)job->width))
         problem = "the scratch memory has too few bytes";
     if (problem != NULL)
         PyErr_SetString(PyExc_ValueError, problem);
     return problem == NULL;
 }
 
-/* Encode the chunks up to the first one of which nothing is kept: a list of what encode_chunk makes of each, and says. */
+/* Encode chunks up to the first one without a result. Returns a list of (bytes, verified, proved). */
 static PyObject *encode_chunks(const struct planes_job *job, const Py_buffer *raws, Py_ssize_t count, uint8_t *scratch)
 {
     const Py_ssize_t room =
-        job->prefix.len + (Py_ssize_t)stats_frames_room(job->bytes / (size_t)job->width, job->width);
+        job->prefix.len + (Py_ssize_t)planes_frames_room(job->bytes / (size_t)job->width, job->width);
     PyObject *results = PyList_New(0);
     struct planes_made *made = PyMem_Calloc((size_t)count, sizeof *made);
     int failed = results == NULL || made == NULL;
@@ -157,10 +157,10 @@ static PyObject *py_encode_planes(PyObject *module, PyObject *args)
     PyObject *sequence, *result = NULL;
     (void)module;
     if (!PyArg_ParseTuple(args, "Oy*w*innpIIdp", &sequence, &job.prefix, &scratch, &job.width, &job.checksum_at,
-                          &job.longest, &job.swapped, &job.ways.by_repeats, &job.ways.by_matches, &job.ways.repeats_limit,
-                          &job.verified))
+                          &job.longest, &job.swapped, &job.ways.by_repeats, &job.ways.by_matches,
+                          &job.ways.repeats_limit, &job.verified))
         return NULL;
-    PyObject *items = PySequence_Tuple(sequence); /* nobody can shorten it while the GIL is released */
+    PyObject *items = PySequence_Tuple(sequence); /* a copy, because a list may be changed while the GIL is released */
     Py_ssize_t count = items != NULL ? PyTuple_GET_SIZE(items) : 0, held = 0;
     Py_buffer *raws = PyMem_Calloc((size_t)count + 1, sizeof *raws);
     if (raws == NULL)

@@ -1,4 +1,4 @@
-/* The calls of the module that hash. */
+/* Calls for FNV-1a. */
 #ifndef QATQFS_CALLS_FNV_H
 #define QATQFS_CALLS_FNV_H
 
@@ -10,7 +10,7 @@
 #include "buffers.h"
 #include "fnv.h"
 
-#define RELEASE_GIL_ABOVE 4096 /* bytes; below it the work is shorter than a hand-over of the GIL */
+#define RELEASE_GIL_ABOVE 4096 /* bytes; hashing fewer takes less time than handing over the GIL */
 
 static PyObject *py_fnv1a64(PyObject *module, PyObject *args, PyObject *kwargs)
 {
@@ -35,7 +35,7 @@ static PyObject *py_fnv1a64(PyObject *module, PyObject *args, PyObject *kwargs)
 static PyObject *py_fnv1a64_many(PyObject *module, PyObject *arg)
 {
     (void)module;
-    PyObject *items = PySequence_Tuple(arg); /* nobody can shorten it while the GIL is released */
+    PyObject *items = PySequence_Tuple(arg); /* a copy, because a list may be changed while the GIL is released */
     if (items == NULL)
         return NULL;
     Py_ssize_t count = PyTuple_GET_SIZE(items);
@@ -74,7 +74,7 @@ static PyObject *py_fnv1a64_many(PyObject *module, PyObject *arg)
     return result;
 }
 
-/* The state behind each of several buffers that follow one another. */
+/* Return the state after each of several buffers that follow one another. */
 static PyObject *py_fnv1a64_chain(PyObject *module, PyObject *args)
 {
     PyObject *sequence, *result = NULL;
@@ -82,7 +82,7 @@ static PyObject *py_fnv1a64_chain(PyObject *module, PyObject *args)
     (void)module;
     if (!PyArg_ParseTuple(args, "OK", &sequence, &state))
         return NULL;
-    PyObject *items = PySequence_Tuple(sequence); /* nobody can shorten it while the GIL is released */
+    PyObject *items = PySequence_Tuple(sequence); /* a copy, because a list may be changed while the GIL is released */
     if (items == NULL)
         return NULL;
     const Py_ssize_t count = PyTuple_GET_SIZE(items);

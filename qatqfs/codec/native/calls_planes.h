@@ -1,4 +1,4 @@
-/* The calls of the module that split, filter and merge byte planes, and decode them. */
+/* Calls that split and merge byte planes, and that decode the frames of planes. */
 #ifndef QATQFS_CALLS_PLANES_H
 #define QATQFS_CALLS_PLANES_H
 
@@ -12,7 +12,7 @@
 #include "plane_decode.h"
 #include "planes.h"
 
-/* Take two buffers of equally many whole elements; 0 with an error set when they are something else. */
+/* Check that two buffers hold equally many whole elements. Returns 0 with an error set if they do not. */
 static int elements_fit(const Py_buffer *from, const Py_buffer *to, int width)
 {
     if (from->len == to->len && (width == 2 || width == 4) && from->len % width == 0)
@@ -32,7 +32,7 @@ static int filter_fits(int width, int filter, Py_ssize_t stride)
 
 enum transformation { SPLIT_PLANES, MERGE_PLANES, SWAP_ELEMENTS };
 
-/* Do this to the elements of one buffer, into another; planes may have a filter. */
+/* Transform the elements of one buffer into another. Planes may have a filter. */
 static PyObject *transform(PyObject *args, enum transformation which)
 {
     Py_buffer from, to;
@@ -114,8 +114,8 @@ static PyObject *py_frames_hold(PyObject *module, PyObject *args)
     const size_t bytes = (size_t)raw.len;
     if (width_fits(width, bytes) && scratch_fits(&scratch, bytes) && (decoder = decoder_or_error()) != NULL) {
         Py_BEGIN_ALLOW_THREADS
-        holds = frames_hold(decoder, frames.buf, (size_t)frames.len, raw.buf, bytes / (size_t)width, width,
-                            scratch.buf);
+        holds =
+            frames_hold(decoder, frames.buf, (size_t)frames.len, raw.buf, bytes / (size_t)width, width, scratch.buf);
         Py_END_ALLOW_THREADS
     }
     decoder_give_back(decoder);
@@ -139,8 +139,8 @@ static PyObject *py_decode_planes(PyObject *module, PyObject *args)
     if (width_fits(width, bytes) && filter_fits(width, filter, stride) && scratch_fits(&scratch, bytes) &&
         (decoder = decoder_or_error()) != NULL) {
         Py_BEGIN_ALLOW_THREADS
-        decoded = planes_decode(decoder, data.buf, (size_t)data.len, scratch.buf, out.buf, bytes / (size_t)width,
-                                width, (enum filter)filter, (size_t)stride, swapped, &hash);
+        decoded = planes_decode(decoder, data.buf, (size_t)data.len, scratch.buf, out.buf, bytes / (size_t)width, width,
+                                (enum filter)filter, (size_t)stride, swapped, &hash);
         Py_END_ALLOW_THREADS
     }
     decoder_give_back(decoder);

@@ -1,4 +1,4 @@
-/* The calls of the module that code and decode run-length streams. */
+/* Calls for run-length streams. */
 #ifndef QATQFS_CALLS_RUNS_H
 #define QATQFS_CALLS_RUNS_H
 
@@ -41,7 +41,7 @@ static PyObject *py_decode_packed_runs(PyObject *module, PyObject *args)
     return PyBool_FromLong(ok);
 }
 
-/* Return the stream as bytes, or None when it is longer than the limit. */
+/* Return the stream as bytes, or None if it is longer than the limit. */
 static PyObject *runs_object(PyObject *args, const struct run_form *form)
 {
     Py_buffer data;

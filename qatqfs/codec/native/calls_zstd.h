@@ -1,4 +1,4 @@
-/* The calls of the module that read zstd frames. */
+/* Calls for zstd frames. */
 #ifndef QATQFS_CALLS_ZSTD_H
 #define QATQFS_CALLS_ZSTD_H
 

@@ -1,7 +1,7 @@
 /* The instruction sets that kernels are compiled for, and which of them this processor has.
  *
- * A kernel in plain C is an ALWAYS_INLINE body that each instruction set's own copy takes in; the compiler
- * vectorises each copy for what its target attribute allows. Kernels find their copy by `instruction_set`.
+ * A kernel in plain C is an ALWAYS_INLINE body. Each instruction set has a copy of it, whose target attribute tells the
+ * compiler how it may vectorise. A kernel finds its copy in a table indexed by `instruction_set`.
  */
 #ifndef QATQFS_CPU_H
 #define QATQFS_CPU_H
@@ -19,15 +19,14 @@ enum { SET_PORTABLE, SET_AVX2, SET_AVX512, SET_AVX512_GFNI, INSTRUCTION_SETS };
     MACRO(portable, )                                                                                                  \
     MACRO(avx2, __attribute__((target("avx2,bmi,bmi2"))))                                                              \
     MACRO(avx512, __attribute__((target("bmi,bmi2,avx512f,avx512bw,avx512vl,prefer-vector-width=512"))))               \
-    MACRO(avx512_gfni,                                                                                                 \
-          __attribute__((target("bmi,bmi2,avx512f,avx512bw,avx512vl,avx512vbmi,prefer-vector-width=512"))))
+    MACRO(avx512_gfni, __attribute__((target("bmi,bmi2,avx512f,avx512bw,avx512vl,avx512vbmi,prefer-vector-width=512"))))
 #else
 #define FOR_EACH_INSTRUCTION_SET(MACRO) MACRO(portable, )
 #endif
 
 static const char *const instruction_set_names[INSTRUCTION_SETS] = {"portable", "avx2", "avx512", "avx512_gfni"};
 
-/* The best set here, and the one in use: the same unless a test has chosen. Written while the GIL is held. */
+/* The best set of this processor, and the one in use, which only tests change. Both are written with the GIL held. */
 static int best_instruction_set = SET_PORTABLE;
 static int instruction_set = SET_PORTABLE;
 

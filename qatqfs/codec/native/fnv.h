@@ -1,8 +1,7 @@
-/* FNV-1a 64 (format section 1.3): h = (h xor byte) * prime, from the offset basis.
+/* FNV-1a 64 (format section 1.3): h = (h xor byte) * prime, starting from the offset basis.
  *
- * One byte after another it is bound by the latency of the multiplication. Four buffers in one loop take hardly
- * longer than one; and one buffer can be vectorised where the processor has what it takes (fnv_avx2.h, fnv_avx512.h,
- * fnv_avx512_gfni.h).
+ * The plain loop waits for each multiplication. So four buffers in one loop take hardly longer than one. A single
+ * buffer can be vectorised with AVX2 and better (fnv_avx2.h, fnv_avx512.h, fnv_avx512_gfni.h).
  */
 #ifndef QATQFS_FNV_H
 #define QATQFS_FNV_H
@@ -17,11 +16,11 @@
 #include "fnv_plain.h"
 
 typedef struct {
-    uint64_t (*hash)(const uint8_t *data, size_t blocks, uint64_t hash); /* hashes whole blocks */
-    size_t block;                                                       /* their bytes */
+    uint64_t (*hash)(const uint8_t *data, size_t blocks, uint64_t hash); /* of whole blocks */
+    size_t block;                                                        /* bytes of a block */
 } fnv_kernel;
 
-/* For each instruction set; without a kernel there is only the plain loop. */
+/* The kernel of each instruction set. Where there is none, the plain loop is used. */
 static const fnv_kernel fnv_kernels[INSTRUCTION_SETS] = {
     {NULL, 1},
 #if defined(__x86_64__) && defined(__GNUC__)
@@ -31,7 +30,7 @@ static const fnv_kernel fnv_kernels[INSTRUCTION_SETS] = {
 #endif
 };
 
-/* Whether one buffer is hashed no slower than each of four in one loop: every kernel is as fast as that. */
+/* Whether hashing one buffer alone is as fast as hashing it together with three others. All kernels are. */
 static int fnv_hashes_alone(void)
 {
     return fnv_kernels[instruction_set].hash != NULL;
@@ -55,7 +54,7 @@ static uint64_t fnv1a64(const uint8_t *data, size_t size, uint64_t hash)
     return fnv1a64_plain(data + done, size - done, hash);
 }
 
-/* Hash four buffers of any sizes (absent ones: size 0) from and into `states`. */
+/* Hash four buffers of any sizes, 0 for absent ones. `states` holds where to start, and gets the results. */
 static void fnv1a64_four(const uint8_t *const data[4], const size_t sizes[4], uint64_t states[4])
 {
     size_t common = fnv_hashes_alone() ? 0 : sizes[0];

@@ -1,23 +1,22 @@
-/* FNV-1a of one buffer in lanes of bytes, for processors with AVX2: more than four times the plain loop.
+/* FNV-1a of one buffer in lanes of bytes, with AVX2: more than four times as fast as the plain loop.
  *
- * As fnv_avx512.h says, the low byte of the state is a machine of its own, l' = (l xor b) * 0xb3 mod 256, and with all
- * x = l xor b known the state is a plain sum. Here a block is cut into 32 segments, one for each byte of a vector, and
- * transposed, so that a step of the machine is taken in all segments at once. What each segment starts from follows
- * from the one before it, a bit at a time, for in x * 0xb3 bit k is bit k of x, xored with something that depends on
- * lower bits alone:
+ * As in fnv_avx512.h, the low bytes are computed first: l' = (l xor b) * 0xb3 mod 256. Once all x = l xor b are known,
+ * the state is a plain sum. A block is cut into 32 segments, one for each byte of a vector, and transposed, so that one
+ * step advances all segments. The start of each segment follows from the segment before it, a bit at a time. That works
+ * because bit k of x * 0xb3 is bit k of x, xored with something that only lower bits decide:
  *
- * - a segment that is run with some bit of its start unknown (zero) ends with that bit right up to an xor with the
- *   true one, and a prefix-xor over the segments, which is a carry-less multiplication by all ones, gives it to all;
- * - flipping bit 3 or bit 7 of a start flips that bit of every x in the segment and nothing else, which can be made
- *   good afterwards: so the last run of a nibble goes with its top bit unknown;
- * - bits 0, 1 and 4 need no run: bit 0 of l' is that of x, bit 1 the xor of bits 1 and 0 of x, and bit 4 the xor of
- *   bit 4 of x and of something that the low nibble says.
+ * - If a segment is run with one bit of its start unknown (zero), that bit of its end is wrong by an xor with the true
+ *   bit. A prefix-xor over the segments corrects all of them. It is a carry-less multiplication by all ones.
+ * - Flipping bit 3 or 7 of a start flips that bit of every x in the segment and nothing else. That can be corrected
+ *   afterwards, so the last run of a nibble leaves its top bit unknown.
+ * - Bits 0, 1 and 4 need no run. Bit 0 of l' is that of x, bit 1 is the xor of bits 1 and 0 of x, and bit 4 is the xor
+ *   of bit 4 of x and something that the low nibble decides.
  *
- * A nibble of the machine is a table of 16, which is what a byte shuffle looks up: with x = 16 * high + low,
+ * A byte shuffle looks up a table of 16 entries, one for each nibble: with x = 16 * high + low,
  * l' = (3 * high + carried(low)) * 16 + (3 * low mod 16), all mod 256, where carried(low) = low * 0xb3 / 16.
- * Shuffles heed bit 7 and bits 0 to 3 of an index; bits 4 to 6 may hold anything.
+ * A shuffle uses bit 7 and bits 0 to 3 of an index. Bits 4 to 6 may hold anything.
  *
- * The steps of a segment wait for each other, so two blocks are worked on side by side.
+ * The steps of a segment wait for each other, so two blocks are in work side by side.
  */
 #ifndef QATQFS_FNV_AVX2_H
 #define QATQFS_FNV_AVX2_H
@@ -30,13 +29,13 @@
 
 #define LANES_STEPS 64                 /* bytes of a segment */
 #define LANES_BLOCK (32 * LANES_STEPS) /* bytes of a block */
-#define LANES_MOST_BLOCKS 2            /* worked on side by side */
-#define LANES_PAIRS 16                 /* segments of a block, two and two */
+#define LANES_MOST_BLOCKS 2            /* in work side by side */
+#define LANES_PAIRS 16                 /* pairs of segments of a block */
 #define FNV_LANES target("avx2,pclmul")
 #define FNV_LANES_INLINE __attribute__((FNV_LANES, always_inline)) static inline
 
-/* Signed 16-bit digits of what a difference at each step of two segments is multiplied by; powers [i] of the prime to
- * the length of i pairs of segments. Written once, when the module is loaded. */
+/* The factor of a difference, for each step of two segments, in signed 16-bit digits; and the prime to the power of the
+ * length of i pairs of segments. Written once, when the module is loaded. */
 static int16_t lanes_digits[LANES_STEPS][4][2];
 static uint64_t lanes_powers[LANES_MOST_BLOCKS * LANES_PAIRS + 1];
 
@@ -69,18 +68,16 @@ FNV_LANES_INLINE __m256i lanes_zero(__m256i bytes)
     return _mm256_cmpeq_epi8(bytes, _mm256_setzero_si256());
 }
 
-/* Give each segment's start a bit: `ends` has what the segments change about it, `first` what the first one starts
- * with, both in their bit `bit`; where it is set the result is `value`. */
-FNV_LANES_INLINE void lanes_starts(__m256i *starts, const __m256i *ends, int blocks, int bit, uint32_t first,
-                                   int value)
+/* Find one bit of each segment's start. Bit `bit` of `ends` says whether a segment changes it, and that of `first` what
+ * the first segment starts with. A start is `value` where the bit is set, 0 elsewhere. */
+FNV_LANES_INLINE void lanes_starts(__m256i *starts, const __m256i *ends, int blocks, int bit, uint32_t first, int value)
 {
     const __m256i which = _mm256_setr_epi64x(0, 0x0101010101010101, 0x0202020202020202, 0x0303030303030303);
     const __m256i select = _mm256_set1_epi64x((long long)0x8040201008040201ULL);
     uint64_t changes = lanes_bit(ends[0], bit);
     if (blocks == 2)
         changes |= lanes_bit(ends[1], bit) << 32;
-    const __m128i product =
-        _mm_clmulepi64_si128(_mm_cvtsi64_si128((long long)changes), _mm_set1_epi64x(-1), 0);
+    const __m128i product = _mm_clmulepi64_si128(_mm_cvtsi64_si128((long long)changes), _mm_set1_epi64x(-1), 0);
     uint64_t before = (uint64_t)_mm_cvtsi128_si64(product) << 1 ^ -(uint64_t)(first >> bit & 1);
     for (int b = 0; b < blocks; b++, before >>= 32) {
         __m256i spread = _mm256_shuffle_epi8(_mm256_set1_epi32((int)(uint32_t)before), which);
@@ -89,15 +86,15 @@ FNV_LANES_INLINE void lanes_starts(__m256i *starts, const __m256i *ends, int blo
     }
 }
 
-/* Transpose 16 bytes of each segment into 16 vectors of a byte from each. */
+/* Transpose 16 bytes of each segment into 16 vectors with one byte of each segment. */
 FNV_LANES_INLINE void lanes_transpose(const uint8_t *data, __m256i *steps)
 {
     __m256i other[16];
 #pragma GCC unroll 16
     for (int i = 0; i < 16; i++)
-        steps[i] = _mm256_inserti128_si256(
-            _mm256_castsi128_si256(_mm_loadu_si128((const __m128i *)(data + i * LANES_STEPS))),
-            _mm_loadu_si128((const __m128i *)(data + (i + 16) * LANES_STEPS)), 1);
+        steps[i] =
+            _mm256_inserti128_si256(_mm256_castsi128_si256(_mm_loadu_si128((const __m128i *)(data + i * LANES_STEPS))),
+                                    _mm_loadu_si128((const __m128i *)(data + (i + 16) * LANES_STEPS)), 1);
 #pragma GCC unroll 4
     for (int round = 0; round < 4; round++) {
         const __m256i *from = round & 1 ? other : steps;
@@ -110,16 +107,16 @@ FNV_LANES_INLINE void lanes_transpose(const uint8_t *data, __m256i *steps)
     }
 }
 
-/* Return the sum of digits of one block whose x are known but for bits to flip; have `next`, the block that comes as
- * much later, fetched meanwhile: the transposition touches all of its cache lines at once. */
+/* Return what a block adds to the state. Its x are known except for bits to `flip`. `next` is a later block, which is
+ * prefetched meanwhile, because its transposition touches all of its cache lines at once. */
 FNV_LANES_INLINE uint64_t lanes_sum(const __m256i (*x)[LANES_MOST_BLOCKS], const __m256i (*bytes)[LANES_MOST_BLOCKS],
                                     __m256i flip, const uint64_t *last_power, const uint8_t *next)
 {
-    const __m256i minus = _mm256_set1_epi16((short)0xff01); /* of each pair of bytes, the first less the second */
+    const __m256i minus = _mm256_set1_epi16((short)0xff01); /* the first minus the second of each pair of bytes */
     const __m256i zero = _mm256_setzero_si256();
-    /* Sums of each digit, for the low and the high halves of lanes. They are told apart by name, and pinned to registers
-     * digit by digit: otherwise the compiler looks all digits up first, runs out of registers, and each step then waits
-     * for a sum to come back from the stack. */
+    /* Sums of each digit, for the low and the high halves of lanes. They have names of their own and are pinned to
+     * registers digit by digit. Otherwise the compiler loads all digits first, runs out of registers, and every step
+     * waits for a sum from the stack. */
     __m256i low0 = zero, low1 = zero, low2 = zero, low3 = zero, high0 = zero, high1 = zero, high2 = zero, high3 = zero;
     for (int t = 0; t < LANES_STEPS; t++) {
         _mm_prefetch((const char *)next + t * (LANES_BLOCK / LANES_STEPS), _MM_HINT_T0);
@@ -133,7 +130,7 @@ FNV_LANES_INLINE uint64_t lanes_sum(const __m256i (*x)[LANES_MOST_BLOCKS], const
         __m256i digits = _mm256_set1_epi32(both);                                                                      \
         low##S = _mm256_add_epi32(low##S, _mm256_madd_epi16(low, digits));                                             \
         high##S = _mm256_add_epi32(high##S, _mm256_madd_epi16(high, digits));                                          \
-        __asm__("" : "+x"(low##S), "+x"(high##S));                                                                      \
+        __asm__("" : "+x"(low##S), "+x"(high##S));                                                                     \
     } while (0)
         LANES_DIGIT(0);
         LANES_DIGIT(1);
@@ -157,14 +154,14 @@ FNV_LANES_INLINE uint64_t lanes_sum(const __m256i (*x)[LANES_MOST_BLOCKS], const
     return total;
 }
 
-/* Hash `rounds` times so many blocks, 1 or 2. */
+/* Hash `rounds` times `blocks` blocks, 1 or 2. */
 FNV_LANES_INLINE uint64_t fnv1a64_blocks(const uint8_t *data, size_t rounds, uint64_t hash, const int blocks)
 {
 #define EACH_BLOCK for (int b = 0; b < blocks; b++)
 #define LANES_TABLE(...) _mm256_broadcastsi128_si256(_mm_setr_epi8(__VA_ARGS__))
     const __m256i times_3 = LANES_TABLE(0, 3, 6, 9, 12, 15, 2, 5, 8, 11, 14, 1, 4, 7, 10, 13);
     const __m256i carried = LANES_TABLE(0, 11, 6, 1, 12, 7, 3, 14, 9, 4, 15, 11, 6, 1, 12, 7);
-    /* the lowest bit of carried, and next to it what that is for an index whose bit 3 is flipped */
+    /* bit 0: the lowest bit of carried; bit 1: the same for the index with bit 3 flipped */
     const __m256i carried_bits = LANES_TABLE(2, 1, 2, 3, 0, 3, 1, 2, 1, 2, 1, 3, 0, 3, 2, 1);
     const __m256i times_16 = LANES_TABLE(0, 16, 32, 48, 64, 80, 96, 112, -128, -112, -96, -80, -64, -48, -32, -16);
     const __m256i nibble = _mm256_set1_epi8(15), zero = _mm256_setzero_si256();
@@ -188,14 +185,17 @@ FNV_LANES_INLINE uint64_t fnv1a64_blocks(const uint8_t *data, size_t rounds, uin
                 }
             }
         }
-        /* Bits 0 and 1 of the starts. An unknown bit 0 is in as many prefixes as there are steps: an even number. */
+        /* Bits 0 and 1 of the starts. An unknown bit 0 cancels out, because it is in an even number of prefixes. */
         lanes_starts(l, parity, blocks, 0, low_byte, 1);
-        EACH_BLOCK ends[b] = _mm256_xor_si256(parity[b], _mm256_add_epi8(prefixes[b], prefixes[b]));
+        EACH_BLOCK
+            ends[b] = _mm256_xor_si256(parity[b], _mm256_add_epi8(prefixes[b], prefixes[b]));
         lanes_starts(bits, ends, blocks, 1, low_byte, 2);
-        EACH_BLOCK ends[b] = l[b] = _mm256_or_si256(l[b], bits[b]);
+        EACH_BLOCK
+            ends[b] = l[b] = _mm256_or_si256(l[b], bits[b]);
         /* Bit 2 */
         for (int t = 0; t < LANES_STEPS; t++)
-            EACH_BLOCK ends[b] = _mm256_shuffle_epi8(times_3, _mm256_xor_si256(ends[b], x[t][b]));
+            EACH_BLOCK
+                ends[b] = _mm256_shuffle_epi8(times_3, _mm256_xor_si256(ends[b], x[t][b]));
         lanes_starts(bits, ends, blocks, 2, low_byte, 4);
         /* Low nibbles of x, bit 3 unknown */
         EACH_BLOCK {
@@ -216,7 +216,7 @@ FNV_LANES_INLINE uint64_t fnv1a64_blocks(const uint8_t *data, size_t rounds, uin
             ends[b] = _mm256_xor_si256(_mm256_slli_epi16(ends[b], 4), parity[b]);
         }
         lanes_starts(h, ends, blocks, 4, low_byte, 1);
-        /* Bits 5 and 6, run with both values of bit 5; the low nibbles are set right meanwhile */
+        /* Bits 5 and 6, run with both values of bit 5. The low nibbles are corrected meanwhile. */
         EACH_BLOCK {
             ends[b] = h[b];
             other[b] = _mm256_or_si256(h[b], _mm256_set1_epi8(2));
@@ -231,10 +231,12 @@ FNV_LANES_INLINE uint64_t fnv1a64_blocks(const uint8_t *data, size_t rounds, uin
                 other[b] = _mm256_add_epi8(c, other_step);
             }
         lanes_starts(bits, ends, blocks, 1, low_byte >> 4, 2);
-        EACH_BLOCK ends[b] = _mm256_blendv_epi8(other[b], ends[b], lanes_zero(bits[b]));
+        EACH_BLOCK
+            ends[b] = _mm256_blendv_epi8(other[b], ends[b], lanes_zero(bits[b]));
         lanes_starts(more, ends, blocks, 2, low_byte >> 4, 4);
         /* High nibbles of x, bit 7 unknown */
-        EACH_BLOCK h[b] = _mm256_or_si256(h[b], _mm256_or_si256(bits[b], more[b]));
+        EACH_BLOCK
+            h[b] = _mm256_or_si256(h[b], _mm256_or_si256(bits[b], more[b]));
         for (int t = 0; t < LANES_STEPS; t++)
             EACH_BLOCK {
                 const __m256i high_x = _mm256_xor_si256(h[b], high[t][b]);
@@ -243,12 +245,13 @@ FNV_LANES_INLINE uint64_t fnv1a64_blocks(const uint8_t *data, size_t rounds, uin
             }
         lanes_starts(flip, h, blocks, 3, low_byte >> 4, 8);
         const __m256i last = _mm256_xor_si256(h[blocks - 1], flip[blocks - 1]);
-        low_byte = ((uint32_t)_mm256_extract_epi8(last, 31) & 15) << 4 | (uint32_t)_mm256_extract_epi8(l[blocks - 1], 31);
+        low_byte =
+            ((uint32_t)_mm256_extract_epi8(last, 31) & 15) << 4 | (uint32_t)_mm256_extract_epi8(l[blocks - 1], 31);
         hash *= lanes_powers[LANES_PAIRS * blocks];
-        EACH_BLOCK hash += lanes_sum((const __m256i(*)[LANES_MOST_BLOCKS]) & x[0][b],
-                                     (const __m256i(*)[LANES_MOST_BLOCKS]) & bytes[0][b],
-                                     _mm256_slli_epi16(flip[b], 4), lanes_powers + LANES_PAIRS * (blocks - b) - 1,
-                                     data + (blocks + b) * LANES_BLOCK);
+        EACH_BLOCK
+            hash += lanes_sum((const __m256i(*)[LANES_MOST_BLOCKS]) & x[0][b],
+                              (const __m256i(*)[LANES_MOST_BLOCKS]) & bytes[0][b], _mm256_slli_epi16(flip[b], 4),
+                              lanes_powers + LANES_PAIRS * (blocks - b) - 1, data + (blocks + b) * LANES_BLOCK);
     }
     return hash;
 #undef LANES_TABLE

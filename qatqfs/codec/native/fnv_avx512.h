@@ -1,15 +1,15 @@
-/* FNV-1a of one buffer, vectorised with AVX-512: three times the speed of the plain loop.
+/* FNV-1a of one buffer with AVX-512: three times as fast as the plain loop.
  *
- * The xor touches only the low byte of the state, so the low byte is a machine of its own: with x = l xor b,
- * the next l is x * 0xb3 mod 256. In that product bit k is bit k of x, xored with something that depends on
- * lower bits of x only. Lowest bit first, the bits of all x in a block are therefore prefix-xors over the
- * block, and a prefix-xor over 64 bits is a carry-less multiplication by all ones.
+ * The xor changes only the low byte l of the state, so low bytes can be computed without the rest: with x = l xor b,
+ * the next l is x * 0xb3 mod 256. Bit k of that product is bit k of x, xored with something that only lower bits of x
+ * decide. So the bits of all x in a block are prefix-xors over the block, computed from the lowest bit up. A prefix-xor
+ * over 64 bits is a carry-less multiplication by all ones.
  *
- * With all x known, xoring a byte into the state is adding d = x - l to it, and the state after n bytes is a
- * plain sum: h * P^n + sum of d[i] * P^(n-i). The powers are cut into four signed 16-bit digits, so that the
- * sums are what multiply-add instructions make.
+ * Once all x are known, xoring a byte into the state means adding d = x - l to it. The state after n bytes is then a
+ * plain sum: h * P^n + sum of d[i] * P^(n-i). The powers are cut into four signed 16-bit digits, which suits
+ * multiply-add instructions.
  *
- * The stages of one 64-byte word wait for each other; a block has eight words, which hides that.
+ * The stages of one 64-byte word wait for each other. A block has eight words, which hides that.
  */
 #ifndef QATQFS_FNV_AVX512_H
 #define QATQFS_FNV_AVX512_H
@@ -42,19 +42,17 @@ static void fnv_x86_init(void)
     fnv_block_power = power;
 }
 
-/* Turn the changes of the bits of one stage into the bits: prefix-xor over all words of a block. */
-__attribute__((target("pclmul"), always_inline)) static inline void
-fnv_prefix_xor(uint64_t words[FNV_WORDS])
+/* Compute the prefix-xor over all words of a block. It turns changes of a bit into the bit. */
+__attribute__((target("pclmul"), always_inline)) static inline void fnv_prefix_xor(uint64_t words[FNV_WORDS])
 {
     const __m128i ones = _mm_set1_epi64x(-1);
     for (int j = 0; j < FNV_WORDS; j++)
-        words[j] = (uint64_t)_mm_cvtsi128_si64(
-            _mm_clmulepi64_si128(_mm_cvtsi64_si128((long long)words[j]), ones, 0));
+        words[j] = (uint64_t)_mm_cvtsi128_si64(_mm_clmulepi64_si128(_mm_cvtsi64_si128((long long)words[j]), ones, 0));
     for (int j = 1; j < FNV_WORDS; j++)
         words[j] ^= -(words[j - 1] >> 63);
 }
 
-/* Add up the digits' sums of one block and go on with the state. */
+/* Advance the state by a block, given the sum of each digit. */
 static inline uint64_t fnv_advance(uint64_t hash, const int64_t sums[4])
 {
     hash *= fnv_block_power;
@@ -63,8 +61,8 @@ static inline uint64_t fnv_advance(uint64_t hash, const int64_t sums[4])
     return hash;
 }
 
-__attribute__((target("avx512f,avx512bw,pclmul"))) static uint64_t fnv1a64_avx512(const uint8_t *data,
-                                                                                  size_t blocks, uint64_t hash)
+__attribute__((target("avx512f,avx512bw,pclmul"))) static uint64_t fnv1a64_avx512(const uint8_t *data, size_t blocks,
+                                                                                  uint64_t hash)
 {
     uint8_t low = (uint8_t)hash;
     for (; blocks > 0; blocks--, data += FNV_BLOCK) {
@@ -108,9 +106,9 @@ __attribute__((target("avx512f,avx512bw,pclmul"))) static uint64_t fnv1a64_avx51
         low = (uint8_t)((uint32_t)_mm_extract_epi8(last, 15) * 0xb3);
         int64_t totals[4];
         for (int s = 0; s < 4; s++)
-            totals[s] = _mm512_reduce_add_epi64(
-                _mm512_add_epi64(_mm512_cvtepi32_epi64(_mm512_castsi512_si256(sums[s])),
-                                 _mm512_cvtepi32_epi64(_mm512_extracti64x4_epi64(sums[s], 1))));
+            totals[s] =
+                _mm512_reduce_add_epi64(_mm512_add_epi64(_mm512_cvtepi32_epi64(_mm512_castsi512_si256(sums[s])),
+                                                         _mm512_cvtepi32_epi64(_mm512_extracti64x4_epi64(sums[s], 1))));
         hash = fnv_advance(hash, totals);
     }
     return hash;

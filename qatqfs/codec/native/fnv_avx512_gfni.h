@@ -1,12 +1,12 @@
-/* FNV-1a of one buffer in bit slices, for processors with AVX-512 and GFNI: ten times the plain loop.
+/* FNV-1a of one buffer in bit slices, with AVX-512 and GFNI: ten times as fast as the plain loop.
  *
- * The idea is that of fnv_avx512.h, a prefix-xor for each bit of the low bytes, lowest first. Here all is done in vectors:
- * a block of 512 bytes is transposed into eight slices of 512 bits, one for each bit of the bytes. What the lower
- * bits of x contribute to a bit of x * 0xb3 = x + 2x + 16x + 32x + 128x is then a column of an addition, worked out with
- * full adders on whole slices. The slices of x are transposed back for the sum of digits.
+ * As in fnv_avx512.h, each bit of the low bytes is a prefix-xor, computed from the lowest bit up. Here vectors do all
+ * of it. A block of 512 bytes is transposed into eight slices of 512 bits, one for each bit of the bytes. In
+ * x * 0xb3 = x + 2x + 16x + 32x + 128x, the lower bits of x contribute to a bit as in a column of an addition. Full
+ * adders compute it on whole slices. The slices of x are transposed back for the sum of digits.
  *
- * Each bit waits for the one below it, and for the same one of the block before. So eight blocks are worked on at a
- * time, each one bit behind the one before it: in a round, nothing waits for anything else of that round.
+ * Each bit waits for the bit below it, and for the same bit of the block before. So eight blocks are in work at a time,
+ * each one bit behind the block before it. Within a round, nothing waits for anything else.
  */
 #ifndef QATQFS_FNV_AVX512_GFNI_H
 #define QATQFS_FNV_AVX512_GFNI_H
@@ -16,15 +16,15 @@
 #if defined(__x86_64__) && defined(__GNUC__)
 #include <immintrin.h>
 
-#define FNV_LAST_ROUND 11 /* of a block, its first one being number 1 */
-#define FNV_ROUNDS 16     /* that are told apart: a power of two, and at least those that a block takes part in */
+#define FNV_LAST_ROUND 11 /* of a block; its first round has number 1 */
+#define FNV_ROUNDS 16     /* kept apart: a power of two, and at least as many as a block takes part in */
 #define FNV_GFNI target("avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vbmi2,avx512vnni,gfni,vpclmulqdq,pclmul")
 #define FNV_GFNI_INLINE __attribute__((FNV_GFNI, always_inline)) static inline
 
-/* Bit i of [m]: the xor of the bits of m below i. Written once, when the module is loaded. */
+/* Bit i of entry m is the xor of the bits of m below i. Written once, when the module is loaded. */
 static uint8_t fnv_parities_below[256];
 
-/* The digits of fnv_powers, of each 64 those of the even bytes first. Written once, when the module is loaded. */
+/* The digits of fnv_powers; in each 64, those of even bytes come first. Written once, when the module is loaded. */
 static int16_t fnv_split_powers[4][FNV_BLOCK] __attribute__((aligned(64)));
 
 static void fnv_gfni_init(void)
@@ -56,9 +56,9 @@ FNV_GFNI_INLINE __m512i fnv_transpose_bits(__m512i bytes)
 FNV_GFNI_INLINE __m512i fnv_transpose_bytes(__m512i bytes)
 {
     static const uint8_t order[64] __attribute__((aligned(64))) = {
-        0, 8,  16, 24, 32, 40, 48, 56, 1, 9,  17, 25, 33, 41, 49, 57, 2, 10, 18, 26, 34, 42, 50, 58, 3, 11, 19, 27,
-        35, 43, 51, 59, 4, 12, 20, 28, 36, 44, 52, 60, 5, 13, 21, 29, 37, 45, 53, 61, 6, 14, 22, 30, 38, 46, 54, 62,
-        7, 15, 23, 31, 39, 47, 55, 63};
+        0,  8,  16, 24, 32, 40, 48, 56, 1,  9,  17, 25, 33, 41, 49, 57, 2,  10, 18, 26, 34, 42,
+        50, 58, 3,  11, 19, 27, 35, 43, 51, 59, 4,  12, 20, 28, 36, 44, 52, 60, 5,  13, 21, 29,
+        37, 45, 53, 61, 6,  14, 22, 30, 38, 46, 54, 62, 7,  15, 23, 31, 39, 47, 55, 63};
     return _mm512_permutexvar_epi8(_mm512_load_si512(order), bytes);
 }
 
@@ -97,10 +97,10 @@ FNV_GFNI_INLINE void fnv_unslice(__m512i slices[8])
 
 /* ---- one bit of all low bytes of a block ------------------------------------------------------------------ */
 
-/* A block in slices: its bytes, turned into x bit by bit, and the carries of the addition x * 0xb3 so far. */
+/* A block in slices: its bytes, which become x bit by bit, and the carries of the addition x * 0xb3 so far. */
 struct fnv_block {
     __m512i x[8];
-    __m512i carry, second, third, fourth; /* into the column that is due, and bits that are known ahead of time */
+    __m512i carry, second, third, fourth; /* into the next column, and sums computed ahead of time */
 };
 
 #define FNV_XOR3(a, b, c) _mm512_ternarylogic_epi64(a, b, c, 0x96)
@@ -117,11 +117,11 @@ FNV_GFNI_INLINE __m512i fnv_prefix_xor512(__m512i bits)
     return _mm512_mask_xor_epi64(words, flip, words, ones);
 }
 
-/* Work out slice `bit` of x from those below it. `before` has the bit of the low byte before the block as its last
- * bit, and gets that of the low byte behind it. */
+/* Compute slice `bit` of x from the slices below it. The last bit of `before` is that of the low byte before the block;
+ * it becomes that of the low byte after the block. */
 FNV_GFNI_INLINE void fnv_stage_gfni(struct fnv_block *block, int bit, __m512i *before)
 {
-    __m512i *x = block->x, made; /* what the lower bits make of this one in the low byte behind each byte */
+    __m512i *x = block->x, made; /* how lower bits change this one in the low byte after each byte */
     __m512i a = _mm512_setzero_si512(), b = a;
     switch (bit) { /* the column has x[bit], x[bit - 1], x[bit - 4], x[bit - 5], x[bit - 7] and carries */
     case 0:
@@ -164,7 +164,7 @@ FNV_GFNI_INLINE void fnv_stage_gfni(struct fnv_block *block, int bit, __m512i *b
 
 /* ---- the whole state ------------------------------------------------------------------------------------ */
 
-/* Add the digits' sums of word j of a block: those of the even bytes and of the odd ones. */
+/* Add word j of a block to the sum of each digit, even and odd bytes apart. */
 FNV_GFNI_INLINE void fnv_sum_gfni(__m512i sums[4][2], __m512i x, const uint8_t *data, int j,
                                   const int16_t (*powers)[FNV_BLOCK])
 {
@@ -175,11 +175,11 @@ FNV_GFNI_INLINE void fnv_sum_gfni(__m512i sums[4][2], __m512i x, const uint8_t *
     };
     for (int half = 0; half < 2; half++)
         for (int s = 0; s < 4; s++)
-            sums[s][half] = _mm512_dpwssd_epi32(sums[s][half], d[half],
-                                                _mm512_load_si512(powers[s] + 64 * j + 32 * half));
+            sums[s][half] =
+                _mm512_dpwssd_epi32(sums[s][half], d[half], _mm512_load_si512(powers[s] + 64 * j + 32 * half));
 }
 
-/* Go on with lanes of which the state is the sum. */
+/* Advance the state, which is the sum of its lanes. */
 FNV_GFNI_INLINE __m512i fnv_advance_gfni(__m512i state, __m512i sums[4][2])
 {
     __m512i total = _mm512_setzero_si512();
@@ -192,21 +192,21 @@ FNV_GFNI_INLINE __m512i fnv_advance_gfni(__m512i state, __m512i sums[4][2])
     return _mm512_add_epi64(_mm512_mullo_epi64(state, _mm512_set1_epi64((long long)fnv_block_power)), total);
 }
 
-/* The blocks that are worked on, by their number modulo FNV_ROUNDS; the bits before the one that is due at each stage;
- * and lanes of which the state is the sum. */
+/* The blocks in work, by their number modulo FNV_ROUNDS; for each stage the bit before its block; and the state, which
+ * is the sum of its lanes. */
 struct fnv_rounds {
     struct fnv_block some[FNV_ROUNDS];
     __m512i before[8], state;
 };
 
-/* Each block is sliced in one round, goes through the stages in the next eight, is put together again in the one behind
- * them and added up in the last. With `all`, none of the blocks that are due is before the first or behind the last. */
+/* A block is sliced in one round, passes the stages in the next eight, is put together in the one after that, and added
+ * up in the last. `all` says that every block of this round exists: none is before the first or after the last. */
 FNV_GFNI_INLINE void fnv_round_gfni(struct fnv_rounds *at, const uint8_t *data, size_t round, size_t blocks, int all)
 {
     const int16_t(*powers)[FNV_BLOCK] = fnv_split_powers;
     const size_t last = round - (FNV_LAST_ROUND - 1);
     __m512i sums[4][2];
-    __asm__("" : "+r"(powers)); /* lest the compiler copy all of them to the stack, to load them from there */
+    __asm__("" : "+r"(powers)); /* otherwise the compiler copies all of them to the stack first */
     for (int s = 0; s < 4; s++)
         sums[s][0] = sums[s][1] = _mm512_setzero_si512();
 #pragma GCC unroll 8
@@ -236,7 +236,7 @@ __attribute__((FNV_GFNI)) static uint64_t fnv1a64_avx512_gfni(const uint8_t *dat
             fnv_round_gfni(&at, data, round, blocks, 1);
         fnv_round_gfni(&at, data, round, blocks, 0);
     }
-    uint64_t lanes[8]; /* unsigned, for they wrap around */
+    uint64_t lanes[8]; /* unsigned, because they wrap around */
     _mm512_storeu_si512(lanes, at.state);
     return ((lanes[0] + lanes[1]) + (lanes[2] + lanes[3])) + ((lanes[4] + lanes[5]) + (lanes[6] + lanes[7]));
 }

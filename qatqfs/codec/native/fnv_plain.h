@@ -1,4 +1,4 @@
-/* The plain loop of FNV-1a, and what all forms of it share. */
+/* FNV-1a in a plain loop, and the constants that all forms of it share. */
 #ifndef QATQFS_FNV_PLAIN_H
 #define QATQFS_FNV_PLAIN_H
 

@@ -32,7 +32,7 @@ static int frame_has_content(const uint8_t *data, size_t size)
     return size >= 4 && memcmp(data, "\x28\xb5\x2f\xfd", 4) == 0;
 }
 
-/* Find the frames that fill `data` exactly, by their headers and those of their blocks. Returns NULL, or the problem. */
+/* Find the frames that fill `data` exactly, by headers of frames and blocks. Returns NULL, or the problem. */
 static const char *frames_walk(const uint8_t *data, size_t size, struct frames_found *found)
 {
     memset(found, 0, sizeof *found);
@@ -52,8 +52,7 @@ static const char *frames_walk(const uint8_t *data, size_t size, struct frames_f
         if (frame[4] >> 5 == 0) /* no size field, and no single segment, which would have one */
             found->unsized = 1;
         else
-            found->sized_bytes =
-                content > UINT64_MAX - found->sized_bytes ? UINT64_MAX : found->sized_bytes + content;
+            found->sized_bytes = content > UINT64_MAX - found->sized_bytes ? UINT64_MAX : found->sized_bytes + content;
     }
     return NULL;
 }

@@ -1,7 +1,7 @@
-/* Finite state entropy coding (RFC 8878 section 4.1): tables of normalized counts, their description, states.
+/* Writing with finite state entropy (RFC 8878 section 4.1): normalized counts, their description, tables, states.
  *
- * What zstd uses for the weights of Huffman tables and for the codes of sequences; at most 64 symbols here. No
- * symbol is given the "less than one" probability: at these sizes it saves nothing.
+ * zstd uses it for the weights of Huffman tables and for the codes of sequences. There are at most 64 symbols here. No
+ * symbol gets the "less than one" probability, which saves nothing at these sizes.
  */
 #ifndef QATQFS_FSE_WRITE_H
 #define QATQFS_FSE_WRITE_H
@@ -18,11 +18,11 @@
 typedef struct {
     int log;
     uint16_t states[1 << FSE_MAX_LOG];
-    int32_t first[FSE_MAX_SYMBOLS];       /* what takes a state to its symbol's part of `states` */
-    uint32_t bits_delta[FSE_MAX_SYMBOLS]; /* added to a state it gives, in bits 16 and up, the bits to write */
+    int32_t first[FSE_MAX_SYMBOLS];       /* from a state to its symbol's part of `states` */
+    uint32_t bits_delta[FSE_MAX_SYMBOLS]; /* a state plus this has the number of bits to write in bits 16 and up */
 } fse_table;
 
-/* Scale counts of `total` to a sum of 1 << log, at least 1 where there is any; the log must leave room for that. */
+/* Scale counts, which add up to `total`, to a sum of 1 << log. Each count stays at least 1, so the log needs room. */
 static void fse_normalize(const uint32_t *counts, int symbols, uint32_t total, int log, int *scaled)
 {
     int left = 1 << log, largest = 0;
@@ -34,7 +34,8 @@ static void fse_normalize(const uint32_t *counts, int symbols, uint32_t total, i
         if (scaled[s] > scaled[largest])
             largest = s;
     }
-    for (; left < 0 && scaled[largest] + left < 1; left++) { /* many rare symbols: take from whatever has two */
+    /* If there are many rare symbols, take from any that has two. */
+    for (; left < 0 && scaled[largest] + left < 1; left++) {
         int s = 0;
         while (scaled[s] < 2 || (s == largest && scaled[s] < 3))
             s++;
@@ -92,7 +93,7 @@ static void fse_build(fse_table *table, const int *scaled, int symbols, int log)
         table->states[next[spread[i]]++] = (uint16_t)(size + i);
 }
 
-/* ---- states: the last symbol starts one, which then takes the symbols before it ------------------------------ */
+/* ---- states: the last symbol starts one, and the symbols before it follow backwards --------------------------- */
 
 static inline uint32_t fse_start(const fse_table *table, int symbol)
 {
@@ -103,10 +104,10 @@ static inline uint32_t fse_start(const fse_table *table, int symbol)
     return table->states[(int32_t)(value >> bits) + table->first[symbol]];
 }
 
-/* Adds at most FSE_MAX_LOG bits, which are yet to be written. */
+/* Return the next state. Adds at most FSE_MAX_LOG bits, which wait to be written. */
 static inline uint32_t fse_put(bit_writer *to, const fse_table *table, uint32_t state, int symbol)
 {
-    if (table->log == 0) /* one symbol only: nothing to say */
+    if (table->log == 0) /* with one symbol only there is nothing to write */
         return 0;
     uint32_t bits = (state + table->bits_delta[symbol]) >> 16;
     bits_add(to, state & ((1u << bits) - 1), bits);

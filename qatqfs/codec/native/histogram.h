@@ -1,4 +1,4 @@
-/* How often each byte occurs, exactly or by a sample; and which bytes occur at all, which a sample cannot say. */
+/* How often each byte occurs, counted or estimated from a sample. A sample misses bytes, so it is completed. */
 #ifndef QATQFS_HISTOGRAM_H
 #define QATQFS_HISTOGRAM_H
 
@@ -8,12 +8,14 @@
 
 #include "cpu.h"
 
-#define HISTOGRAM_PIECE 16                  /* bytes of a sample, */
-#define HISTOGRAM_PIECES 8                  /* and into how many pieces */
-#define HISTOGRAM_LINE (HISTOGRAM_PIECES * HISTOGRAM_PIECE) /* the bytes are divided of which it is one */
-#define HISTOGRAM_COUNTED_PER_SYMBOL 192 /* with fewer than so many a sample says too little */
+/* Data is divided into lines, and each line into pieces. A sample has one piece of each line. */
+#define HISTOGRAM_PIECE 16 /* bytes */
+#define HISTOGRAM_PIECES 8
+#define HISTOGRAM_LINE (HISTOGRAM_PIECES * HISTOGRAM_PIECE) /* bytes */
 
-/* Counts are made in four tables: a byte that repeats would wait for its own count. */
+#define HISTOGRAM_COUNTED_PER_SYMBOL 192 /* bytes that a sample needs at least for each symbol */
+
+/* Four tables of counts. In a single one, a byte that repeats would wait for its own count. */
 typedef struct {
     uint16_t part[4][256];
 } histogram_parts;
@@ -57,10 +59,9 @@ static void histogram(const uint8_t *data, size_t size, uint32_t *counts)
     histogram_sum_kernels[instruction_set](&parts, counts);
 }
 
-/* Add to the counts a piece of each whole line of data[0..size), at most 128 KiB; `line` is the number of the first one.
- * Which piece changes from line to line as the multiples of the golden ratio do, so that no period of the data, rows of
- * heads say, meets the same one again and again. Another turn, below the number of pieces, takes other ones. Returns
- * the bytes counted. */
+/* Count one piece of each whole line of data[0..size), at most 128 KiB. `line` is the number of the first line. The
+ * piece changes from line to line like the multiples of the golden ratio, so that no period of the data (rows of heads,
+ * say) hides anything. Each `turn` below HISTOGRAM_PIECES takes other pieces. Returns how many bytes were counted. */
 static uint32_t histogram_add_sample(const uint8_t *data, size_t size, size_t line, uint32_t turn, uint32_t *counts)
 {
     histogram_parts parts;
@@ -74,7 +75,7 @@ static uint32_t histogram_add_sample(const uint8_t *data, size_t size, size_t li
     return (uint32_t)lines * HISTOGRAM_PIECE;
 }
 
-/* ---- bytes that a sample missed: count once each that occurs but has no count, return how many ------------------- */
+/* ---- completing a sample: count each byte that it missed once, and return how many there are ---------------- */
 
 static uint32_t histogram_complete_portable(const uint8_t *data, size_t size, uint32_t *counts)
 {
@@ -93,11 +94,11 @@ static uint32_t histogram_complete_portable(const uint8_t *data, size_t size, ui
 #if defined(__x86_64__) && defined(__GNUC__)
 #include <immintrin.h>
 
-#define HISTOGRAM_STRETCH 1024 /* bytes looked at together */
+#define HISTOGRAM_STRETCH 1024 /* bytes checked at a time */
 
-/* The set of bytes with a count is a table of 16 bits for each low nibble, a bit for each high one. */
+/* The set of bytes that have a count: 16 bits for each low nibble, one for each high nibble. */
 typedef struct {
-    uint8_t below[16], above[16]; /* of high nibbles below 8, and from there on */
+    uint8_t below[16], above[16]; /* for high nibbles below 8, and for the others */
 } histogram_set;
 
 static inline void histogram_add(histogram_set *set, int byte)
@@ -105,9 +106,9 @@ static inline void histogram_add(histogram_set *set, int byte)
     (byte < 128 ? set->below : set->above)[byte & 15] |= (uint8_t)(1 << (byte >> 4 & 7));
 }
 
-/* Return for each of 32 bytes zero if it is not in the set. */
+/* Return zero for each of 32 bytes that is not in the set. */
 __attribute__((target("avx2"), always_inline)) static inline __m256i histogram_found(const histogram_set *set,
-                                                                                    __m256i bytes)
+                                                                                     __m256i bytes)
 {
     const __m256i nibble = _mm256_set1_epi8(15), bits = _mm256_set1_epi64x((long long)0x8040201008040201ULL);
     const __m256i below = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)set->below));
@@ -135,7 +136,7 @@ __attribute__((target("avx2"))) static uint32_t histogram_complete_avx2(const ui
             const __m256i found = histogram_found(&set, _mm256_loadu_si256((const __m256i *)(data + at)));
             missing = _mm256_or_si256(missing, _mm256_cmpeq_epi8(found, _mm256_setzero_si256()));
         }
-        if (!_mm256_testz_si256(missing, missing)) { /* find the first one, and go on from there */
+        if (!_mm256_testz_si256(missing, missing)) { /* find the first of them, and continue there */
             uint32_t which = 0;
             for (at = start; which == 0; at += 32) {
                 const __m256i found = histogram_found(&set, _mm256_loadu_si256((const __m256i *)(data + at)));
@@ -168,8 +169,8 @@ static uint32_t histogram_complete(const uint8_t *data, size_t size, uint32_t *c
     return histogram_complete_portable(data, size, counts);
 }
 
-/* Make the counts of a sample of at most 128 KiB, which turn 0 took, such that a table can be made from them: every byte
- * that occurs has one, and they are enough. Returns how many bytes have been counted then. */
+/* Complete the counts of a sample that turn 0 took, so that a table can be made from them: every byte that occurs gets
+ * a count, and each symbol has enough counted bytes. Returns how many bytes have been counted in all. */
 static uint32_t histogram_settle(const uint8_t *data, size_t size, size_t line, uint32_t *counts, uint32_t counted)
 {
     uint32_t wanted = 0;

@@ -1,4 +1,4 @@
-/* Huffman-coded streams (RFC 8878 section 4.2.2), two of them written at a time side by side. */
+/* Writing Huffman-coded streams (RFC 8878 section 4.2.2), two side by side, because each waits for itself. */
 #ifndef QATQFS_HUFFMAN_STREAMS_H
 #define QATQFS_HUFFMAN_STREAMS_H
 
@@ -10,18 +10,19 @@
 #include "cpu.h"
 #include "huffman_table.h"
 
-#define HUFFMAN_EIGHT_BITS 51 /* of eight codes: with 7 bits before them, and the length of the last one, a word */
+/* Of eight codes that fit a word, beside 7 waiting bits and the length of the last code. */
+#define HUFFMAN_EIGHT_BITS 51
 
-/* A stream while it is written, from its last symbol to its first. */
+/* A stream being written, from its last symbol to its first. */
 typedef struct {
-    const uint8_t *start, *end; /* symbols that are left */
+    const uint8_t *start, *end; /* of the symbols that are left */
     uint8_t *out;
-    uint64_t bits, used; /* those that do not fill a byte yet, and how many */
+    uint64_t bits, used; /* bits that do not fill a byte yet, and how many */
 } huffman_stream;
 
-/* Here the bits wait at the top of a word. A code has its length in its low bits, where a shift takes it from without
- * masking; what that leaves at the bottom of the word stays below the bits as long as there are not too many. How many
- * there are is in the low byte of `used` while codes are put. */
+/* Bits wait at the top of a word. A code has its length in its low bits, where a shift instruction reads it without
+ * masking. These low bits stay in the word, below the waiting bits, as long as those are not too many. While codes are
+ * put, the low byte of `used` says how many bits wait. */
 
 ALWAYS_INLINE void huffman_put_code(huffman_stream *to, uint64_t code)
 {
@@ -29,7 +30,7 @@ ALWAYS_INLINE void huffman_put_code(huffman_stream *to, uint64_t code)
     to->used += code;
 }
 
-/* Write the bits that there are, and keep those of the last byte if that is not full. */
+/* Write the waiting bits. Those of an incomplete last byte keep waiting. */
 ALWAYS_INLINE void huffman_flush(huffman_stream *to)
 {
     to->used &= 0xff;
@@ -39,7 +40,7 @@ ALWAYS_INLINE void huffman_flush(huffman_stream *to)
     to->used &= 7;
 }
 
-/* Five symbols at a time: 7 + 5 * 11 bits, if the last of the codes comes without its length. */
+/* Put five symbols: 7 + 5 * 11 bits fit a word if the last code comes without its length. */
 ALWAYS_INLINE void huffman_put_five(huffman_stream *to, const uint64_t *codes)
 {
     for (int k = 1; k <= 4; k++)
@@ -58,7 +59,7 @@ ALWAYS_INLINE uint64_t huffman_pair(const uint64_t *pairs, const uint8_t *symbol
     return pairs[both];
 }
 
-/* Four symbols at a time, two of them in one code: 7 + 4 * 11 bits, and the length of the last code below. */
+/* Put four symbols, in codes of two: 7 + 4 * 11 bits, and the length of the last code below them. */
 ALWAYS_INLINE void huffman_put_two_pairs(huffman_stream *to, const uint64_t *pairs)
 {
     huffman_put_code(to, huffman_pair(pairs, to->end - 2));
@@ -67,7 +68,7 @@ ALWAYS_INLINE void huffman_put_two_pairs(huffman_stream *to, const uint64_t *pai
     huffman_flush(to);
 }
 
-/* Eight symbols at a time, if a word has room for their codes. */
+/* Put eight symbols, at once if their codes fit a word. */
 ALWAYS_INLINE void huffman_put_four_pairs(huffman_stream *to, const uint64_t *pairs)
 {
     const uint64_t a = huffman_pair(pairs, to->end - 2), b = huffman_pair(pairs, to->end - 4);
@@ -85,7 +86,7 @@ ALWAYS_INLINE void huffman_put_four_pairs(huffman_stream *to, const uint64_t *pa
     huffman_flush(to);
 }
 
-/* Write what is left, and close the stream; returns its end. */
+/* Write what is left, and close the stream. Returns its end. */
 static uint8_t *huffman_end_stream(huffman_stream *to, const uint64_t *codes)
 {
     bit_writer rest = {to->bits, (int)to->used, to->out};
@@ -98,7 +99,7 @@ static uint8_t *huffman_end_stream(huffman_stream *to, const uint64_t *codes)
     return rest.at;
 }
 
-/* Write most of two streams of at least so many symbols side by side, for each waits for itself. */
+/* Write most of two streams, which have at least `symbols` symbols each. */
 ALWAYS_INLINE void huffman_streams_body(huffman_stream two[2], size_t symbols, const huffman_table *table,
                                         const uint64_t *pairs)
 {
@@ -137,8 +138,8 @@ FOR_EACH_INSTRUCTION_SET(HUFFMAN_KERNEL)
 static void (*const huffman_streams_kernels[])(huffman_stream[2], size_t, const huffman_table *,
                                                const uint64_t *) = {FOR_EACH_INSTRUCTION_SET(HUFFMAN_KERNEL_ROW)};
 
-/* Make a code of each two symbols that have one: that of the later symbol behind that of the earlier. The table is
- * looked up by two bytes as they stand in memory; of its half megabyte, a few dozen symbols use what fits a cache. */
+/* Make a code for each pair of symbols: first the code of the later symbol, then that of the earlier. The index is the
+ * two bytes as they are in memory. Of the half megabyte, a few dozen symbols use only what fits a cache. */
 static void huffman_pair_codes(const uint64_t *codes, uint64_t *pairs)
 {
     uint8_t symbols[256];

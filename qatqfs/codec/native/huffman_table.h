@@ -1,4 +1,4 @@
-/* Huffman codes of bytes, and the description of their lengths (RFC 8878 section 4.2.1). */
+/* Huffman codes for bytes, made from a histogram, and the description of their lengths (RFC 8878 section 4.2.1). */
 #ifndef QATQFS_HUFFMAN_TABLE_H
 #define QATQFS_HUFFMAN_TABLE_H
 
@@ -8,25 +8,25 @@
 #include "bits.h"
 #include "fse_write.h"
 
-#define HUFFMAN_MAX_BITS 11      /* of a code, RFC 8878 section 4.2.1 */
-#define HUFFMAN_WEIGHTS_LOG 6    /* of the FSE table of weights, the largest that is legal */
-#define HUFFMAN_MAX_TREE 128     /* bytes of a description, its length field included */
-#define HUFFMAN_SHORT_BITS 5     /* of a code on average, so that hardly ever eight have more */
+#define HUFFMAN_MAX_BITS 11   /* of a code, RFC 8878 section 4.2.1 */
+#define HUFFMAN_WEIGHTS_LOG 6 /* of the FSE table of weights, the largest that is legal */
+#define HUFFMAN_MAX_TREE 128  /* bytes of a description, its length field included */
+#define HUFFMAN_SHORT_BITS 5  /* of a code on average: eight such codes nearly always fit a word */
 
 typedef struct {
     uint64_t codes[256]; /* code in the highest bits, its length in the lowest */
     uint8_t low[256];    /* the low eight bits of a code */
     uint8_t high[256];   /* the others in three bits, and above them its length */
     int symbols;         /* that have a code */
-    int short_codes;     /* of so few bits on average that eight hardly ever have too many for a word */
+    int short_codes;     /* so short on average that eight of them nearly always fit a word */
     uint8_t tree[HUFFMAN_MAX_TREE];
     int tree_size;
 } huffman_table;
 
 /* ---- code lengths ---------------------------------------------------------------------------------------- */
 
-/* Sort symbols by count, those of equal counts as they are: six bits of the count at a time, for what comes before what
- * is unforeseeable, so that comparisons would cost more. Counts are below 2**18. */
+/* Sort symbols by count, and keep the order of equal counts. A radix sort of six bits at a time, because comparisons
+ * would be branches that nothing predicts. Counts are below 2**18. */
 static void huffman_sort(const uint32_t *counts, uint8_t *symbols, int n)
 {
     uint8_t other[256];
@@ -46,10 +46,10 @@ static void huffman_sort(const uint32_t *counts, uint8_t *symbols, int n)
     memcpy(symbols, other, (size_t)n);
 }
 
-/* Huffman's own algorithm: set the bits of n sorted weights, the smallest first, or return 0 if one gets too many. */
+/* Huffman's own algorithm: set the bits of n weights in ascending order. Returns 0 if a code gets too long. */
 static int huffman_unlimited(const uint32_t *weights, int n, uint8_t *bits)
 {
-    uint32_t leaves[258], nodes[258]; /* both in ascending order, with ends that are never taken */
+    uint32_t leaves[258], nodes[258]; /* both in ascending order, ended by weights that are never taken */
     uint16_t parents[512];            /* of leaves, then of nodes */
     uint8_t depths[256];              /* of nodes */
     memcpy(leaves, weights, (size_t)n * sizeof *leaves);
@@ -57,7 +57,7 @@ static int huffman_unlimited(const uint32_t *weights, int n, uint8_t *bits)
     memset(nodes, 0xff, ((size_t)n + 1) * sizeof *nodes);
     for (int made = 0, leaf = 0, node = 0; made < n - 1; made++) {
         uint32_t sum = 0;
-        for (int k = 0; k < 2; k++) { /* without a branch, for which is smaller is unforeseeable */
+        for (int k = 0; k < 2; k++) { /* without a branch, because nothing predicts which is smaller */
             const uint32_t first = leaves[leaf], second = nodes[node];
             const int takes_leaf = first <= second;
             parents[takes_leaf ? leaf : 256 + node] = (uint16_t)made;
@@ -75,7 +75,7 @@ static int huffman_unlimited(const uint32_t *weights, int n, uint8_t *bits)
     return bits[0] <= HUFFMAN_MAX_BITS;
 }
 
-/* Package-merge, which is optimal under a limit of bits: set those of n sorted weights. */
+/* Package-merge: set the bits of n weights in ascending order, as short as the limit of bits allows. */
 static void huffman_limited(const uint32_t *weights, int n, uint8_t *bits)
 {
     uint32_t items[2][512];
@@ -106,7 +106,7 @@ static void huffman_limited(const uint32_t *weights, int n, uint8_t *bits)
     }
 }
 
-/* Set lengths[s] for each symbol with a count, unless there are fewer than two. Returns how many symbols have a count. */
+/* Set lengths[s] for each symbol with a count. If there are fewer than two, set none. Returns how many there are. */
 static int huffman_lengths(const uint32_t *counts, uint8_t *lengths)
 {
     uint8_t symbols[256], bits[256];
@@ -121,8 +121,8 @@ static int huffman_lengths(const uint32_t *counts, uint8_t *lengths)
     if (n < 2)
         return n;
     huffman_sort(counts, symbols, n);
-    /* The rarest symbols would get too many bits. Counts like that of a symbol with just as many as there may be give
-     * nearly what is optimal under the limit, in a fraction of the time. */
+    /* The rarest symbols would get codes that are too long. So their counts are raised to what the longest code is good
+     * for. That is nearly optimal, in a fraction of the time of package-merge. */
     const uint32_t least = total >> HUFFMAN_MAX_BITS;
     for (int i = 0; i < n; i++)
         weights[i] = counts[symbols[i]] < least ? least : counts[symbols[i]];
@@ -138,7 +138,7 @@ static int huffman_lengths(const uint32_t *counts, uint8_t *lengths)
 
 /* ---- the description of a table: weights, coded with FSE (RFC 8878 section 4.2.1) ------------------------ */
 
-/* Write the description of `count` weights (the last symbol's is implied); returns its bytes, 0 if it has none. */
+/* Write the description of `count` weights; that of the last symbol is implied. Returns its bytes, 0 if impossible. */
 static int huffman_put_tree(const uint8_t *weights, int count, uint8_t *tree)
 {
     uint32_t counts[HUFFMAN_MAX_BITS + 1] = {0}, most = 0;
@@ -154,7 +154,7 @@ static int huffman_put_tree(const uint8_t *weights, int count, uint8_t *tree)
         fse_normalize(counts, HUFFMAN_MAX_BITS + 1, (uint32_t)count, HUFFMAN_WEIGHTS_LOG, scaled);
         fse_put_counts(&to, scaled, HUFFMAN_WEIGHTS_LOG);
         fse_build(&table, scaled, HUFFMAN_MAX_BITS + 1, HUFFMAN_WEIGHTS_LOG);
-        int at = count; /* two states in turn; the first weight belongs to state 0 */
+        int at = count; /* two states take turns; the first weight belongs to state 0 */
         uint32_t state[2];
         at--;
         state[at & 1] = fse_start(&table, weights[at]);
@@ -163,7 +163,7 @@ static int huffman_put_tree(const uint8_t *weights, int count, uint8_t *tree)
         while (at > 0) {
             at--;
             state[at & 1] = fse_put(&to, &table, state[at & 1], weights[at]);
-            if (at % 8 == 0) /* they have six bits at most */
+            if (at % 8 == 0) /* each added six bits at most */
                 bits_write(&to);
         }
         fse_finish(&to, &table, state[1]);
@@ -190,7 +190,7 @@ static int huffman_build(const uint32_t *counts, huffman_table *table)
     uint8_t lengths[256], weights[256];
     int bits = 0, last = 0, of_length[HUFFMAN_MAX_BITS + 2] = {0};
     uint32_t next[HUFFMAN_MAX_BITS + 2] = {0};
-    int64_t above = 0; /* bits that all codes have together above so many each */
+    int64_t above = 0; /* bits of all codes together, beyond HUFFMAN_SHORT_BITS for each */
     const int symbols = huffman_lengths(counts, lengths);
     if (symbols < 2)
         return 0;

@@ -1,9 +1,10 @@
-/* Huffman-coded literals of a zstd block (RFC 8878 sections 4.1 and 4.2): code lengths, their description, streams.
+/* Writing the Huffman-coded literals of a zstd block (RFC 8878 section 3.1.1.3.1).
  *
- * libzstd codes literals too, but offers no way to do only that: it looks for matches first, and in a plane near
- * noise that takes longer than the coding. Here a histogram that is at hand anyway becomes a table. Streams are written
- * in vectors where the processor has what it takes (huffman_streams_vbmi.h), otherwise two at a time side by side, for each
- * waits for itself.
+ * libzstd's stable calls always look for matches first, and in a plane near noise that takes longer than the coding.
+ * ZSTD_compressSequences codes literals alone if it is given no matches, but it counts them again, makes its own
+ * table, and is only declared for static linking. Here the histogram that chose the block becomes the table.
+ *
+ * Streams are written in vectors with AVX-512 VBMI2 (huffman_streams_vbmi.h), otherwise two side by side.
  */
 #ifndef QATQFS_HUFFMAN_WRITE_H
 #define QATQFS_HUFFMAN_WRITE_H
@@ -18,12 +19,12 @@
 #include "huffman_streams_vbmi.h"
 #include "huffman_table.h"
 
-#define HUFFMAN_PAIR_COST 4       /* symbols of a stream for each entry of a table of pairs to pay */
-#define HUFFMAN_VECTORS_FROM 2048 /* bytes of literals for which the tables of vectors pay */
+#define HUFFMAN_PAIR_COST 4       /* a table of pairs pays with so many symbols for each of its entries */
+#define HUFFMAN_VECTORS_FROM 2048 /* bytes of literals, below which loading the tables does not pay */
 #define HUFFMAN_STREAM_ROOM (32 * 1024 * HUFFMAN_MAX_BITS / 8 + 16)
 
-/* Write streams of counts[i] symbols at from[i] one after another in vectors; sizes[i] is what stream i takes. Returns
- * the end, or NULL if that is not possible, or no faster. */
+/* Write streams of counts[i] symbols at from[i] one after another in vectors, and set the size of each. Returns the
+ * end, or NULL if that is impossible or not faster. */
 static uint8_t *huffman_streams_in_vectors(const uint8_t *const *from, const size_t *counts, int streams,
                                            const huffman_table *table, uint8_t *out, size_t *sizes)
 {
@@ -44,8 +45,8 @@ static uint8_t *huffman_streams_in_vectors(const uint8_t *const *from, const siz
 #endif
 }
 
-/* Write one stream or four one after another, of counts[i] symbols at from[i]; sizes[i] is what stream i takes. Returns
- * the end. */
+/* Write one or four streams of counts[i] symbols at from[i] one after another, and set the size of each. Returns the
+ * end. */
 static uint8_t *huffman_streams(const uint8_t *const *from, const size_t *counts, int streams,
                                 const huffman_table *table, uint8_t *out, size_t *sizes)
 {
@@ -80,22 +81,23 @@ static uint8_t *huffman_streams(const uint8_t *const *from, const size_t *counts
     return out;
 }
 
-/* Bytes that a section of so many literals may take while it is written, before it is known to be too large; vectors
- * write up to 64 behind the end. */
+/* Bytes of room for a section of `size` literals while it is written. It may turn out larger than the literals, and
+ * vectors write up to 64 bytes after the end. */
 static size_t huffman_room(size_t size)
 {
     return size * HUFFMAN_MAX_BITS / 8 + HUFFMAN_MAX_TREE + 128;
 }
 
-/* Write a section of compressed literals (RFC 8878 section 3.1.1.3.1) where there is the room for one; returns its
- * bytes, 0 if it is no smaller. */
+/* Write a section of compressed literals to `out`, which has huffman_room(size) bytes. Returns its bytes, 0 if it is
+ * not smaller than the literals. */
 static size_t huffman_put_literals(const uint8_t *data, size_t size, const uint32_t *counts, uint8_t *out)
 {
     huffman_table table;
     if (!huffman_build(counts, &table))
         return 0;
     const int streams = size < 256 ? 1 : 4;
-    const size_t header = size < 1024 ? 3 : size < 16384 ? 4 : 5, part = (size + 3) / 4; /* it will be smaller than size */
+    const size_t header = size < 1024 ? 3 : size < 16384 ? 4 : 5; /* for a body smaller than size */
+    const size_t part = (size + 3) / 4;
     const int size_bits = header == 3 ? 10 : header == 4 ? 14 : 18;
     const uint8_t *from[4];
     size_t parts[4], sizes[4];
@@ -105,8 +107,7 @@ static size_t huffman_put_literals(const uint8_t *data, size_t size, const uint3
     }
     uint8_t *const tree = out + header, *const table_of_sizes = tree + table.tree_size;
     memcpy(tree, table.tree, (size_t)table.tree_size);
-    uint8_t *const end =
-        huffman_streams(from, parts, streams, &table, table_of_sizes + (streams == 4 ? 6 : 0), sizes);
+    uint8_t *const end = huffman_streams(from, parts, streams, &table, table_of_sizes + (streams == 4 ? 6 : 0), sizes);
     const size_t body = (size_t)(end - tree);
     if (header + body >= size)
         return 0;

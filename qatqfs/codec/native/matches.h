@@ -1,10 +1,10 @@
-/* Long matches in a byte plane, and the zstd blocks that hold them (RFC 8878 section 3.1.1.3).
+/* Finding long matches in a byte plane.
  *
- * In the planes of a tensor most repetitions that a general match finder sees are chance, and cost more than the
- * bytes they replace. So a match counts only if its bytes would have cost more as literals, by the histogram of the
- * plane, than a sequence costs. Positions enter the table at a stride and are looked up at another: a long match is
- * found all the same, in a third of the time. Which of them are the same as an earlier one is unforeseeable, so they are
- * looked up some hundred at a time without a branch, and only those that are found are looked at one by one.
+ * In the planes of a tensor, most repetitions that a general match finder sees are chance, and cost more than the bytes
+ * they replace. So a match is taken only if its bytes would cost more as literals, by the histogram of the plane, than
+ * a sequence costs. Not every position enters the table, and not every position is looked up. Long matches are found
+ * all the same, in a third of the time. Nothing predicts which positions have a match. So some hundred are looked up at
+ * a time without a branch, and only the hits are examined one by one.
  */
 #ifndef QATQFS_MATCHES_H
 #define QATQFS_MATCHES_H
@@ -17,18 +17,18 @@
 #include "cpu.h"
 
 #define MATCHES_KEY 8            /* bytes hashed, and the shortest match */
-#define MATCHES_LOOKUP 4         /* every so manyth position is looked up, */
-#define MATCHES_ENTER 3          /* and every so manyth enters the table */
-#define MATCHES_ROUND 12         /* bytes: both strides fit in */
+#define MATCHES_LOOKUP 4         /* one position in so many is looked up */
+#define MATCHES_ENTER 3          /* one position in so many enters the table */
+#define MATCHES_ROUND 12         /* bytes: a multiple of both strides */
 #define MATCHES_SLICE 1536       /* bytes that are looked up together */
 #define MATCHES_COST_UNIT 16     /* costs are in sixteenths of a bit */
-#define MATCHES_SEQUENCE_BITS 25 /* of a sequence with a new offset, some 9 fewer with the last one again */
-#define MATCHES_REPEATED_BITS 14
+#define MATCHES_SEQUENCE_BITS 25 /* cost of a sequence with a new offset */
+#define MATCHES_REPEATED_BITS 14 /* cost of a sequence that repeats the last offset */
 #define MATCHES_MAX_TABLE_LOG 17
-#define MATCHES_SAMPLED_FROM (4 * 1024)  /* literals of which a sample is counted */
+#define MATCHES_SAMPLED_FROM (4 * 1024) /* literals from which on only a sample is counted */
 #define MATCHES_MAX_BLOCK (128 * 1024)
 #define MATCHES_MAX_SEQUENCES (MATCHES_MAX_BLOCK / MATCHES_KEY)
-/* Literals are taken for up to 11 bits each until they turn out larger than they were; a sequence has ten bytes at most. */
+/* While they are written, literals may take up to 11 bits each. A sequence has at most ten bytes. */
 #define MATCHES_BLOCK_ROOM (MATCHES_MAX_BLOCK * HUFFMAN_MAX_BITS / 8 + 2 * MATCHES_MAX_SEQUENCES + 1024)
 
 typedef struct {
@@ -37,17 +37,17 @@ typedef struct {
     uint32_t offset;
 } match_sequence;
 
-/* A position, and above it an earlier one where the same bytes are. */
+/* A position in the low half, and an earlier one with the same bytes in the high half. */
 typedef uint64_t match_hit;
 
 typedef struct {
     const uint8_t *data; /* the plane; matches reach back to its start */
     size_t size;
     uint16_t costs[256]; /* of each byte as a literal */
-    uint32_t *table;     /* position by hash; 0 also where there is none */
+    uint32_t *table;     /* position by hash; 0 may also mean none */
     int table_log;
-    int noise; /* literals cost as much as they are, and are not coded */
-    size_t entered; /* positions below it are in the table */
+    int noise;      /* literals cost eight bits each, and are stored */
+    size_t entered; /* positions below this are in the table */
     uint32_t last_offset;
     match_hit hits[MATCHES_SLICE / MATCHES_LOOKUP + 1];
     match_sequence sequences[MATCHES_MAX_SEQUENCES];
@@ -66,7 +66,7 @@ static inline size_t matches_hash(uint64_t key, int shift)
     return (size_t)((key * 0x9e3779b97f4a7c15u) >> shift);
 }
 
-/* Get ready for a plane with that histogram; the table has room for the largest log. */
+/* Prepare for a plane with this histogram. The table has room for 1 << MATCHES_MAX_TABLE_LOG positions. */
 static void matches_start(match_finder *finder, const uint8_t *data, size_t size, const uint32_t *counts, int noise,
                           uint32_t *table)
 {
@@ -101,7 +101,7 @@ static inline int matches_pays(const match_finder *finder, const uint8_t *from, 
     return cost > MATCHES_COST_UNIT * bits;
 }
 
-/* How many bytes from `at` on, before `stop`, equal those `offset` before. */
+/* Return how many bytes from `at` on, and before `stop`, equal those `offset` before them. */
 static inline size_t matches_ahead(const uint8_t *data, size_t at, size_t stop, size_t offset)
 {
     const size_t start = at;
@@ -115,7 +115,7 @@ static inline size_t matches_ahead(const uint8_t *data, size_t at, size_t stop, 
     return at - start;
 }
 
-/* How many bytes before `at`, down to `start`, equal those `offset` before. */
+/* Return how many bytes before `at`, down to `start`, equal those `offset` before them. */
 static inline size_t matches_behind(const uint8_t *data, size_t at, size_t start, size_t offset)
 {
     const size_t stop = at;
@@ -130,8 +130,8 @@ static inline size_t matches_behind(const uint8_t *data, size_t at, size_t start
     return stop - at;
 }
 
-/* Look positions from `at` on up, before `stop` and at most a slice, and enter others. Returns how many hits there are;
- * `next` is where to go on. */
+/* Look up positions from `at` to `stop`, at most a slice, and enter others. Returns the number of hits, and sets `next`
+ * to where to continue. */
 ALWAYS_INLINE size_t matches_look_up_body(match_finder *finder, size_t at, size_t stop, size_t *next)
 {
     const uint8_t *const data = finder->data;
@@ -182,7 +182,7 @@ FOR_EACH_INSTRUCTION_SET(MATCHES_KERNEL)
 static size_t (*const matches_look_up_kernels[])(match_finder *, size_t, size_t,
                                                  size_t *) = {FOR_EACH_INSTRUCTION_SET(MATCHES_KERNEL_ROW)};
 
-/* Find the matches of data[start..stop); returns how many. The literals behind the last one are not counted. */
+/* Find the matches of data[start..stop). Returns how many. The literals after the last match are not recorded. */
 static __attribute__((noinline)) size_t matches_find(match_finder *finder, size_t start, size_t stop)
 {
     const uint8_t *const data = finder->data;
@@ -194,7 +194,7 @@ static __attribute__((noinline)) size_t matches_find(match_finder *finder, size_
         const size_t hits = matches_look_up_kernels[instruction_set](finder, at, stop - MATCHES_KEY + 1, &next);
         for (size_t i = 0; i < hits; i++) {
             const size_t here = (uint32_t)finder->hits[i], offset = here - (size_t)(finder->hits[i] >> 32);
-            if (here < at) /* in a match */
+            if (here < at) /* inside the last match */
                 continue;
             const size_t end = here + MATCHES_KEY + matches_ahead(data, here + MATCHES_KEY, stop, offset);
             const size_t from = here - matches_behind(data, here, anchor, offset);
@@ -206,7 +206,7 @@ static __attribute__((noinline)) size_t matches_find(match_finder *finder, size_
             anchor = at = end;
         }
         at = at > next ? at : next;
-        if (finder->entered + 256 < at) /* of a long match, its end is enough */
+        if (finder->entered + 256 < at) /* of a long match, only the end is entered */
             finder->entered = at - 64;
     }
     return found;

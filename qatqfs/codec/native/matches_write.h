@@ -1,4 +1,4 @@
-/* Blocks of a zstd frame that hold matches (RFC 8878 section 3.1.1.3). */
+/* Writing the blocks of a zstd frame that hold matches (RFC 8878 section 3.1.1.3). */
 #ifndef QATQFS_MATCHES_WRITE_H
 #define QATQFS_MATCHES_WRITE_H
 
@@ -21,10 +21,10 @@ static inline int matches_high_bit(uint32_t value)
 
 static inline int matches_literals_code(uint32_t count, int *extra)
 {
-    static const uint8_t codes[64] = {
-        0,  1,  2,  3,  4,  5,  6,  7,  8,  9,  10, 11, 12, 13, 14, 15, 16, 16, 17, 17, 18, 18, 19, 19, 20, 20, 20, 20,
-        21, 21, 21, 21, 22, 22, 22, 22, 22, 22, 22, 22, 23, 23, 23, 23, 23, 23, 23, 23, 24, 24, 24, 24, 24, 24, 24, 24,
-        24, 24, 24, 24, 24, 24, 24, 24};
+    static const uint8_t codes[64] = {0,  1,  2,  3,  4,  5,  6,  7,  8,  9,  10, 11, 12, 13, 14, 15,
+                                      16, 16, 17, 17, 18, 18, 19, 19, 20, 20, 20, 20, 21, 21, 21, 21,
+                                      22, 22, 22, 22, 22, 22, 22, 22, 23, 23, 23, 23, 23, 23, 23, 23,
+                                      24, 24, 24, 24, 24, 24, 24, 24, 24, 24, 24, 24, 24, 24, 24, 24};
     static const uint8_t bits[25] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 3, 3, 4};
     if (count < 64) {
         *extra = bits[codes[count]];
@@ -36,7 +36,7 @@ static inline int matches_literals_code(uint32_t count, int *extra)
 
 static inline int matches_length_code(uint32_t length, int *extra)
 {
-    uint32_t base = length - 3; /* 32 and up: 2 codes of 1 bit each for 4, ... as in RFC 8878 section 3.1.1.3.2.1.1 */
+    uint32_t base = length - 3; /* codes as in RFC 8878 section 3.1.1.3.2.1.1 */
     if (base < 32) {
         *extra = 0;
         return (int)base;
@@ -55,14 +55,14 @@ static inline int matches_length_code(uint32_t length, int *extra)
 }
 
 typedef struct {
-    uint8_t code[3];  /* of literals, offset, length: the order of their tables */
-    uint8_t extra[3]; /* bits that follow each code */
+    uint8_t code[3];  /* of literals, offset and length: the order of their tables */
+    uint8_t extra[3]; /* how many bits follow each code */
     uint32_t value[3];
 } match_codes;
 
-/* Put the description of the table for one of the three codes; returns its compression mode. */
-static __attribute__((noinline)) int
-matches_put_table(bit_writer *to, const match_codes *codes, size_t count, int which, fse_table *table)
+/* Write the description of the table for one of the three codes. Returns its compression mode. */
+static __attribute__((noinline)) int matches_put_table(bit_writer *to, const match_codes *codes, size_t count,
+                                                       int which, fse_table *table)
 {
     enum { ONE_SYMBOL = 1, DESCRIBED = 2 };
     uint32_t counts[FSE_MAX_SYMBOLS] = {0};
@@ -88,15 +88,15 @@ matches_put_table(bit_writer *to, const match_codes *codes, size_t count, int wh
     return DESCRIBED;
 }
 
-/* Write a section of at least one sequence (RFC 8878 section 3.1.1.3.2); `last_offset` is that of the block before. */
-static __attribute__((noinline)) uint8_t *matches_put_sequences(
-    uint8_t *out, const match_sequence *sequences, size_t count, match_codes *codes, uint32_t last_offset)
+/* Write a section of one or more sequences (RFC 8878 section 3.1.1.3.2). `last_offset` is that of the block before. */
+static __attribute__((noinline)) uint8_t *matches_put_sequences(uint8_t *out, const match_sequence *sequences,
+                                                                size_t count, match_codes *codes, uint32_t last_offset)
 {
     for (size_t i = 0; i < count; i++) {
         int literals_bits, length_bits;
         uint32_t offset = sequences[i].offset, value = offset + 3;
         if (offset == last_offset && sequences[i].literals > 0)
-            value = 1; /* the last offset again */
+            value = 1; /* means the last offset again */
         last_offset = offset;
         codes[i].value[0] = sequences[i].literals;
         codes[i].value[1] = value;
@@ -125,7 +125,7 @@ static __attribute__((noinline)) uint8_t *matches_put_sequences(
         if (i == count - 1) {
             for (int which = 0; which < 3; which++)
                 states[which] = fse_start(&tables[which], codes[i].code[which]);
-        } else { /* written in the reverse of the order in which they are read: literals, length, offset */
+        } else { /* written in reverse: a reader takes literals, length, offset */
             states[1] = fse_put(&to, &tables[1], states[1], codes[i].code[1]);
             states[2] = fse_put(&to, &tables[2], states[2], codes[i].code[2]);
             states[0] = fse_put(&to, &tables[0], states[0], codes[i].code[0]);
@@ -146,7 +146,7 @@ static __attribute__((noinline)) uint8_t *matches_put_sequences(
 
 /* ---- blocks ------------------------------------------------------------------------------------------------- */
 
-/* Write literals as they are, or one repeated (RFC 8878 section 3.1.1.3.1). */
+/* Write stored literals, or one that is repeated (RFC 8878 section 3.1.1.3.1). */
 static uint8_t *matches_put_plain_literals(uint8_t *out, const uint8_t *literals, size_t size, int repeated)
 {
     bit_writer to = {0, 0, out};
@@ -162,7 +162,7 @@ static uint8_t *matches_put_plain_literals(uint8_t *out, const uint8_t *literals
     return to.at + kept;
 }
 
-/* What a thread needs to find matches and to write them. */
+/* The memory of a thread that finds and writes matches. */
 typedef struct {
     match_finder finder;
     uint32_t table[1 << MATCHES_MAX_TABLE_LOG];
@@ -170,8 +170,8 @@ typedef struct {
     uint8_t block[MATCHES_BLOCK_ROOM]; /* the content of the last block */
 } match_space;
 
-/* Make the content of a compressed block with matches, and with coded literals unless the bytes are noise; returns its
- * bytes, 0 if there is no match. */
+/* Write the content of a compressed block with matches. Literals are Huffman-coded unless the plane is noise. Returns
+ * the size, 0 if there is no match. */
 static size_t matches_put_block(match_space *space, size_t start, size_t stop)
 {
     match_finder *finder = &space->finder;
@@ -182,7 +182,7 @@ static size_t matches_put_block(match_space *space, size_t start, size_t stop)
         return 0;
     for (size_t i = 0; i < count; i++) {
         const size_t literals = finder->sequences[i].literals;
-        if (literals <= 16 && at + 16 <= finder->size) /* whatever it is: the next ones come over the rest */
+        if (literals <= 16 && at + 16 <= finder->size) /* a fixed size is faster; later literals overwrite the excess */
             memcpy(finder->literals + kept, finder->data + at, 16);
         else
             memcpy(finder->literals + kept, finder->data + at, literals);

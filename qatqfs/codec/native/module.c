@@ -1,10 +1,27 @@
-/* The module of the codec's kernels: what numpy cannot do fast, which is FNV-1a (fnv.h), byte planes with their
- * filters (planes.h), what they hold and how it is coded (plane_encode.h; its calls are in calls_encode.h), run-length streams
- * (runs.h) and the headers of zstd frames (frame_walk.h).
+/* The extension: the kernels of the codec, which numpy cannot do fast. This is its only translation unit.
  *
- * Policy (what to try, what is an error, which limits hold) stays in Python; a kernel takes buffers whose
- * sizes were checked and says whether its input made sense. Each has a plain Python twin in tests/codec that
- * serves as its oracle. The GIL is released for whatever takes longer than giving it up.
+ * Headers are named by role, as in zstd's lib/. Each includes what it uses and compiles alone.
+ *
+ *   calls_*.h          the functions that Python sees: they parse arguments, check sizes, and release the GIL
+ *   fnv*.h             FNV-1a of a buffer, one header for each instruction set; values_checksum.h of a chunk's values
+ *   planes.h           byte planes, split and merged together with their filters
+ *   runs.h             run-length streams
+ *   plane_encode.h     a byte plane to a zstd frame, and all planes of a chunk to frames
+ *   plane_decode.h     frames to the values of a chunk
+ *   plane_stats.h      statistics of a plane: is it noise, where do its blocks end, do strings repeat (histogram.h)
+ *   frame_write.h      headers of frames and blocks; frame_read.h reads frames with libzstd
+ *   matches.h          finds matches; matches_write.h writes the blocks that hold them
+ *   huffman_*.h        Huffman tables and streams; fse_write.h and bits.h below them
+ *   cpu.h              instruction sets
+ *
+ * A call takes buffers and checks that their sizes go together. What a format error is, and which limits hold, is
+ * decided in Python. So is how a plane is encoded, with one exception: planes_encode repeats the choice that
+ * planecoder.py makes where nothing has to be tried, so that a whole chunk is one call. tests/codec/
+ * test_encode_as_known.py keeps the two alike.
+ *
+ * Kernels whose output is fixed (FNV, planes, runs, the walk over frames) have a plain Python twin in tests/codec.
+ * Kernels that are free in what they write (histogram, blocks, Huffman, FSE, matches) have none: the tests decode their
+ * frames with libzstd, and compare the bytes that each instruction set makes.
  */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
@@ -66,7 +83,8 @@ static PyMethodDef methods[] = {
     {"encode_runs", py_encode_runs, METH_VARARGS, "encode_runs(data, limit=no limit) -> bytes | None"},
     {"encode_packed_runs", py_encode_packed_runs, METH_VARARGS, "encode_packed_runs(data, limit=no limit)"},
     {"encode_word_runs", py_encode_word_runs, METH_VARARGS, "encode_word_runs(data, limit=no limit)"},
-    {"walk_zstd", py_walk_zstd, METH_VARARGS, "walk_zstd(data) -> (last_start, last_is_skippable, unsized, sized_bytes)"},
+    {"walk_zstd", py_walk_zstd, METH_VARARGS,
+     "walk_zstd(data) -> (last_start, last_is_skippable, unsized, sized_bytes)"},
     {"decompress_zstd", py_decompress_zstd, METH_VARARGS, "decompress_zstd(data, out): fill the output exactly"},
     {"instruction_sets", py_instruction_sets, METH_NOARGS,
      "instruction_sets() -> tuple[str, ...]: those that this processor has, the best one last"},
@@ -77,7 +95,7 @@ static PyMethodDef methods[] = {
      " -> (frame of single bytes, frame with matches, equal, chance, repeats, ends)"},
     {"encode_planes", py_encode_planes, METH_VARARGS,
      "encode_planes(raws, prefix, scratch, width, checksum_at, longest, swapped, by_repeats, by_matches, repeats_limit,"
-     " verified)\n-> list[(bytes, verified, hashed)], shorter than raws where one needs a trial or is longer than that"},
+     " verified)\n-> list[(bytes, verified, hashed)], which ends before a chunk that needs a trial or is longer"},
     {"frames_hold", py_frames_hold, METH_VARARGS,
      "frames_hold(frames, raw, scratch, width) -> bool: what encode_planes verifies"},
     {"decode_planes", py_decode_planes, METH_VARARGS,

@@ -1,12 +1,12 @@
-/* Cheap statistics of a byte plane, and the frame that codes its single bytes.
+/* Cheap statistics of a byte plane: is it noise, where do its blocks end, could matches pay.
  *
- * A plane is taken in segments of 128 KiB, the largest block of zstd, and these in units of 4 KiB with a histogram
- * each. Neighbours whose histograms are alike are merged into blocks, since each block has a Huffman table of its
- * own; that is worth it where layers, heads or pages meet. Which blocks there are, and whether matches could pay,
- * are guesses that cost size when they are wrong; nothing else depends on them.
+ * A plane is cut into segments of 128 KiB, the largest block of zstd, and these into units of 4 KiB with a histogram
+ * each. Neighbours with similar histograms are merged into blocks. Each block has a Huffman table of its own, which
+ * pays where layers, heads or pages meet. All of this is guesswork that decides about size alone, never about
+ * correctness.
  *
- * In a long plane an eighth of the bytes is counted, for counting takes longer than coding; a table made from enough
- * of them for its symbols loses some hundredths of a percent. Which bytes occur at all is asked of every byte.
+ * In a long plane only an eighth of the bytes is counted, because counting takes longer than coding. A table made from
+ * enough of them loses some hundredths of a percent. Which bytes occur at all is found from every byte.
  */
 #ifndef QATQFS_PLANE_STATS_H
 #define QATQFS_PLANE_STATS_H
@@ -20,40 +20,42 @@
 #include "histogram.h"
 
 #define STATS_UNIT 4096
-#define STATS_UNITS (STATS_SEGMENT / STATS_UNIT)
-#define STATS_BLOCK_BITS (8 * 15)        /* block header, literals header, jump table, sequence count */
-#define STATS_SYMBOL_BITS 3.6f           /* what one more symbol adds to the description of a table */
-#define STATS_LEAST_GAIN (1.f / 64)      /* less than that is not worth the time of the decoder */
-#define STATS_SAMPLE 256                 /* bytes looked at in each unit when noise is looked for */
-#define STATS_SAMPLED_FROM (64 * 1024)   /* bytes of a plane of which a sample is counted */
-#define STATS_UNSEEN_BITS 1.44f          /* what a symbol costs more than its block's sample says, for each byte that
-                                            a counted one stands for besides itself: 1 / ln 2 */
+#define STATS_UNITS (FRAME_BLOCK_BYTES / STATS_UNIT)
+#define STATS_BLOCK_BITS (8 * 15)      /* overhead: block header, literals header, jump table, sequence count */
+#define STATS_SYMBOL_BITS 3.6f         /* for each symbol in the description of a table */
+#define STATS_LEAST_GAIN (1.f / 64)    /* a smaller gain is not worth the decoder's time */
+#define STATS_SAMPLE 256               /* bytes of each unit that the test for noise counts */
+#define STATS_SAMPLED_FROM (64 * 1024) /* bytes of a plane from which on only a sample is counted */
+/* A symbol costs more than a sample says: 1 / ln 2 bits for each other byte that a counted one stands for. */
+#define STATS_UNSEEN_BITS 1.44f
 
 typedef struct {
     uint32_t counts[256];
-    uint32_t counted; /* bytes that were */
-    uint32_t size;
-    int coded;  /* 0: stored, 1: Huffman, -1: one byte repeated */
-    float bits; /* estimated, with what is around them */
+    uint32_t counted; /* how many bytes were counted */
+    uint32_t size;    /* how many there are */
+    int coded;        /* 0: stored, 1: Huffman, -1: one byte repeated */
+    float bits;       /* estimated size of the block, headers included */
 } stats_block;
 
 typedef struct {
-    /* Set by the caller; frames are written as the share of repeats has it. */
+    /* Set by the caller. */
     int exact; /* count every byte */
-    int runs;  /* look for them */
-    int noise; /* write a frame of nothing else */
+    int runs;  /* measure `equal` and `chance` */
+    int noise; /* expect noise, and give up if the plane is not */
+    /* Shares of repeats that ask for a frame. */
     double singles_below, matches_from, matches_in_noise_from;
     stats_block *blocks; /* room for one per unit */
-    uint8_t *frames[2];  /* of single bytes, of matches too: room for stats_frame_room(size) bytes each */
+    uint8_t *frames[2];  /* for single bytes, and with matches: plane_frame_room(size) bytes of room each */
 
-    double equal;          /* share of bytes that equal the one before, if runs are looked for */
-    double chance;         /* what that share would be if the order did not matter */
-    double repeats;        /* share of sampled strings of 9 bytes that were there before */
-    size_t block_count;    /* 0 for noise: single bytes have nothing to give, and equal and chance are unknown */
-    size_t frame_sizes[2]; /* 0 where none was written */
+    /* Found. */
+    double equal;          /* share of bytes that equal the one before; 0 for noise */
+    double chance;         /* what that share would be in random order; 0 for noise */
+    double repeats;        /* share of sampled strings of 9 bytes that occurred before */
+    size_t block_count;    /* 0 for noise, where coding single bytes gains nothing */
+    size_t frame_sizes[2]; /* 0 if a frame was not written */
 } plane_stats;
 
-/* x * log2 x of less than 2**31 to about 2e-4, without a branch or a table, so that compilers make vectors of it. */
+/* x * log2 x for x below 2**31, to about 2e-4. It has no branch and no table, so that compilers can vectorise it. */
 ALWAYS_INLINE float stats_xlogx(uint32_t x)
 {
     union {
@@ -62,18 +64,18 @@ ALWAYS_INLINE float stats_xlogx(uint32_t x)
     } value = {(float)(int32_t)x}, mantissa;
     float exponent = (float)(int32_t)((value.u >> 23) - 127);
     mantissa.u = (value.u & 0x7fffff) | 0x3f800000;
-    float m = mantissa.f; /* a fit of log2 on 1 to 2 */
+    float m = mantissa.f; /* a polynomial fit of log2 from 1 to 2 */
     float log = exponent - 2.510148f + m * (4.059838f + m * (-2.107613f + m * (0.638230f + m * -0.080307f)));
     return value.f * log;
 }
 
-/* Of some counts: the sum of x * log2 x, and how many are not zero. */
+/* The sum of x * log2 x over counts, and how many counts are not zero. */
 typedef struct {
     float sum;
     int symbols;
 } stats_measure;
 
-/* Measure counts, or the sums of two sets of them, which are written to `both`. */
+/* Measure counts, or the sums of two sets of counts, which are written to `both`. */
 ALWAYS_INLINE stats_measure stats_measure_body(const uint32_t *counts, const uint32_t *more, uint32_t *both)
 {
     float sums[16] = {0};
@@ -114,7 +116,7 @@ static const struct {
 #define STATS_KERNEL_ROW(SET, TARGET) {stats_measure_##SET, stats_measure_both_##SET},
     FOR_EACH_INSTRUCTION_SET(STATS_KERNEL_ROW)};
 
-/* Estimate what a block takes, when its counts have been measured. */
+/* Estimate the size of a block from its measured counts, and how it is coded best. */
 static void stats_judge(stats_block *block, stats_measure measured)
 {
     float stored = 8.f * (float)block->size + 24;
@@ -125,7 +127,7 @@ static void stats_judge(stats_block *block, stats_measure measured)
     block->bits = block->coded < 0 ? 32 : block->coded ? coded : stored;
 }
 
-/* Bytes that equal the one `lag` before them, among data[lag..size). */
+/* Return how many bytes of data[lag..size) equal the one `lag` before them. */
 static size_t stats_equal_at(const uint8_t *data, size_t size, size_t lag)
 {
     size_t equal = 0;
@@ -146,7 +148,7 @@ static size_t stats_equal_at(const uint8_t *data, size_t size, size_t lag)
     return equal;
 }
 
-/* The byte that comes closest to one of 192: neither so rare that it says nothing nor so frequent that it costs. */
+/* Return the byte whose share is closest to one in 192: not too rare to say anything, not too frequent to be slow. */
 static uint8_t stats_anchor(const uint32_t *counts, size_t size)
 {
     float wanted = (float)size / 192 + 1, best = -1;
@@ -161,9 +163,9 @@ static uint8_t stats_anchor(const uint32_t *counts, size_t size)
     return (uint8_t)anchor;
 }
 
-/* Note where in data[0..size), at most 2**16 bytes, a byte occurs, in order; returns how often. Where it does is
- * unforeseeable, so that a branch for each would cost more than all the rest; there is room for as many as there are
- * bytes, and two more. */
+/* Find where a byte occurs in data[0..size), at most 2**16 bytes, in ascending order. Returns how often. Nothing
+ * predicts where it occurs, so a branch for each byte would cost more than all the rest. Two more entries are
+ * overwritten. */
 static size_t stats_occurrences_portable(const uint8_t *data, size_t size, uint8_t byte, uint16_t *where)
 {
     size_t count = 0;
@@ -184,7 +186,7 @@ __attribute__((target("avx2,bmi,popcnt"))) static size_t stats_occurrences_avx2(
         uint64_t found = (uint32_t)_mm256_movemask_epi8(_mm256_cmpeq_epi8(first, wanted)) |
                          (uint64_t)(uint32_t)_mm256_movemask_epi8(_mm256_cmpeq_epi8(second, wanted)) << 32;
         const size_t more = (size_t)__builtin_popcountll(found);
-        where[count] = (uint16_t)(i + _tzcnt_u64(found)); /* there are hardly ever more than two */
+        where[count] = (uint16_t)(i + _tzcnt_u64(found)); /* more than two are very rare */
         found = _blsr_u64(found);
         where[count + 1] = (uint16_t)(i + _tzcnt_u64(found));
         for (size_t k = 2; k < more; k++) {
@@ -209,8 +211,8 @@ static size_t stats_occurrences(const uint8_t *data, size_t size, uint8_t byte, 
     return stats_occurrences_portable(data, size, byte, where);
 }
 
-/* Share of strings that start with a byte `anchor` and occurred earlier: content picks the samples, so that a
- * repetition is found at any distance. */
+/* Return the share of strings after a byte `anchor` that occurred earlier. Content picks the samples, so a repetition
+ * is found at any distance. */
 static double stats_repeats(const uint8_t *data, size_t size, uint8_t anchor)
 {
     enum { KEY = 8, LOG = 11, SLICE = 4096 };
@@ -237,7 +239,7 @@ static double stats_repeats(const uint8_t *data, size_t size, uint8_t anchor)
     return samples ? (double)hits / (double)samples : 0;
 }
 
-/* Whether single bytes have nothing to give anywhere: the histogram of a sample from every unit is flat. */
+/* Whether coding single bytes gains nothing anywhere, because the histogram of a sample from every unit is flat. */
 static int stats_is_noise(const uint8_t *data, size_t size, uint32_t *counts)
 {
     uint8_t seen[256];
@@ -252,18 +254,18 @@ static int stats_is_noise(const uint8_t *data, size_t size, uint32_t *counts)
         }
         for (int s = 0; s < 256; s++)
             different += seen[s];
-        if (different < 120) /* some 162 in a flat distribution */
+        if (different < 120) /* a flat distribution has some 162 */
             return 0;
         taken += STATS_SAMPLE;
     }
     if (taken < 8 * STATS_SAMPLE)
         return 0;
     float bits = (stats_xlogx((uint32_t)taken) - stats_kernels[instruction_set].one(counts).sum) / (float)taken;
-    float short_of = 255 / (2 * 0.6931f) / (float)taken; /* expected of a flat distribution */
+    float short_of = 255 / (2 * 0.6931f) / (float)taken; /* by which a sample of a flat distribution falls short */
     return bits + short_of > 8 * (1 - STATS_LEAST_GAIN);
 }
 
-/* Merge neighbours as long as that saves bits; returns how many blocks are left. */
+/* Merge neighbours while that saves bits. Returns how many blocks are left. */
 static int stats_merge(stats_block *blocks, int count)
 {
     stats_block both;
@@ -276,8 +278,8 @@ static int stats_merge(stats_block *blocks, int count)
             if (i + 1 < before) {
                 both.size = blocks[i].size + blocks[i + 1].size;
                 both.counted = blocks[i].counted + blocks[i + 1].counted;
-                stats_judge(&both, stats_kernels[instruction_set].both(blocks[i].counts, blocks[i + 1].counts,
-                                                                       both.counts));
+                stats_judge(&both,
+                            stats_kernels[instruction_set].both(blocks[i].counts, blocks[i + 1].counts, both.counts));
                 if (both.bits <= blocks[i].bits + blocks[i + 1].bits)
                     blocks[kept] = both, i++;
             }
@@ -287,7 +289,7 @@ static int stats_merge(stats_block *blocks, int count)
     return count;
 }
 
-/* Count a unit at an offset of the plane, or a sample of it. */
+/* Count the bytes of a unit at an offset of the plane, or a sample of them. */
 static void stats_count_unit(const uint8_t *data, size_t at, size_t size, int sampled, stats_block *unit)
 {
     unit->size = (uint32_t)size;
@@ -301,7 +303,7 @@ static void stats_count_unit(const uint8_t *data, size_t at, size_t size, int sa
     stats_judge(unit, stats_kernels[instruction_set].one(unit->counts));
 }
 
-/* Cut the plane into blocks; returns how many bytes were counted. */
+/* Cut the plane into blocks. `counts` gets the histogram of all. Returns how many bytes were counted. */
 static size_t stats_find_blocks(const uint8_t *data, size_t size, plane_stats *stats, uint32_t *counts)
 {
     const int sampled = !stats->exact && size >= STATS_SAMPLED_FROM;
@@ -309,7 +311,7 @@ static size_t stats_find_blocks(const uint8_t *data, size_t size, plane_stats *s
     for (size_t at = 0; at < size;) {
         stats_block *blocks = stats->blocks + stats->block_count;
         int count = 0;
-        size_t stop = size - at > STATS_SEGMENT ? at + STATS_SEGMENT : size;
+        size_t stop = size - at > FRAME_BLOCK_BYTES ? at + FRAME_BLOCK_BYTES : size;
         for (size_t from = at; from < stop; from += STATS_UNIT, count++)
             stats_count_unit(data, from, stop - from < STATS_UNIT ? stop - from : STATS_UNIT, sampled, &blocks[count]);
         count = stats_merge(blocks, count);
@@ -329,7 +331,7 @@ static size_t stats_find_blocks(const uint8_t *data, size_t size, plane_stats *s
     return counted;
 }
 
-/* Look how often a byte equals the one before, of a plane with those counts. */
+/* Measure how often a byte equals the one before, and how often that would happen by chance. */
 static void stats_look_for_runs(const uint8_t *data, size_t size, const uint32_t *counts, size_t counted,
                                 plane_stats *stats)
 {

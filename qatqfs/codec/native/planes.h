@@ -1,12 +1,12 @@
-/* Byte planes (format section 1.2), split and merged together with the filter before them.
+/* Byte planes (format section 1.2), split and merged together with their filter.
  *
- * Plane p holds byte p of every element, most significant first. The filters are those of strategies 4, 8, 9 and
- * 10: the XOR with the element `stride` before, or the wrapping difference to the one before. Splitting reads
- * each element and its predecessor; merging goes in blocks that stay in the first-level cache, so that undoing
- * the filter touches no memory a second time.
+ * Plane p holds byte p of every element, most significant first. The filters are those of strategies 4, 8, 9 and 10:
+ * the XOR with the element `stride` before, or the wrapping difference to the element before. Splitting reads each
+ * element and its predecessor. Merging works in blocks that stay in the first-level cache, so that undoing the filter
+ * does not read memory again.
  *
- * The loops are plain C for the compiler to vectorise, compiled once for each instruction set of cpu.h.
- * Elements are little-endian in memory, and so is the machine.
+ * The loops are plain C, which the compiler vectorises for each instruction set of cpu.h. Elements are little-endian in
+ * memory, and so is the machine.
  */
 #ifndef QATQFS_PLANES_H
 #define QATQFS_PLANES_H
@@ -25,7 +25,7 @@ enum filter { FILTER_NONE, FILTER_XOR, FILTER_DIFFERENCE };
 
 /* ---- splitting ---------------------------------------------------------------------------------------- */
 
-/* Write the bytes of n elements, combined with those at `before`, at `at` in planes of `size` bytes. */
+/* Write n elements to planes that are `size` bytes apart, each XORed with the one at `before` unless that is NULL. */
 ALWAYS_INLINE void split16_part(const u16 *restrict now, const u16 *restrict before, uint8_t *restrict planes,
                                 size_t size, size_t n)
 {
@@ -57,7 +57,7 @@ ALWAYS_INLINE void split32_part(const u32 *restrict now, const u32 *restrict bef
                                 uint8_t *restrict planes, size_t size, size_t n)
 {
     uint8_t *restrict a = planes, *restrict b = planes + size, *restrict c = planes + 2 * size,
-                     *restrict d = planes + 3 * size;
+                      *restrict d = planes + 3 * size;
     if (filter == FILTER_NONE) {
         SPLIT32(now[i])
     } else if (filter == FILTER_XOR) {
@@ -95,7 +95,7 @@ ALWAYS_INLINE void merge16_part(const uint8_t *restrict high, const uint8_t *res
 ALWAYS_INLINE void merge32_part(const uint8_t *restrict planes, size_t size, u32 *restrict out, size_t n)
 {
     const uint8_t *restrict a = planes, *restrict b = planes + size, *restrict c = planes + 2 * size,
-                           *restrict d = planes + 3 * size;
+                            *restrict d = planes + 3 * size;
     for (size_t i = 0; i < n; i++)
         out[i] = (uint32_t)a[i] << 24 | (uint32_t)b[i] << 16 | (uint32_t)c[i] << 8 | d[i];
 }
@@ -106,7 +106,7 @@ ALWAYS_INLINE void xor_into16(u16 *restrict out, const u16 *restrict before, siz
         out[i] ^= before[i];
 }
 
-/* Undo the filter in elements start..stop, those before being done. */
+/* Undo the filter in elements start..stop. It is undone in all elements before them. */
 ALWAYS_INLINE void unfilter16(u16 *out, size_t start, size_t stop, size_t stride)
 {
     if (stride == 1) {
@@ -155,7 +155,7 @@ ALWAYS_INLINE void merge_body(const uint8_t *planes, uint8_t *raw, size_t n, int
     }
 }
 
-/* Merge n elements of unfiltered planes of `size` bytes, from where `planes` points to on. */
+/* Merge n elements of unfiltered planes that are `size` bytes apart, starting where `planes` points. */
 ALWAYS_INLINE void merge_some_body(const uint8_t *planes, size_t size, uint8_t *raw, size_t n, int width)
 {
     if (width == 2)

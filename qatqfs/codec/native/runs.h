@@ -1,6 +1,6 @@
-/* Run-length streams (format sections 4.2, 4.4 and 4.8): decoders, and encoders that cut where the reference does.
+/* Run-length streams (format sections 4.2, 4.4 and 4.8): decoders, and encoders that cut runs as the reference does.
  *
- * An encoder is called twice: with `out` NULL it only measures, and stops as soon as it is above the limit.
+ * An encoder is called twice. With `out` NULL it only measures, and stops once it is above the limit.
  */
 #ifndef QATQFS_RUNS_H
 #define QATQFS_RUNS_H
@@ -13,7 +13,7 @@ enum { RUN_ZERO, RUN_RAW, RUN_REPEAT };
 
 /* ---- decoders ----------------------------------------------------------------------------------------- */
 
-/* Make one run of `length` bytes at `out`, taking its operand from data[*at...]; 0 when the operand is cut off. */
+/* Write one run of `length` bytes, whose operand begins at data[*at]. Returns 0 if the operand is cut off. */
 static inline int decode_run(int token, size_t length, const uint8_t *data, size_t size, size_t *at, uint8_t *out)
 {
     if (token == RUN_ZERO) {
@@ -31,7 +31,7 @@ static inline int decode_run(int token, size_t length, const uint8_t *data, size
     return 1;
 }
 
-/* Decode `token u8 | len u16 | operand` runs of `unit`-byte words; 1 when data gives exactly `want` bytes. */
+/* Decode runs `token u8 | len u16 | operand` of `unit`-byte units. Returns whether they make exactly `want` bytes. */
 static int decode_runs(const uint8_t *data, size_t size, uint8_t *out, size_t want, size_t unit, int max_token)
 {
     size_t at = 0, made = 0;
@@ -48,7 +48,7 @@ static int decode_runs(const uint8_t *data, size_t size, uint8_t *out, size_t wa
     return at == size;
 }
 
-/* Decode runs whose token byte holds a 2-bit tag and a length of 1..64; 1 when data gives exactly `want` bytes. */
+/* Decode runs whose first byte is a 2-bit tag and a length of 1..64. Returns whether they make `want` bytes. */
 static int decode_packed_runs(const uint8_t *data, size_t size, uint8_t *out, size_t want)
 {
     size_t at = 0, made = 0;
@@ -67,10 +67,10 @@ static int decode_packed_runs(const uint8_t *data, size_t size, uint8_t *out, si
 /* ---- encoders ----------------------------------------------------------------------------------------- */
 
 struct run_form {
-    size_t longest;      /* units in one run at most */
-    size_t least_repeat; /* equal bytes from which on a repeat run is made; 0: never */
-    size_t unit;         /* bytes of a unit; repeat runs need 1 */
-    int packed;          /* tag and length in one byte, not three */
+    size_t longest;      /* most units in one run */
+    size_t least_repeat; /* fewest equal bytes that make a repeat run; 0: there are none */
+    size_t unit;         /* bytes of a unit; 1 if there are repeat runs */
+    int packed;          /* tag and length are one byte, not three */
 };
 
 static const struct run_form BYTE_RUN_FORM = {65535, 4, 1, 0};
@@ -86,7 +86,7 @@ static inline int unit_is_zero(const uint8_t *at, size_t unit)
     return word == 0;
 }
 
-/* Return how many of the `left` bytes are equal to the first one, `longest` at most. */
+/* Return how many of the `left` bytes equal the first one, at most `longest`. */
 static inline size_t equal_bytes(const uint8_t *at, size_t left, size_t longest)
 {
     size_t most = left < longest ? left : longest, run = 1;
@@ -95,7 +95,7 @@ static inline size_t equal_bytes(const uint8_t *at, size_t left, size_t longest)
     return run;
 }
 
-/* Return the size of the stream, or anything above `limit` when it is larger; write it unless `out` is NULL. */
+/* Write the stream unless `out` is NULL. Returns its size, or any number above `limit` if it is larger than that. */
 static size_t encode_runs(const uint8_t *data, size_t size, const struct run_form *form, uint8_t *out, size_t limit)
 {
     const size_t unit = form->unit, units = size / unit, head = form->packed ? 1 : 3;
@@ -124,7 +124,7 @@ static size_t encode_runs(const uint8_t *data, size_t size, const struct run_for
         }
         if (out != NULL) {
             if (head + operand > limit - made)
-                return limit + 1; /* the data has changed since it was measured */
+                return limit + 1; /* another thread has changed the data since it was measured */
             if (form->packed) {
                 out[made] = (uint8_t)(token << 6 | (int)(run - 1));
             } else {

@@ -9,10 +9,10 @@
 #include "fnv.h"
 #include "planes.h"
 
-#define HASHED_BYTES (16 * 1024) /* at a time, so that they are still in the first-level cache */
-#define PROVED_BYTES 4096        /* of a piece, whose hash is worked out by the plain loop as well */
+#define HASHED_BYTES (16 * 1024) /* hashed at a time, so that they stay in the first-level cache */
+#define PROVED_BYTES 4096        /* of the piece that the plain loop hashes too */
 
-/* Go on with the FNV-1a of elements, of each with its bytes reversed if `swapped`. */
+/* Advance an FNV-1a by elements. If `swapped`, the bytes of each element are reversed first. */
 static uint64_t hash_elements(const uint8_t *data, size_t size, int width, int swapped, uint64_t hash)
 {
     uint8_t some[HASHED_BYTES];
@@ -26,8 +26,8 @@ static uint64_t hash_elements(const uint8_t *data, size_t size, int width, int s
     return hash;
 }
 
-/* The FNV-1a of elements as hash_elements gives it, proved: of one piece, another one each time, the plain loop has to
- * give the same as the kernel. So a kernel that went wrong on some data would be noticed. */
+/* Hash elements as hash_elements does, and prove the kernel: the plain loop has to give the same for one piece, another
+ * one each time. So a kernel that goes wrong on some data is noticed. */
 static uint64_t hash_proved(const uint8_t *data, size_t size, int width, int swapped, int *proved)
 {
     static _Thread_local uint32_t turn;
