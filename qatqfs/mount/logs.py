@@ -1,8 +1,8 @@
 """Where a mount logs, and what a line of the log looks like.
 
-In the foreground: standard error. A daemon: the file it was given, else ``.qatqfs/log`` in BACKING (a megabyte, and
-the one before). A read-only mount writes nothing in BACKING: it logs to the system log, or where there is none to a
-file of its own in the user's state directory, ``~/.local/state/qatqfs``.
+In the foreground: standard error, if that is open. A daemon: the file it was given, else ``.qatqfs/log`` in BACKING (a
+megabyte, and the one before). A read-only mount writes nothing in BACKING: it logs to the system log, or where there is
+none to a file of its own in the user's state directory, ``~/.local/state/qatqfs``.
 
 Every record is one line in which nothing is unprintable, whoever logged it: a name that a user chose must not forge
 another. Only what follows it of an exception has lines of its own, and these are indented.
@@ -13,6 +13,7 @@ import logging
 import logging.handlers
 import os
 import socket
+import sys
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
@@ -111,7 +112,7 @@ def _handler(
         if read_only and Path(log_file).is_relative_to(backing):
             raise MountError(f"log file {log_file!r} must not be in the backing directory of a read-only mount")
         return _LogFile(log_file)
-    if foreground:
+    if foreground and sys.stderr is not None:  # else it was closed before we started
         return logging.StreamHandler()
     if read_only:
         return _outside(backing, mountpoint)

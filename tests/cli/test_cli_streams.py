@@ -86,7 +86,7 @@ def test_progress_shows_on_a_terminal_only(tmp_path):
     try:
         master, slave = pty.openpty()
     except OSError as err:
-        pytest.skip(f"no pseudo-terminal to be had (/dev/ptmx): {err.strerror}")
+        pytest.skip(f"no pseudo-terminal to be had (/dev/ptmx): {err}")
     termios.tcsetwinsize(slave, (24, 80))
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=slave) as running:
         os.close(slave)
