@@ -4,7 +4,7 @@ import errno
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from functools import wraps
-from typing import Any, Concatenate, ParamSpec, TypeVar, cast
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast
 
 import pyfuse3
 import trio
@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 R = TypeVar("R")
-S = TypeVar("S", bound="Adapter")
+S = TypeVar("S", bound="HasHandlers")
 
 _ON_FILES = frozenset({"write", "flush", "fsync"})
 """Requests whose first argument is a file handle; that of others is an inode."""
@@ -28,6 +28,13 @@ _ON_NAMES = frozenset({"create", "mkdir", "mknod", "symlink", "rename"})
 ATTRIBUTE_TIMEOUT_S = 1.0
 """How long the kernel may believe a name or an attribute: changes made in BACKING itself show after that."""
 MAX_THREADS = 64
+
+
+class HasHandlers(Protocol):
+    """What a class with handlers has."""
+
+    async def note_failure(self, request: str, arguments: Sequence[Any], err: OSError) -> None:
+        """Hear of a request that fails, before the kernel does; raises nothing."""
 
 
 def handler(
@@ -42,10 +49,7 @@ def handler(
         except pyfuse3.FUSEError:
             raise
         except OSError as err:
-            if self.no_space.count(err):
-                await self.run(
-                    self.no_space.say, method.__name__, lambda: self.path_of(method.__name__, args), str(err.strerror)
-                )
+            await self.note_failure(method.__name__, args, err)
             raise pyfuse3.FUSEError(err.errno or errno.EIO) from err
         except MemoryError as err:
             raise pyfuse3.FUSEError(errno.ENOMEM) from err
@@ -104,13 +108,18 @@ class Adapter(pyfuse3.Operations):
         self._files: dict[int, OpenFile] = {}
         self._next_handle = 1
         self._limiter = trio.CapacityLimiter(MAX_THREADS)
-        self.no_space = NoSpaceLog(store)
+        self._no_space = NoSpaceLog(store)
         store.tree.on_rekey = self.inodes.rekey
         store.tree.on_gone = self.inodes.gone
 
     async def run(self, function: Callable[..., R], *args: object) -> R:
         """Call a function in a worker thread; raises what it raised."""
         return await trio.to_thread.run_sync(function, *args, limiter=self._limiter)
+
+    async def note_failure(self, request: str, arguments: Sequence[Any], err: OSError) -> None:
+        """Count requests that fail for want of space, and log that now and then; raises nothing."""
+        if self._no_space.count(err):
+            await self.run(self._no_space.say, request, lambda: self.path_of(request, arguments), str(err.strerror))
 
     def path_of(self, request: str, arguments: Sequence[Any]) -> bytes:
         """Return the logical path that a request is about, for the log; takes the lock. Raises OSError."""

@@ -118,6 +118,7 @@ def test_a_fault_in_the_program_is_one_line_too(qatqfs, tmp_path, monkeypatch):
     def fail(*_):
         raise ZeroDivisionError("two\nlines")
 
+    monkeypatch.delenv("QATQFS_TRACEBACK", raising=False)
     monkeypatch.setattr(encode, "plan", fail)
     result = qatqfs("encode", "x", "-o", tmp_path / "y")
     assert result.status == 2

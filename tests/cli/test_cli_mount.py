@@ -39,7 +39,7 @@ def _wait_for_end(pid):
 
 def flags(mountpoint) -> set[str]:
     lines = Path("/proc/mounts").read_text().splitlines()
-    (line,) = [line.split() for line in lines if line.split()[1] == str(mountpoint)]
+    (line,) = [line.split() for line in lines if line.split()[1] == str(mountpoint).replace(" ", r"\040")]
     return set(line[3].split(","))
 
 

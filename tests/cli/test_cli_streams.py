@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from samples import CHUNK, bf16_bytes
@@ -75,7 +76,8 @@ def test_streams_may_be_closed(tmp_path, closed):
     assert subprocess.run(["sh", "-c", script, sys.executable, tmp_path], timeout=60).returncode == 0
 
 
-def test_progress_shows_on_a_terminal_only(tmp_path):
+def encoding_on_a_terminal(tmp_path: Path) -> tuple[int, subprocess.Popen[bytes]]:
+    """Start to encode with standard error on a terminal; returns our end of that, and the process."""
     pty = pytest.importorskip("pty")
     import termios
 
@@ -86,10 +88,16 @@ def test_progress_shows_on_a_terminal_only(tmp_path):
     try:
         master, slave = pty.openpty()
     except OSError as err:
-        pytest.skip(f"no pseudo-terminal to be had (/dev/ptmx): {err.strerror}")
+        pytest.skip(f"no pseudo-terminal to be had (/dev/ptmx): {err}")
     termios.tcsetwinsize(slave, (24, 80))
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=slave) as running:
-        os.close(slave)
+    running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=slave)
+    os.close(slave)
+    return master, running
+
+
+def test_progress_shows_on_a_terminal_only(tmp_path):
+    master, running = encoding_on_a_terminal(tmp_path)
+    with running:
         seen = b""
         while True:
             try:
@@ -103,5 +111,15 @@ def test_progress_shows_on_a_terminal_only(tmp_path):
     os.close(master)
     assert running.returncode == 0
     assert b"encoding:" in seen and b"%" in seen
-    quiet = subprocess.run(command, capture_output=True, timeout=120)
+    quiet = subprocess.run(running.args, capture_output=True, timeout=120)
     assert (quiet.stdout, quiet.stderr) == (b"", b"")
+
+
+def test_a_terminal_that_goes_away_does_not_stop_the_work(tmp_path):
+    master, running = encoding_on_a_terminal(tmp_path)
+    with running:
+        assert os.read(master, 1)  # the bar is on the screen
+        os.close(master)
+        assert running.stdout.read() == b""
+    assert running.returncode == 0
+    assert (tmp_path / "out.qatc").exists()

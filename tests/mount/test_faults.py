@@ -25,6 +25,9 @@ root_only = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to mount a 
 class Handlers:
     """Handlers that raise what they are told to."""
 
+    async def note_failure(self, request: str, arguments: object, err: OSError) -> None:
+        assert request == "fail" and arguments == (err,)
+
     @handler
     async def fail(self, error: BaseException) -> int:
         raise error

@@ -1,5 +1,6 @@
 """Modes, owners, set-id bits, sticky directories and ACLs: as in a plain directory of the same filesystem."""
 
+import errno
 import os
 import socket
 import stat
@@ -72,6 +73,39 @@ def test_the_umask_reduces_the_mode_of_everything_new(pair: SideBySide, mode: in
         return describe(directory)
 
     assert len(pair.both(work)) == 6
+
+
+@pytest.mark.parametrize("mode", [0o700, 0o600, 0o400, 0o300, 0o100, 0])
+def test_listing_takes_the_right_to_read_a_directory_and_looking_the_right_to_search_it(
+    pair: SideBySide, mode: int
+) -> None:
+    def work(directory: Path) -> object:
+        inside = directory / "inside"
+        inside.mkdir()
+        for name in ("a", "b"):
+            (inside / name).touch()
+        inside.chmod(mode)
+        outcomes = [outcome(lambda: sorted(os.listdir(inside))), outcome(lambda: mode_of(inside / "a"))]
+        outcomes.append(outcome(lambda: fsync_directory(inside)))
+        inside.chmod(0o700)
+        return [*outcomes, sorted(os.listdir(inside)), mode_of(inside / "b")]
+
+    pair.both(work)
+
+
+def outcome(work: Callable[[], object]) -> object:
+    try:
+        return work()
+    except OSError as err:
+        return errno.errorcode[err.errno]
+
+
+def fsync_directory(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def test_chmod_sets_every_bit_and_a_commit_keeps_them(pair: SideBySide) -> None:
