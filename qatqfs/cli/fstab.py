@@ -18,12 +18,13 @@ _FOR_THE_KERNEL = {
     *("dev", "nodev", "suid", "nosuid", "exec", "noexec"),
     *("sync", "async", "dirsync", "noatime", "auto_unmount"),
 }
-_FOR_THE_KERNEL_WITH_VALUE = {"context", "fscontext", "defcontext", "rootcontext", "max_read"}
+_FOR_THE_KERNEL_WITH_VALUE = {"context", "fscontext", "defcontext", "rootcontext"}
 _OF_A_MOUNT_THAT_IS_UP = {"user_id", "group_id", "rootmode", "fd", "blksize"}
 """What /proc/mounts shows of a FUSE mount, and mount(8) hands on when it remounts."""
 _MODES_STAY = "files keep the modes that they have; use chmod, or the umask of the program that writes"
 _OWNERS_STAY = "files keep the owners that they have; use chown"
 _REFUSED = {
+    "max_read": "reads are as large as the kernel makes them",
     "fsname": "the source of a mount is always its backing directory",
     **dict.fromkeys(("umask", "fmask", "dmask"), _MODES_STAY),
     **dict.fromkeys(("uid", "gid"), _OWNERS_STAY),

@@ -83,7 +83,8 @@ def command(ctx: click.Context, /, backing: str, mountpoint: str, **given: Any) 
 
     Whatever is written below MOUNTPOINT is stored in BACKING as QATC containers, losslessly compressed and with
     checksums; reads decode only what they touch. The command returns as soon as the mount answers, and a daemon
-    goes on serving it until "qatqfs umount MOUNTPOINT". One mount at a time may write to a BACKING.
+    goes on serving it until "qatqfs umount MOUNTPOINT", or a signal such as TERM or HUP ends it, which commits
+    everything as well. One mount at a time may write to a BACKING. MOUNTPOINT is an empty directory.
 
     \b
     Examples:

@@ -72,7 +72,7 @@ def check_mountpoint(mountpoint: str, backing: str, *, nonempty: bool = False) -
 
 def _check_content(mountpoint: str, *, nonempty: bool) -> None:
     """Refuse to hide something that somebody would miss; raises MountError."""
-    if any(mount.mountpoint == mountpoint and mount.filesystem == "autofs" for mount in mountinfo.mounts()):
+    if mountinfo.is_automount(mountpoint):
         return  # looking into it would wait for this very mount
     try:
         found = os.listdir(mountpoint)

@@ -244,7 +244,7 @@ async def _answer(mountpoint: str, stop: signals.StopRequest, ready: Callable[[]
     """Answer requests until the filesystem is unmounted or a signal asks to stop.
 
     Raises:
-        MountError: a signal asked to stop before anybody was told that the mount answers.
+        MountError: it ended before anybody was told that the mount answers.
     """
     import pyfuse3
     import trio
@@ -271,8 +271,9 @@ async def _answer(mountpoint: str, stop: signals.StopRequest, ready: Callable[[]
         stop.when_made(None)
     if stop.number is not None:
         log.info("stopping on %s", stop.number.name)
-        if not answered:
-            raise MountError(f"stopped by {stop.number.name} before the mount answered")
+    if not answered:
+        end = f"stopped by {stop.number.name}" if stop.number is not None else "unmounted"
+        raise MountError(f"{end} before the mount answered")
 
 
 def _notes(store: Store) -> list[str]:

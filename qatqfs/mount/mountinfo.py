@@ -70,8 +70,16 @@ def resolve(path: str) -> str:
     return path if is_dead(path) else os.path.realpath(path)
 
 
+def is_automount(path: str) -> bool:
+    """Whether an absolute path is where an automounter waits: who looks into it waits until something is mounted."""
+    found = [mount for mount in mounts() if mount.mountpoint == path]
+    return bool(found) and found[-1].filesystem == "autofs"
+
+
 def is_dead(path: str) -> bool:
     """Whether a mountpoint's daemon is gone."""
+    if is_automount(os.path.abspath(path)):
+        return False
     try:
         os.statvfs(path)  # always asks the daemon, where stat may be answered from the kernel's cache
     except OSError as err:

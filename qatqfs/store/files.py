@@ -71,7 +71,7 @@ class Opener:
                 self._check_openable(path, entry, changes=writable or truncate)
                 node = self._tree.node_of(fd, path, entry)
                 if entry.kind is Kind.RAW and (writable or truncate):
-                    if truncate and self._is_to_become_container(path, name, entry):
+                    if truncate and self._is_to_become_container(fd, path, name, entry):
                         self._rewrite_raw_as_container(fd, path, name, entry, node)
                     else:
                         node.open_raw_for_writing()
@@ -242,9 +242,11 @@ class Opener:
                 self._io.rename(source, temporary, fd, stored)
             return opened
 
-    def _is_to_become_container(self, path: bytes, name: bytes, entry: Entry) -> bool:
+    def _is_to_become_container(self, fd: int, path: bytes, name: bytes, entry: Entry) -> bool:
         """Whether a raw file that is being rewritten from nothing is to be compressed from now on."""
-        return entry.st.st_nlink == 1 and names.plain_name_allowed(name) and not self._options.is_raw(path)
+        if entry.st.st_nlink > 1 or not names.plain_name_allowed(name) or self._options.is_raw(path):
+            return False
+        return len(names.container_name(name)) <= os.fstatvfs(fd).f_namemax
 
     def _rewrite_raw_as_container(self, fd: int, path: bytes, name: bytes, entry: Entry, node: Node) -> None:
         """Let an empty container take the place of a raw file that is being truncated; namespace lock held."""

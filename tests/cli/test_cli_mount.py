@@ -110,12 +110,14 @@ def test_options_of_the_kernel_are_accepted(process, places, word):
     [
         (("missing", "mnt"), "backing directory '{}/missing' does not exist"),
         (("backing", "missing"), "mountpoint '{}/missing' does not exist"),
-        (("backing", "backing"), "must not contain each other"),
+        (("backing", "backing"), "'{}/backing' cannot be its own mountpoint"),
+        (("backing", "backing/sub"), "must not contain each other"),
         (("backing", "mnt", "--log-file", "mnt/log"), "must not be below the mountpoint"),
         (("backing", "mnt", "-o", "context=nonsense"), "cannot mount at '{}/mnt': fuse"),  # or fusermount3
     ],
 )
 def test_a_refused_mount_is_one_line_and_leaves_nothing_mounted(process, places, tmp_path, arguments, text):
+    (tmp_path / "backing" / "sub").mkdir()
     result = process("mount", *arguments, cwd=tmp_path)
     assert result.status == 2 and result.out == ""
     assert text.format(tmp_path) in result.error

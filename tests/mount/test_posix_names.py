@@ -294,6 +294,28 @@ def test_names_up_to_the_limit_that_statvfs_tells(pair: SideBySide, call: str) -
         assert errno_of(beyond, pair.here / ("m" * (limit + 1))) == "ENAMETOOLONG"
 
 
+@pytest.mark.parametrize("length", [251, 255])
+def test_names_too_long_for_containers_are_for_everything_but_new_files(pair: SideBySide, length: int) -> None:
+    for number, make_one in enumerate((os.mkdir, os.mkfifo, lambda path: path.symlink_to("x"))):
+        assert errno_of(make_one, pair.here / (str(number) * length)) is None
+        assert str(number) * length in os.listdir(pair.here)
+    (pair.here / "there").write_bytes(b"content")
+    for refused in (Path.touch, lambda path: os.link(pair.here / "there", path), (pair.here / "there").rename):
+        assert errno_of(refused, pair.here / ("f" * length)) == "ENAMETOOLONG"
+    assert errno_of(os.stat, pair.here / ("g" * length)) == "ENOENT"
+
+
+def test_a_raw_file_with_a_name_too_long_for_a_container_stays_raw(pair: SideBySide) -> None:
+    name = "r" * 253
+    in_backing = pair.mount.backing / pair.here.name / name
+    in_backing.write_bytes(b"raw")  # made in BACKING itself
+    with (pair.here / name).open("ab") as file:
+        file.write(b" and more")
+    assert in_backing.read_bytes() == b"raw and more"
+    (pair.here / name).write_bytes(b"new")
+    assert in_backing.read_bytes() == b"new"
+
+
 def test_names_may_have_any_bytes_but_slash_and_nul(pair: SideBySide) -> None:
     names = [bytes([i]) for i in range(1, 256) if i not in b"/."]
     names += [bytes(range(1, 47)) + bytes(range(48, 250)), b"...", b".hidden", b"a\nb", b"-rf", b" ", b"\xff\xfe.tmp"]

@@ -312,6 +312,18 @@ def test_creating_replaces_nothing_also_without_o_tmpfile_links_or_rename_flags(
     assert list((backing / ".qatqfs/staging").iterdir()) == []
 
 
+def test_a_raw_file_whose_name_is_too_long_for_a_container_stays_raw_when_it_is_emptied(
+    store: Store, backing: Path
+) -> None:
+    name = b"n" * 253
+    (backing / os.fsdecode(name)).write_bytes(b"raw")
+    write(store, name, b"new")
+    store.sync()
+    assert (backing / os.fsdecode(name)).read_bytes() == b"new"
+    store.truncate(name, 0)
+    assert (backing / os.fsdecode(name)).read_bytes() == b""
+
+
 def test_flushing_commits_only_where_close_is_to_wait(open_store, backing: Path) -> None:
     for waits in (False, True):
         store = open_store(commit_on_close=waits)
