@@ -12,6 +12,7 @@ import trio
 from qatqfs.mount.inodes import Inode, InodeTable
 from qatqfs.store import Attributes, Handle, Node, Store
 from qatqfs.store.attributes import BLOCK_SIZE
+from qatqfs.store.descriptors import DescriptorShortage, fitting_threads
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +37,10 @@ def handler(
         except pyfuse3.FUSEError:
             raise
         except OSError as err:
-            raise pyfuse3.FUSEError(err.errno or errno.EIO) from err
+            number = err.errno or errno.EIO
+            if number == errno.EMFILE:  # ours are used up, not those of whoever asks
+                number = errno.ENFILE
+            raise pyfuse3.FUSEError(number) from err
         except MemoryError as err:
             raise pyfuse3.FUSEError(errno.ENOMEM) from err
         except Exception as err:
@@ -93,13 +97,22 @@ class Adapter(pyfuse3.Operations):
         self.inodes = InodeTable(store.stat(b""))
         self._files: dict[int, OpenFile] = {}
         self._next_handle = 1
-        self._limiter = trio.CapacityLimiter(MAX_THREADS)
+        self._limiter = trio.CapacityLimiter(fitting_threads(MAX_THREADS))
         store.tree.on_rekey = self.inodes.rekey
         store.tree.on_gone = self.inodes.gone
 
     async def run(self, function: Callable[..., R], *args: object) -> R:
         """Call a function in a worker thread; raises what it raised."""
-        return await trio.to_thread.run_sync(function, *args, limiter=self._limiter)
+        return await trio.to_thread.run_sync(self._call, function, *args, limiter=self._limiter)
+
+    def _call(self, function: Callable[..., R], *args: object) -> R:
+        """Call a function, again each time a commit has made room for a file that it wants to open."""
+        while True:
+            try:
+                return function(*args)
+            except DescriptorShortage:
+                if not self.store.make_room():
+                    raise
 
     def target(self, number: int) -> tuple[Inode, bytes | Node]:
         """Return an inode and how the store finds it: its node while it is open, else its path; lock held.

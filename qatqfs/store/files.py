@@ -11,6 +11,7 @@ from qatqfs.codec import DType, empty_container
 from qatqfs.store import names
 from qatqfs.store.attributes import key_of
 from qatqfs.store.backingio import BackingIO
+from qatqfs.store.descriptors import to_stay_open
 from qatqfs.store.dtypechoice import dtype_of_suffix
 from qatqfs.store.handle import Handle
 from qatqfs.store.inodemetadata import InodeMetadata, copy_xattrs
@@ -183,6 +184,7 @@ class Opener:
             raise os_error(errno.EXDEV, path)
         dtype = self._options.rule_dtype(path) or dtype_of_suffix(path) or DType.BF16
         with self._unnamed_file(fd, mode) as opened:
+            to_stay_open(opened)
             content = empty_container(dtype)
             if self._io.pwrite_all(opened, content, 0) != len(content):
                 raise os_error(errno.ENOSPC, path)
