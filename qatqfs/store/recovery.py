@@ -65,6 +65,8 @@ class Recovery:
                 recovered += self._recover_with_room(entry_id)
             except OSError as err:
                 log.error("staging entry %s cannot be recovered and is kept: %s", entry_id.decode(), err)
+        for node in self._tree.dirty_nodes():
+            self._committer.dirtied(node)
         if recovered:
             log.info("recovered %d file(s) with uncommitted content", recovered)
             self._tree.context.reading.statistics.add("recovered_files", recovered)
@@ -93,7 +95,6 @@ class Recovery:
         node.staging = entry
         with self._tree.lock:
             self._tree.nodes[node.key] = node
-        self._committer.dirtied(node)
         return True
 
     def _reattach(self, entry: StagingEntry, state: LogState) -> Node | None:
