@@ -11,7 +11,7 @@ from qatqfs.cli.outcome import Outcome
 from qatqfs.cli.outputs import clean_on_signals, plan, replacing
 from qatqfs.cli.progress import Progress
 from qatqfs.cli.values import encoding_options, parse_dtype, store_options
-from qatqfs.codec import DType, Level, LimitExceeded
+from qatqfs.codec import MAX_CHUNKS, DType, Level
 from qatqfs.store import StoreOptions
 from qatqfs.store.dtypechoice import choose_dtype, xattr_dtype
 from qatqfs.store.encoder import write_container
@@ -72,6 +72,7 @@ def command(
 def _encode(
     source: Source, target: str, wanted: DType | None, options: StoreOptions, executor: Executor, progress: Progress
 ) -> None:
+    _check_chunk_count(source, options.chunk_size)
     explicit = wanted or _attribute_dtype(source.path)
     header = read_header(source.size, source.read_at)
     dtype = choose_dtype(os.fsencode(source.path), source.size, source.read_at, explicit=explicit, header=header)
@@ -80,23 +81,31 @@ def _encode(
             f"{shown(source.path)}: {source.size} bytes are no whole {wanted.label} values; stored as {dtype.label}"
         )
     with replacing(target, source.stat) as fd:
-        try:
-            write_container(
-                fd,
-                source.read_at,
-                source.size,
-                dtype,
-                header=header,
-                chunk_size=options.chunk_size,
-                level=options.level,
-                executor=executor,
-                workers=options.workers,
-                progress=progress.advance,
-            )
-        except LimitExceeded as err:  # a fault of the settings, not of the data
-            raise Refusal(f"{shown(source.path)}: {err}; use a larger --chunk-size") from err
+        write_container(
+            fd,
+            source.read_at,
+            source.size,
+            dtype,
+            header=header,
+            chunk_size=options.chunk_size,
+            level=options.level,
+            executor=executor,
+            workers=options.workers,
+            progress=progress.advance,
+        )
         if source.changed():
             raise Refusal(f"{shown(source.path)}: was written while it was being encoded")
+
+
+def _check_chunk_count(source: Source, chunk_size: int) -> None:
+    """Refuse what would become more chunks than a container may have, before anything is read or written."""
+    chunks = -(-source.size // chunk_size)
+    if chunks > MAX_CHUNKS:
+        least = 1 << (-(-source.size // MAX_CHUNKS) - 1).bit_length()
+        raise Refusal(
+            f"{shown(source.path)}: {chunks} chunks of {chunk_size} bytes, and a container has {MAX_CHUNKS} at most;"
+            f" use --chunk-size {max(least // 1024, 1)}K or more"
+        )
 
 
 def _attribute_dtype(path: str) -> DType | None:

@@ -11,12 +11,12 @@ import ctypes
 # mallopt(3)
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 _LARGEST_KEPT_BYTES = 8 << 20
-_KEPT_FREE_BYTES = 32 << 20
+_KEPT_FREE_BYTES = 8 << 20
 _ARENAS = 4
 
 
 def keep_freed_memory() -> None:
-    """Let freed blocks of up to 8 MiB be used again: at most 32 MiB stay free at the top of each of four arenas."""
+    """Let freed blocks of up to 8 MiB be used again: at most 8 MiB stay free at the top of each of four arenas."""
     with contextlib.suppress(AttributeError, OSError):  # another C library
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(_M_MMAP_THRESHOLD, _LARGEST_KEPT_BYTES)

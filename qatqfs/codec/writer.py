@@ -248,6 +248,8 @@ def encode_container(
     if values_per_chunk is None:
         values_per_chunk = DEFAULT_CHUNK_BYTES // dtype.width
     view = as_bytes(raw)
+    if values_per_chunk > 0 and (chunks := -(-len(view) // (values_per_chunk * dtype.width))) > MAX_CHUNKS:
+        raise LimitExceeded("chunks in a container", chunks, MAX_CHUNKS)
     true_length = len(view)
     if true_length % 2 and dtype.width == 2:
         view = memoryview(bytes(view) + b"\x00")

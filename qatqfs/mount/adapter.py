@@ -13,6 +13,7 @@ from qatqfs.mount.inodes import Inode, InodeTable
 from qatqfs.mount.nospace import NoSpaceLog
 from qatqfs.store import Attributes, Handle, Node, Store
 from qatqfs.store.attributes import BLOCK_SIZE
+from qatqfs.store.descriptors import DescriptorShortage, fitting_threads
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +51,10 @@ def handler(
             raise
         except OSError as err:
             await self.note_failure(method.__name__, args, err)
-            raise pyfuse3.FUSEError(err.errno or errno.EIO) from err
+            number = err.errno or errno.EIO
+            if number == errno.EMFILE:  # ours are used up, not those of whoever asks
+                number = errno.ENFILE
+            raise pyfuse3.FUSEError(number) from err
         except MemoryError as err:
             raise pyfuse3.FUSEError(errno.ENOMEM) from err
         except Exception as err:
@@ -107,14 +111,23 @@ class Adapter(pyfuse3.Operations):
         self.inodes = InodeTable(store.stat(b""))
         self._files: dict[int, OpenFile] = {}
         self._next_handle = 1
-        self._limiter = trio.CapacityLimiter(MAX_THREADS)
+        self._limiter = trio.CapacityLimiter(fitting_threads(MAX_THREADS))
         self._no_space = NoSpaceLog(store)
         store.tree.on_rekey = self.inodes.rekey
         store.tree.on_gone = self.inodes.gone
 
     async def run(self, function: Callable[..., R], *args: object) -> R:
         """Call a function in a worker thread; raises what it raised."""
-        return await trio.to_thread.run_sync(function, *args, limiter=self._limiter)
+        return await trio.to_thread.run_sync(self._call, function, *args, limiter=self._limiter)
+
+    def _call(self, function: Callable[..., R], *args: object) -> R:
+        """Call a function, again each time a commit has made room for a file that it wants to open."""
+        while True:
+            try:
+                return function(*args)
+            except DescriptorShortage:
+                if not self.store.make_room():
+                    raise
 
     async def note_failure(self, request: str, arguments: Sequence[Any], err: OSError) -> None:
         """Count requests that fail for want of space, and log that now and then; raises nothing."""

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import resource
 import stat
 from pathlib import Path
 
@@ -10,6 +11,17 @@ from qatqfs.mount.errors import MountError
 from qatqfs.store.names import PRIVATE_DIR
 
 _DEVICE = "/dev/fuse"
+_LEAST_DESCRIPTORS = 128
+"""Some 20 for the daemon itself, some for its threads, and three for each open file with uncommitted content."""
+
+
+def check_file_limit() -> None:
+    """Make sure that a daemon may have as many files open as it needs at least; raises MountError."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < _LEAST_DESCRIPTORS:
+        raise MountError(
+            f"only {hard} files may be open here (ulimit -Hn), and a mount needs {_LEAST_DESCRIPTORS} at least"
+        )
 
 
 def check_device() -> None:

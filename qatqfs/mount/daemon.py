@@ -22,6 +22,7 @@ from qatqfs.mount import checks, mountinfo, readahead, signals
 from qatqfs.mount.errors import MountError
 from qatqfs.mount.logs import set_up_logging
 from qatqfs.store import Store, StoreError, StoreOptions
+from qatqfs.store.descriptors import fitting_threads
 
 log = logging.getLogger(__name__)
 
@@ -86,6 +87,7 @@ def mount(options: MountOptions, tell: Callable[[str], None]) -> None:
             tell(note)
 
     options = options.resolved()
+    checks.check_file_limit()
     checks.check_device()
     checks.check_allow_other(options.allow_other)
     checks.check_mountpoint(options.mountpoint, options.backing, nonempty=options.nonempty)
@@ -181,7 +183,8 @@ def _serve(options: MountOptions, ready: Ready) -> None:
         read_only=options.store.read_only,
     )
     try:
-        store = Store(options.backing, options.store)
+        workers = fitting_threads(options.store.workers)
+        store = Store(options.backing, dataclasses.replace(options.store, workers=workers))
     except StoreError as err:
         raise MountError(str(err)) from err
     except OSError as err:

@@ -15,12 +15,14 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future
 
 from qatqfs.codec import (
+    MAX_CHUNKS,
     ContainerInfo,
     ContainerWriter,
     DType,
     EncodingFault,
     FileSink,
     Level,
+    LimitExceeded,
     Memory,
     encode_payload,
     encode_payloads,
@@ -164,8 +166,10 @@ def write_container(
 
     Raises:
         OSError: reading or writing failed; :class:`ShortReadError` if the file ended early.
-        LimitExceeded: more chunks than a container may have.
+        LimitExceeded: more chunks than a container may have; nothing was read or written then.
     """
+    if (chunks := -(-size // chunk_size)) > MAX_CHUNKS:
+        raise LimitExceeded("chunks in a container", chunks, MAX_CHUNKS)
     with os.fdopen(os.dup(fd), "wb", buffering=1 << 20) as stream:
         writer = ContainerWriter(FileSink(stream), dtype, chunk_size // dtype.width, level=level)
         for payload, length in _payloads(read_at, size, dtype, header, chunk_size, level, executor, workers + 2):

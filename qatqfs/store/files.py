@@ -10,6 +10,7 @@ from qatqfs.codec import DType, empty_container
 from qatqfs.store import names
 from qatqfs.store.attributes import key_of
 from qatqfs.store.backingio import BackingIO
+from qatqfs.store.descriptors import to_stay_open
 from qatqfs.store.dtypechoice import dtype_of_suffix
 from qatqfs.store.handle import Handle
 from qatqfs.store.inodemetadata import InodeMetadata, copy_xattrs
@@ -189,6 +190,7 @@ class Opener:
         content = empty_container(dtype)
 
         def fill(opened: Fd) -> None:
+            to_stay_open(opened)
             if self._io.pwrite_all(opened, content, 0) != len(content):
                 raise os_error(errno.ENOSPC, path)
             set_owner(self._io, opened, fd, mode, owner)

@@ -20,6 +20,7 @@ from collections.abc import Iterable, Iterator
 from qatqfs.store import names
 from qatqfs.store.attributes import key_of
 from qatqfs.store.containerfile import ContainerFile
+from qatqfs.store.descriptors import DescriptorShortage, is_want
 from qatqfs.store.node import Kind, Node
 from qatqfs.store.schedule import Committer
 from qatqfs.store.staging import StagingEntry, load_entry
@@ -61,13 +62,23 @@ class Recovery:
         recovered = 0
         for entry_id in self._area.entry_ids():
             try:
-                recovered += self._recover(entry_id)
+                recovered += self._recover_with_room(entry_id)
             except OSError as err:
                 log.error("staging entry %s cannot be recovered and is kept: %s", entry_id.decode(), err)
+        for node in self._tree.dirty_nodes():
+            self._committer.dirtied(node)
         if recovered:
             log.info("recovered %d file(s) with uncommitted content", recovered)
             self._tree.context.reading.statistics.add("recovered_files", recovered)
         return recovered
+
+    def _recover_with_room(self, entry_id: bytes) -> bool:
+        try:
+            return self._recover(entry_id)
+        except DescriptorShortage:
+            log.info("more files have uncommitted content than may be open; committing some of them first")
+            self._committer.sync()
+        return self._recover(entry_id)
 
     def _recover(self, entry_id: bytes) -> bool:
         loaded = load_entry(self._area, entry_id)
@@ -84,7 +95,6 @@ class Recovery:
         node.staging = entry
         with self._tree.lock:
             self._tree.nodes[node.key] = node
-        self._committer.dirtied(node)
         return True
 
     def _reattach(self, entry: StagingEntry, state: LogState) -> Node | None:
@@ -173,7 +183,9 @@ class Recovery:
         try:
             with self._tree.parent(path) as (fd, _, name):
                 opened = self._tree.open_stored(fd, names.container_name(name))
-        except OSError:
+        except OSError as err:
+            if is_want(err):
+                raise
             return None
         return opened if os.fstat(opened.number).st_dev == self._tree.device else None
 

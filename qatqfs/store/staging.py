@@ -13,6 +13,7 @@ import threading
 from qatqfs.store import staginglog
 from qatqfs.store.chunkmap import ChunkMap, chunks_of
 from qatqfs.store.containerfile import ContainerFile, Retired
+from qatqfs.store.descriptors import to_stay_open
 from qatqfs.store.draft import Draft
 from qatqfs.store.entrylog import EntryLog
 from qatqfs.store.snapshot import Aside, Snapshot
@@ -29,6 +30,7 @@ def create_entry(area: StagingArea) -> "StagingEntry":
     entry_id = area.new_id()
     data = area.open_exclusively(entry_id + DATA)
     try:
+        to_stay_open(data)
         log = area.open_exclusively(entry_id + LOG)
     except OSError:
         area.give_up(entry_id + DATA)
@@ -54,7 +56,7 @@ def load_entry(area: StagingArea, entry_id: bytes) -> "tuple[StagingEntry, LogSt
     if state.base is None or not state.valid or state.done:
         return None
     try:
-        data = Fd(os.open(entry_id + DATA, flags, dir_fd=where))
+        data = to_stay_open(Fd(os.open(entry_id + DATA, flags, dir_fd=where)))
     except FileNotFoundError:
         return None
     if not state.current_boot:

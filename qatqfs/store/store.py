@@ -10,6 +10,7 @@ called from any thread. Everything raises :class:`OSError` with the errno that a
 """
 
 import contextlib
+import logging
 import os
 from concurrent.futures import ThreadPoolExecutor
 from threading import RLock
@@ -36,6 +37,8 @@ from qatqfs.store.stagingarea import StagingArea
 from qatqfs.store.stats import Statistics
 from qatqfs.store.sysfile import yield_to_others
 from qatqfs.store.tree import Tree
+
+log = logging.getLogger(__name__)
 
 _BLOCK = 4096
 _READ_AHEAD_RUNS_PER_WORKER = 2
@@ -158,6 +161,22 @@ class Store:
             self._committer.sync(below)
         if self._area is not None:
             self._area.check_in_place()
+
+    def make_room(self) -> bool:
+        """Commit a file that nobody has open, which gives its descriptors back.
+
+        Returns:
+            Whether there was one; ``False`` also if it cannot be committed.
+        """
+        closed = next((node for node in self.tree.dirty_nodes() if not node.handles), None)
+        if closed is None or self._committer is None:
+            return False
+        try:
+            self._committer.commit_now(closed)
+        except OSError as err:
+            log.debug("no room by a commit of %r: %s", closed.path, str(err))
+            return False
+        return True
 
     def close(self, *, commit: bool = True) -> None:
         """Commit everything, stop the threads and release the lock; a second call does nothing.

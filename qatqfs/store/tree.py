@@ -23,13 +23,12 @@ from qatqfs.store.attributes import Attributes, Key, from_stat, key_of
 from qatqfs.store.committimes import CommitTimes
 from qatqfs.store.containerfile import logical_length, signature_of
 from qatqfs.store.damage import FileSignature
+from qatqfs.store.descriptors import is_want, to_stay_open
 from qatqfs.store.node import Kind, Node, NodeContext
 from qatqfs.store.options import OnCorrupt
 from qatqfs.store.sysfile import Fd, open_directory, open_listing
 
 _SIZES_REMEMBERED = 100_000
-_WANTS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
-"""Errors that say nothing about a file."""
 
 
 def os_error(number: int, path: bytes | None = None) -> OSError:
@@ -231,7 +230,7 @@ class Tree:
         try:
             length = logical_length(self.open_stored(fd, entry.stored), path, reading)
         except OSError as err:
-            if err.errno in _WANTS:  # a guess would cut what somebody reads
+            if is_want(err):  # a guess would cut what somebody reads
                 raise
             length = entry.st.st_size  # unreadable as a container: show what is there; open(2) says EIO
             if not reading.damage.file_known(signature):
@@ -299,7 +298,7 @@ class Tree:
         if node is not None:
             node.refresh(entry.st)
             return node
-        opened = self.open_stored(fd, entry.stored)
+        opened = to_stay_open(self.open_stored(fd, entry.stored))
         key = key_of(os.fstat(opened.number))
         if key != entry.key:  # replaced behind our back a moment ago
             raise os_error(errno.ESTALE, path)

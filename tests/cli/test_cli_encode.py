@@ -10,7 +10,7 @@ from samples import CHUNK, bf16_bytes, flip, tree
 from strict_decoder import decode_container
 
 from qatqfs.cli import encode
-from qatqfs.codec import LimitExceeded
+from qatqfs.codec import MAX_CHUNKS
 
 SIZES = [0, 1, 2, 3, 5, CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK + 2, 3 * CHUNK + 7]
 
@@ -213,14 +213,19 @@ def test_an_input_that_is_written_meanwhile_is_refused(qatqfs, tmp_path, monkeyp
     assert tree(tmp_path) == {"x"}
 
 
-def test_too_many_chunks_are_a_refusal_that_says_what_to_do(qatqfs, tmp_path, monkeypatch):
-    def refuse(*arguments, **settings):
-        raise LimitExceeded("chunks in a container", 9, 8)
+def test_too_many_chunks_are_refused_before_any_work(qatqfs, tmp_path, monkeypatch):
+    def worked(*arguments, **settings):
+        pytest.fail("it was read")
 
-    monkeypatch.setattr(encode, "write_container", refuse)
-    (tmp_path / "x").write_bytes(b"abcd")
-    result = qatqfs("encode", tmp_path / "x", "-o", tmp_path / "y")
-    assert result.status == 2 and result.error.endswith("use a larger --chunk-size")
+    monkeypatch.setattr(encode.Source, "read_at", worked)
+    source = tmp_path / "x"
+    source.touch()
+    os.truncate(source, 4 * 4096 * MAX_CHUNKS + 1)
+    result = qatqfs("encode", source, "-o", tmp_path / "y", "--chunk-size", "4K")
+    assert result.status == 2
+    assert result.error == (
+        f"{source}: 4194305 chunks of 4096 bytes, and a container has 1048576 at most; use --chunk-size 32K or more"
+    )
     assert tree(tmp_path) == {"x"}
 
 

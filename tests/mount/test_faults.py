@@ -1,5 +1,6 @@
 """What goes wrong below or inside the daemon gives the caller an errno; the mount lives, nothing outside changes."""
 
+import concurrent.futures
 import contextlib
 import errno
 import os
@@ -374,3 +375,30 @@ def test_a_backing_directory_that_is_removed_gives_errors_and_no_crash(tmp_path:
             assert file.read() == b"content"
         assert is_alive(mount)
         mount.kill()
+
+
+OUT_OF_MEMORY = """
+import sys
+from qatqfs.codec import Container
+
+def fail(*args, **kwargs):
+    raise MemoryError
+
+Container.read_chunks = fail
+from qatqfs.cli.main import main
+sys.exit(main())
+"""
+
+
+def test_a_daemon_whose_read_ahead_runs_out_of_memory_serves_every_reader_and_ends_on_sigterm(tmp_path: Path) -> None:
+    content = os.urandom(1 << 20)
+    with mounted(tmp_path, "--chunk-size", "4K", program=[sys.executable, "-c", OUT_OF_MEMORY]) as mount:
+        (mount.path / "x").write_bytes(content)
+        mount.sync()
+        drop_page_cache()
+        with concurrent.futures.ThreadPoolExecutor(4) as readers:
+            found = [readers.submit((mount.path / "x").read_bytes) for _ in range(4)]
+            assert all(each.result(60) == content for each in found)
+        assert mount.process is not None
+        mount.process.terminate()
+        assert mount.process.wait(30) == 0

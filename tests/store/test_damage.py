@@ -1,6 +1,7 @@
 """What is known to be damaged is forgotten when somebody repairs it, however well he covers his tracks."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -103,3 +104,33 @@ def test_a_commit_leaves_no_container_behind_that_the_next_open_takes_for_change
         container = handle.node.container()
         with store.open(b"x") as again:
             assert again.node.container() is container
+
+
+def torn(good: bytes) -> Iterator[bytes]:
+    """What a power cut may leave of a file whose last blocks never got to the disk: a good beginning, then zeros."""
+    end = len(good)
+    starts = {*range(0, end, 512), *range(0, end, 4096), *range(end - 150, end)}
+    for start in sorted(starts):
+        yield good[:start] + bytes(end - start)
+
+
+@pytest.mark.parametrize("length", [3 * CHUNK - 1, 2 * CHUNK + 1, CHUNK - 1, 3 * CHUNK], ids=str)
+def test_a_torn_container_gives_the_right_bytes_or_an_error(store: Store, backing: Path, length: int) -> None:
+    with store.create(b"x") as handle:
+        handle.write(DATA[:length], 0)
+    store.sync()
+    good = (backing / "x.qatc").read_bytes()
+
+    def read() -> bytes:
+        with store.open(b"x") as handle:
+            return bytes(handle.read(length + 2, 0))
+
+    failed = 0
+    for bad in torn(good):
+        (backing / "x.qatc").write_bytes(bad)
+        if errno_of(read) is None:
+            assert read() == DATA[:length]
+        else:
+            assert errno_of(read) == "EIO"
+            failed += 1
+    assert failed > 100

@@ -1,14 +1,15 @@
 """Chunks to payloads, as the store does it."""
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 from mounted import errno_of
 
-from qatqfs.codec import DType, EncodingFault, Level, Memory, decode_payload
+from qatqfs.codec import MAX_CHUNKS, DType, EncodingFault, Level, LimitExceeded, Memory, decode_payload
 from qatqfs.store import encoder
-from qatqfs.store.encoder import encode_chunk, encode_chunks
+from qatqfs.store.encoder import encode_chunk, encode_chunks, write_container
 
 CHUNK = 8192
 
@@ -48,3 +49,20 @@ def test_what_cannot_be_decoded_again_is_an_error_of_the_disk(monkeypatch: pytes
 
     monkeypatch.setattr(encoder, "encode_payloads", faulty)
     assert errno_of(encode_chunks, chunks(2), DType.BF16, Level.FAST, row_widths=[(), ()], memory=Memory()) == "EIO"
+
+
+def test_more_chunks_than_a_container_may_have_are_refused_before_any_work() -> None:
+    def read_at(offset: int, size: int) -> bytes:
+        raise AssertionError("it was read")
+
+    with ThreadPoolExecutor(1) as executor, pytest.raises(LimitExceeded, match="1048577 chunks"):
+        write_container(
+            -1,
+            read_at,
+            4 * MAX_CHUNKS + 1,
+            DType.BF16,
+            chunk_size=4,
+            level=Level.FAST,
+            executor=executor,
+            workers=1,
+        )
