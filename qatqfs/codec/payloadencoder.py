@@ -109,8 +109,8 @@ def _payload(body: tuple[int, bytes], values: Bytes, dtype: DType, *, verified: 
 
 
 def _verify(payload: bytes, values: Bytes, dtype: DType, *, hashed: bool) -> None:
-    """Decode a payload by libzstd and compare the values; compare the checksum with that of the plain loop too, unless
-    it is ``hashed``, which says that it has been proved already. Raises EncodingFault.
+    """Decode a payload and compare the values. Compare the checksum with that of the plain loop too, unless ``hashed``
+    says that it has been proved already. Raises EncodingFault.
     """
     decoded = scratch("verified", len(values))
     try:

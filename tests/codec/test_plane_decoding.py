@@ -1,6 +1,8 @@
 """Frames of byte planes decoded in one call, beside what libzstd makes of them."""
 
 import random
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -147,6 +149,21 @@ def test_a_block_larger_than_the_content_of_its_frame_is_refused() -> None:
     body = bytearray(frame[7:])
     assert one_shot(bytes(short) + bytes(body), 40) is None
     assert decoded(bytes(short) + bytes(body), 40) is None
+
+
+def test_many_threads_decode_at_once() -> None:
+    """More of them than decoders are kept: each has one of its own while it decodes."""
+    contents = [plane(200_000, 1 + spread, spread).tobytes() for spread in range(24)]
+    frames = [frame_of(np.frombuffer(content, np.uint8)) for content in contents]
+    together = threading.Barrier(len(contents))
+
+    def decode(number: int) -> list[bytes | None]:
+        together.wait()
+        return [decoded(frames[number], 200_000) for _ in range(5)]
+
+    with ThreadPoolExecutor(len(contents)) as pool:
+        found = list(pool.map(decode, range(len(contents))))
+    assert found == [[content] * 5 for content in contents]
 
 
 # -- a payload that is verified -----------------------------------------------------------------------------

@@ -74,7 +74,7 @@ static const char *frames_decode(ZSTD_DCtx *decoder, const uint8_t *data, size_t
 
 /* ---- decoders that are not in use ------------------------------------------------------------------------ */
 
-/* A decoder takes some 160 KiB and is expensive to make. Threads come and go, so none of them owns one: a call takes
+/* A decoder takes some 96 KiB and is expensive to make. Threads come and go, so none of them owns one: a call takes
  * the decoder that was given back last. The interpreter's lock protects the two variables. */
 #define DECODERS_KEPT 16
 static ZSTD_DCtx *decoders_idle[DECODERS_KEPT];

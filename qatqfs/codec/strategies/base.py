@@ -19,9 +19,9 @@ when the data does not give exactly that.
 """
 
 DecodeHashed = Callable[[memoryview, Bytes, DType], int | None]
-"""``decode_hashed(data, out, dtype)``: the same in one go with the checksum of the values (format section 5).
+"""``decode_hashed(data, out, dtype)`` does the same and returns the checksum of the values (format section 5).
 
-Returns that, or ``None`` where ``decode`` has to look at the data, be it unusual or damaged.
+It returns ``None`` if the data is damaged or empty. ``decode`` then says what is wrong, or handles it.
 """
 
 Encode = Callable[[Bytes, DType, Level], bytes | None]

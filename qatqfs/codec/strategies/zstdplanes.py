@@ -20,7 +20,7 @@ _STRIDE_SIZE = 4
 
 
 def check(data: memoryview, size: int) -> None:
-    """Walk the frames; raises InvalidResidualStream when they cannot hold ``size`` bytes."""
+    """Raise InvalidResidualStream if frames cannot hold ``size`` bytes, without decompressing them."""
     check_size(walk_frames(data), size)
 
 
@@ -76,7 +76,7 @@ def encode_adjacent(raw: Bytes, dtype: DType, level: Level) -> bytes:
 
 
 def decode_strided_hashed(data: memoryview, out: Bytes, dtype: DType) -> int | None:
-    """Decode strided values with their checksum; ``None`` where :func:`decode_strided` has to."""
+    """Decode strided values and return their checksum; ``None`` if the data is damaged."""
     stride = int.from_bytes(data[:_STRIDE_SIZE], "big")
     if len(data) < _STRIDE_SIZE or not 0 < stride < len(out) // dtype.width:
         return None
@@ -84,7 +84,7 @@ def decode_strided_hashed(data: memoryview, out: Bytes, dtype: DType) -> int | N
 
 
 def check_strided(data: memoryview, size: int) -> None:
-    """Like :func:`check`, behind a stride of four bytes."""
+    """Do the same for frames that follow a stride of four bytes."""
     if len(data) < _STRIDE_SIZE:
         raise InvalidResidualStream("the stride is cut off")
     check(data[_STRIDE_SIZE:], size)
