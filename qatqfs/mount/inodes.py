@@ -12,6 +12,7 @@ import errno
 import os
 import secrets
 import stat
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import count
 
@@ -68,9 +69,11 @@ class InodeTable:
 
     Args:
         root: attributes of the top.
+        is_searchable: says of the logical path of a directory whether we may look for names in it.
     """
 
-    def __init__(self, root: Attributes) -> None:
+    def __init__(self, root: Attributes, is_searchable: Callable[[bytes], bool] = lambda path: True) -> None:
+        self._is_searchable = is_searchable
         top = Inode(ROOT, stat.S_IFMT(root.mode), root.key, lookups=1)
         self._by_number = {ROOT: top}
         self._by_key = {root.key: top}
@@ -88,7 +91,7 @@ class InodeTable:
             raise stale() from None
 
     def path(self, inode: Inode) -> bytes:
-        """Return a logical path of an inode.
+        """Return a logical path of an inode: of several names one by which we can reach it, if there is one.
 
         Raises:
             OSError: ENOENT, its last name is gone.
@@ -96,6 +99,8 @@ class InodeTable:
         parts: list[bytes] = []
         while inode.number != ROOT:
             where = next(iter(inode.names), None)
+            if len(inode.names) > 1:
+                where = next((w for w in inode.names if self._is_searchable(self.path(w[0]))), where)
             if where is None:
                 raise stale()
             inode, name = where

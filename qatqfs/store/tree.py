@@ -126,6 +126,14 @@ class Tree:
         except OSError:
             return False
 
+    def is_searchable(self, path: bytes) -> bool:
+        """Whether a logical path leads to a directory in which we may look for names."""
+        try:
+            with self.directory(path) as fd:
+                return os.access(f"/proc/self/fd/{fd}", os.X_OK, effective_ids=True)
+        except OSError:
+            return False
+
     def fsync_parent(self, path: bytes) -> None:
         """Make the names in the directory of a path durable; raises OSError, not for one that is gone."""
         try:

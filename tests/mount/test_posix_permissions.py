@@ -93,6 +93,25 @@ def test_listing_takes_the_right_to_read_a_directory_and_looking_the_right_to_se
     pair.both(work)
 
 
+def test_a_file_is_reached_by_its_other_name_where_one_is_in_a_directory_that_may_not_be_searched(
+    pair: SideBySide,
+) -> None:
+    def work(directory: Path) -> object:
+        found = []
+        for number in range(8):  # which name is taken is chance
+            closed, path = directory / f"closed{number}", directory / f"a{number}"
+            closed.mkdir()
+            path.write_bytes(b"content")
+            pair.mount.sync()
+            os.link(path, closed / "b")
+            closed.chmod(0o600)
+            found.append((outcome(path.read_bytes), outcome(lambda path=path: path.chmod(0o640)), mode_of(path)))
+            closed.chmod(0o700)
+        return found
+
+    pair.both(work)
+
+
 def outcome(work: Callable[[], object]) -> object:
     try:
         return work()
