@@ -288,5 +288,6 @@ def set_owner(io: BackingIO, opened: Fd, directory: int, mode: int, owner: tuple
         except PermissionError:
             if os.geteuid() == 0:
                 raise
-    if mode & _SET_ID_BITS and not stat.S_ISDIR(st.st_mode):  # chown(2) takes them away, and who is not root by writing
-        io.chmod(opened, stat.S_IMODE(st.st_mode) | mode & _SET_ID_BITS)
+    if mode & _SET_ID_BITS and not stat.S_ISDIR(st.st_mode):
+        # chown(2) has taken them away, and write(2) before it unless we are root.
+        io.chmod(opened, stat.S_IMODE(st.st_mode) | (mode & _SET_ID_BITS))
