@@ -111,7 +111,7 @@ class AttributeOperations(Adapter):
         if name == CAPABILITY and self.inodes.get(inode).no_capability:
             raise _fuse_error(errno.ENODATA)
         if control.is_denied(name, ctx.uid):
-            raise _fuse_error(errno.ENODATA)
+            raise _fuse_error(errno.EPERM)
         if name.startswith(control.PREFIX):
             answer = await self.run(control.answer, self.store, bytes(name))
             if answer is not None:

@@ -7,8 +7,7 @@
 * ``getxattr(MOUNTPOINT, "user.qatqfs.read_only")`` is 1 if the daemon cannot write, else 0.
 
 They are not listed, and work wherever the mount is visible, without a socket or a file of their own. Only root and
-the user who mounted may use them: for others they are not there. ``user.qatqfs.dtype`` is an ordinary attribute and
-stored.
+the user who mounted may use them: others get EPERM. ``user.qatqfs.dtype`` is an ordinary attribute and stored.
 """
 
 import json

@@ -38,7 +38,7 @@ def test_root_sees_what_the_daemon_tells_and_others_do_not(open_mount: Mounted, 
     for path in (".", "f"):
         assert as_user(
             STRANGER, STRANGER, [], open_mount.path, lambda d, p=path: errno_of(os.getxattr, d / p, name)
-        ) == ("ENODATA")
+        ) == ("EPERM")
 
 
 def test_others_cannot_make_the_daemon_sync(open_mount: Mounted) -> None:

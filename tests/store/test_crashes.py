@@ -1,5 +1,6 @@
 """Every step of every operation, stopped by a kill and by a loss of power."""
 
+import errno
 import os
 from pathlib import Path
 
@@ -7,7 +8,8 @@ import pytest
 from crashes import CHUNK, History, Scenario, kill_everywhere, lose_power_everywhere, pattern
 
 from qatqfs.store import Store, commit
-from qatqfs.store.sysfile import RENAME_EXCHANGE
+from qatqfs.store.backingio import BackingIO
+from qatqfs.store.sysfile import RENAME_EXCHANGE, Fd
 
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # threads are killed
 
@@ -278,6 +280,35 @@ def test_a_kill_at_any_step_loses_nothing_acknowledged(scenario: Scenario, base:
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda s: s.name)
 def test_a_loss_of_power_at_any_step_loses_nothing_synced(
+    scenario: Scenario, base: Path, capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    points = lose_power_everywhere(scenario, base, POWER_SEEDS, monkeypatch)
+    report(capsys, f"{scenario.name}: power lost at {points} points")
+
+
+WITHOUT_LINKS = [Scenario("create", nothing, create), Scenario("write a new file", nothing, write_new)]
+
+
+@pytest.fixture
+def no_links(monkeypatch: pytest.MonkeyPatch) -> None:
+    """BACKING is on a filesystem without hard links."""
+
+    def refuse(io: BackingIO, fd: Fd, directory: int, name: bytes) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(BackingIO, "link_open", refuse)
+
+
+@pytest.mark.usefixtures("no_links")
+@pytest.mark.parametrize("scenario", WITHOUT_LINKS, ids=lambda s: s.name)
+def test_a_kill_loses_nothing_acknowledged_where_there_are_no_links(scenario: Scenario, base: Path, capsys) -> None:
+    points = kill_everywhere(scenario, base)
+    report(capsys, f"{scenario.name}: killed at {points} points")
+
+
+@pytest.mark.usefixtures("no_links")
+@pytest.mark.parametrize("scenario", WITHOUT_LINKS, ids=lambda s: s.name)
+def test_a_loss_of_power_loses_nothing_synced_where_there_are_no_links(
     scenario: Scenario, base: Path, capsys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     points = lose_power_everywhere(scenario, base, POWER_SEEDS, monkeypatch)
