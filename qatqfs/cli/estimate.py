@@ -96,7 +96,8 @@ def _parse_sample(_ctx: click.Context, _parameter: click.Parameter, text: str) -
     type=click.FloatRange(min=0.0, min_open=True),
     metavar="N",
     show_default=f"{_SECONDS:.0f}, or no limit with --sample all",
-    help="Time after which no further piece is begun.",
+    help="Time for the samples, after which no further piece is begun; a third of it is for finding dtypes. Listing the"
+    " files comes on top.",
 )
 @click.option(
     "--dtype",
@@ -142,17 +143,16 @@ def command(
     wanted = [level for level in Level if not levels or level.label in levels]
     options = store_options(chunk_size=chunk_size, dtype_rules=dtype_rules)
     limit = seconds if seconds is not None or sample is None else _SECONDS
-    started = time.monotonic()
     outcome = Outcome()
     contents = look(paths, outcome, mounted=True)
-    survey_limit = _SECONDS if limit is None else limit
-    survey = Surveyor(paths, options, outcome, started + _SURVEY_SHARE * survey_limit).survey(contents)
+    survey_limit = _SURVEY_SHARE * (_SECONDS if limit is None else limit)
+    survey = Surveyor(paths, options, outcome, time.monotonic() + survey_limit).survey(contents)
     others = [zstd3(), lz4()]
     methods: list[Method] = [Ours(level, chunk_size) for level in wanted]
     methods += [method for method in others if method is not None]
     samples = plan(survey.groups, methods, sample, chunk_size)
     with Progress(sum(piece.size for each in samples for piece in each.pieces), "sampling") as progress:
-        deadline = None if limit is None else started + limit
+        deadline = None if limit is None else time.monotonic() + limit - survey_limit
         Trial(methods, outcome, deadline).run(samples, progress.advance)
     for each in samples:
         for size in each.failed.values():

@@ -5,6 +5,7 @@ and worked on in random order, so that the ratio of those that were done in time
 same pieces.
 """
 
+import bisect
 import importlib
 import itertools
 import operator
@@ -39,6 +40,8 @@ PIECE_BYTES = 4 << 20
 """Bytes of a piece at most: twice what zstd looks back at level 3."""
 _PIECES = 8
 """Pieces that a group gets at least where it is long enough, for layers, keys and values differ."""
+_MOST_PIECES = 1 << 16
+"""Pieces that are drawn from a group that is not taken whole: of files of a kilobyte these are 64 MiB."""
 _EVEN_SHARE = 0.25
 """Share of the sample that is given to all groups alike; the rest goes by their size."""
 _SEED = 2
@@ -256,15 +259,15 @@ def _draw(group: Group, share: int, chunk_size: int) -> list[Piece]:
     per_piece = max(1, min(PIECE_BYTES, share // _PIECES) // chunk_size) * chunk_size
     if share == group.size:
         per_piece = max(1, PIECE_BYTES // chunk_size) * chunk_size
-    pieces = [
-        Piece(file, offset, min(per_piece, file.size - offset))
-        for file in group.files
-        for offset in range(0, file.size, per_piece)
-    ]
-    random.Random(_SEED).shuffle(pieces)
+    ends = list(itertools.accumulate(-(-file.size // per_piece) for file in group.files))
+    total = ends[-1] if ends else 0
     taken = 0
     drawn: list[Piece] = []
-    for piece in pieces:
+    for number in random.Random(_SEED).sample(range(total), total if share == group.size else min(total, _MOST_PIECES)):
+        index = bisect.bisect_right(ends, number)
+        file = group.files[index]
+        offset = (number - (ends[index - 1] if index else 0)) * per_piece
+        piece = Piece(file, offset, min(per_piece, file.size - offset))
         if drawn and taken + piece.size > share:
             break
         drawn.append(piece)

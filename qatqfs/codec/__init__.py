@@ -6,6 +6,7 @@ no threads of its own, no FUSE. Everything may be called from many threads at on
 
 * :func:`encode_array` and :func:`decode_array` for numpy arrays, :func:`encode_container` and
   :func:`decode_container` for bytes: a container in memory, at once;
+* :func:`encode_into` and :func:`decode_into` for memory that the caller has, :func:`encoded_size_bound` for how much;
 * :class:`Container` to open one, look into it without decoding, and read any range or chunk;
 * :class:`ContainerWriter` to write one chunk by chunk in constant memory;
 * :func:`encode_payload` and :func:`decode_payload` for one chunk, :func:`decode_any_payload` for a .qatq file;
@@ -54,6 +55,7 @@ from qatqfs.codec.errors import (
 )
 from qatqfs.codec.fileaccess import ReadAt
 from qatqfs.codec.index_frame import IndexFrame
+from qatqfs.codec.into import container_size, decode_into, encode_into, encoded_size_bound
 from qatqfs.codec.layout import WalkedLayout
 from qatqfs.codec.level import Level
 from qatqfs.codec.limits import UNLIMITED, Limits
@@ -126,16 +128,20 @@ __all__ = [
     "ValueCountTooLarge",
     "WalkedLayout",
     "claimed_length",
+    "container_size",
     "decode_any_payload",
     "decode_array",
     "decode_container",
+    "decode_into",
     "decode_payload",
     "decode_payloads",
     "empty_container",
     "encode_array",
     "encode_container",
+    "encode_into",
     "encode_payload",
     "encode_payloads",
+    "encoded_size_bound",
     "fnv1a64",
     "fnv1a64_many",
     "read_payload_header",

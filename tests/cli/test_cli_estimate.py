@@ -1,9 +1,11 @@
 """estimate: that it foretells what encode makes, from how much, and what it leaves out."""
 
+import contextlib
 import errno
 import io
 import json
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -159,6 +161,34 @@ def test_nothing_is_written_and_a_pipe_sees_no_progress(qatqfs, corpus):
     result = qatqfs("estimate", corpus, "--level", "fast")
     assert (result.status, result.err) == (0, "")
     assert {name: (corpus / name).stat().st_mtime_ns for name in tree(corpus)} == before
+
+
+def test_a_terminal_sees_how_far_it_is(tmp_path):
+    pty = pytest.importorskip("pty")
+    import termios
+
+    (tmp_path / "x.bf16").write_bytes(bf16_bytes(24 << 20))
+    command = [sys.executable, "-m", "qatqfs.cli", "estimate", tmp_path, "--level", "balanced", "--chunk-size", "4K"]
+    master, slave = pty.openpty()
+    termios.tcsetwinsize(slave, (24, 80))
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=slave) as running:
+        os.close(slave)
+        seen = b""
+        with contextlib.suppress(OSError):  # Linux says EIO when the other side is closed
+            while part := os.read(master, 4096):
+                seen += part
+    os.close(master)
+    assert running.returncode == 0
+    assert b"sampling:" in seen and b"%" in seen
+
+
+def test_very_many_small_files_are_drawn_from_without_a_list_of_all_pieces():
+    files = [surveying.RawFile(str(i), 1000, surveying.DType.BF16) for i in range(200_000)]
+    group = surveying.Group(".bin", surveying.DType.BF16, files)
+    (sample,) = trials.plan([group], [trials.zstd3()], 10_000_000, 256 << 10)
+    numbers = sorted(int(piece.file.path) for piece in sample.pieces)
+    assert len(numbers) == len(set(numbers)) == 10_000
+    assert numbers[0] < 1000 and numbers[-1] > 199_000
 
 
 def test_symlinks_and_special_files_are_left_alone(qatqfs, tmp_path):

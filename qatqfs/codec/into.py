@@ -1,0 +1,182 @@
+"""Containers between buffers that the caller has: for those who hand out memory themselves, as runtimes do.
+
+What is written is the container that :func:`~qatqfs.codec.encode_container` gives for the same settings. Raw values are
+read where they are and decoded to where they belong; the interpreter's lock is released while chunks are encoded and
+decoded.
+"""
+
+from collections.abc import Sequence
+
+from qatqfs.codec.buffers import Buffer, as_bytes
+from qatqfs.codec.checksum import HASHED_TOGETHER
+from qatqfs.codec.container import (
+    CONTAINER_HEADER_SIZE,
+    DEFAULT_CHUNK_BYTES,
+    LENGTH_FIELD_SIZE,
+    ContainerHeader,
+)
+from qatqfs.codec.dtypes import DType
+from qatqfs.codec.errors import InvalidContainer, MixedDtypes
+from qatqfs.codec.index_frame import IndexFrame
+from qatqfs.codec.level import Level
+from qatqfs.codec.limits import Limits
+from qatqfs.codec.payload import EXACT_HEADER_SIZE
+from qatqfs.codec.payloadencoder import encode_payload, encode_payloads
+from qatqfs.codec.reader import Container
+from qatqfs.codec.search import Memory
+from qatqfs.codec.writer import ContainerWriter
+
+_FRAME_SHARE, _FRAME_BYTES = 256, 128
+"""A zstd frame is at most 1/256 and 128 bytes longer than what is in it (ZSTD_COMPRESSBOUND, and its own header)."""
+
+
+class _BufferSink:
+    """Takes a container's bytes into memory that somebody else owns."""
+
+    def __init__(self, out: memoryview) -> None:
+        self._out = out
+        self.size = 0
+
+    def write(self, data: Buffer) -> None:
+        """Append; raises ValueError if there is no room."""
+        end = self.size + len(data)
+        if end > len(self._out):
+            raise ValueError(f"a buffer of {len(self._out)} bytes is too small; see encoded_size_bound")
+        self._out[self.size : end] = data
+        self.size = end
+
+    def patch(self, offset: int, data: Buffer) -> None:
+        """Overwrite bytes written before."""
+        self._out[offset : offset + len(data)] = data
+
+
+def encoded_size_bound(size: int, dtype: DType, *, values_per_chunk: int | None = None) -> int:
+    """Return how many bytes the container of some raw values may take at most, whatever they are: about 0.4 % more.
+
+    Args:
+        size: raw bytes.
+        dtype: of the values.
+        values_per_chunk: as :func:`encode_into` takes it.
+
+    Raises:
+        ValueError: ``size`` is negative or ``values_per_chunk`` not legal.
+    """
+    if size < 0:
+        raise ValueError(f"a size must not be negative, but is {size}")
+    chunks = max(1, -(-size // _chunk_bytes(dtype, values_per_chunk)))
+    per_chunk = LENGTH_FIELD_SIZE + EXACT_HEADER_SIZE + dtype.width * _FRAME_BYTES
+    return CONTAINER_HEADER_SIZE + chunks * per_chunk + size + size // _FRAME_SHARE + IndexFrame.size(chunks)
+
+
+def encode_into(
+    src: Buffer,
+    dst: Buffer,
+    dtype: DType,
+    *,
+    values_per_chunk: int | None = None,
+    level: Level = Level.BALANCED,
+    row_widths: Sequence[int] = (),
+    memory: Memory | None = None,
+    verified: bool = False,
+) -> int:
+    """Encode raw values as one container at the beginning of a buffer, in this thread.
+
+    Args:
+        src: little-endian elements; with a 16-bit dtype the length may be odd.
+        dst: writable and apart from ``src``; :func:`encoded_size_bound` bytes are always enough.
+        dtype: of the values.
+        values_per_chunk: 1 to 2**26; ``None`` for those of 256 KiB.
+        level: how hard to look for a small form.
+        row_widths: as for :func:`~qatqfs.codec.encode_payload`.
+        memory: of values like these, encoded before; it makes the search shorter.
+        verified: decode every chunk again and compare the values.
+
+    Returns:
+        The bytes of the container. Those behind it stay as they are.
+
+    Raises:
+        EncodingFault: when it is to be verified, and is wrong.
+        ValueError: when the length does not go with the dtype, ``values_per_chunk`` is not legal, or ``dst`` is
+            read-only or too small; what is in it then is undefined.
+        LimitExceeded: when there are more than 2**20 chunks.
+    """
+    raw, out = as_bytes(src), as_bytes(dst)
+    if out.readonly:
+        raise ValueError("a writable buffer is needed")
+    chunk_bytes = _chunk_bytes(dtype, values_per_chunk)
+    sink = _BufferSink(out)
+    writer = ContainerWriter(sink, dtype, chunk_bytes // dtype.width, level=level)
+    memory = memory if memory is not None else Memory()
+    parts = [raw[start : start + chunk_bytes] for start in range(0, len(raw), chunk_bytes)]
+    odd = dtype.width == 2 and len(raw) % 2 == 1
+    if odd:
+        parts[-1] = memoryview(bytes(parts[-1]) + b"\0")
+    for first in range(0, len(parts) - 1, HASHED_TOGETHER):
+        group = parts[first : min(first + HASHED_TOGETHER, len(parts) - 1)]
+        writer.extend(
+            encode_payloads(group, dtype, level=level, row_widths=row_widths, memory=memory, verified=verified)
+        )
+    if parts:
+        last = encode_payload(
+            parts[-1],
+            dtype,
+            level=level,
+            appendable=len(parts) > 1 or odd,
+            row_widths=row_widths,
+            memory=memory,
+            verified=verified,
+        )
+        writer.append(last)
+    return writer.finish(len(raw)).size
+
+
+def decode_into(src: Buffer, dst: Buffer, *, dtype: DType | None = None, limits: Limits | None = None) -> int:
+    """Decode the container at the beginning of a buffer into another, every chunk's checksum verified.
+
+    Args:
+        src: the container; what is behind it is ignored, so that it may be a buffer of the largest size.
+        dst: writable, at least as long as the content.
+        dtype: that the container must have, ``None`` for any.
+        limits: what to refuse although it is legal.
+
+    Returns:
+        The bytes of the content. Those behind it stay as they are.
+
+    Raises:
+        QatcError: the first thing that is wrong with the container; what is in ``dst`` then is undefined.
+        ValueError: when ``dst`` is read-only or too small.
+    """
+    view = as_bytes(src)
+    container = Container.from_buffer(view[: container_size(view)], limits=limits)
+    if dtype is not None and container.dtype is not dtype:
+        raise MixedDtypes(dtype.label, container.dtype.label)
+    out = as_bytes(dst)
+    if out.readonly or len(out) < container.length:
+        raise ValueError(f"a writable buffer of {container.length} bytes is needed")
+    container.read(0, container.length, out)
+    return container.length
+
+
+def container_size(buf: Buffer) -> int:
+    """Return how many bytes the container at the beginning of a buffer takes, from the lengths of its chunks alone.
+
+    Raises:
+        QatcError: it is no container, or cut off.
+    """
+    view = as_bytes(buf)
+    header = ContainerHeader.parse(view)
+    end = CONTAINER_HEADER_SIZE
+    for chunk in range(header.chunk_count):
+        length = int.from_bytes(view[end : end + LENGTH_FIELD_SIZE], "big")
+        end += LENGTH_FIELD_SIZE + length
+        if length < EXACT_HEADER_SIZE or end > len(view):
+            raise InvalidContainer(f"chunk {chunk} is cut off or has no header")
+    return end
+
+
+def _chunk_bytes(dtype: DType, values_per_chunk: int | None) -> int:
+    if values_per_chunk is None:
+        return DEFAULT_CHUNK_BYTES
+    if values_per_chunk <= 0:
+        raise ValueError(f"a chunk has at least one value, not {values_per_chunk}")
+    return values_per_chunk * dtype.width
