@@ -3,7 +3,7 @@
 import contextlib
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Never
 
 from qatqfs.cli.exits import on_terminal
@@ -56,10 +56,23 @@ class Progress:
 
 
 @contextlib.contextmanager
-def waiting(label: str) -> Iterator[None]:
-    """Show how long one call takes that cannot say how far it is."""
+def waiting(label: str) -> Iterator[Callable[[str], None]]:
+    """Show how long something takes.
+
+    Args:
+        label: what is waited for.
+
+    Yields:
+        A function that takes what is known of how far it is.
+    """
+    said = ""
+
+    def note(text: str) -> None:
+        nonlocal said
+        said = text
+
     if not on_terminal():
-        yield
+        yield note
         return
     done = threading.Event()
 
@@ -68,14 +81,16 @@ def waiting(label: str) -> Iterator[None]:
             return
         from tqdm import tqdm  # not before there is something to show: most calls are over at once
 
-        with tqdm(desc=label, bar_format="{desc} {elapsed}", leave=False, file=sys.stderr) as bar:
-            while not done.wait(_REFRESH_S):
-                bar.refresh()
+        with tqdm(bar_format="{desc} {elapsed}", leave=False, file=sys.stderr) as bar:
+            while True:
+                bar.set_description_str(": ".join(filter(None, (label, said))))
+                if done.wait(_REFRESH_S):
+                    return
 
     thread = threading.Thread(target=refresh, name="qatqfs-progress")
     thread.start()
     try:
-        yield
+        yield note
     finally:
         done.set()
         thread.join()

@@ -114,6 +114,8 @@ class AttributeOperations(Adapter):
         """Return an extended attribute; the kernel asks for one of them before every write."""
         if name == _CAPABILITY and self.inodes.get(inode).no_capability:
             raise _fuse_error(errno.ENODATA)
+        if name in control.ABOUT_A_PATH:
+            return await self.run(self._answer_about, inode, bytes(name))
         if name.startswith(control.PREFIX):
             answer = await self.run(control.answer, self.store, bytes(name))
             if answer is not None:
@@ -160,9 +162,14 @@ class AttributeOperations(Adapter):
                 self.store.chmod(target, stat.S_IMODE(attributes.mode) & ~stat.S_ISGID)
 
     def _sync(self, number: int) -> None:
+        self.store.sync(self._path(number))
+
+    def _answer_about(self, number: int, name: bytes) -> bytes:
+        return control.answer_about(self.store, name, self._path(number))
+
+    def _path(self, number: int) -> bytes:
         with self.lock:
-            path = self.inodes.path(self.inodes.get(number))
-        self.store.sync(path)
+            return self.inodes.path(self.inodes.get(number))
 
     @handler
     async def listxattr(self, inode: pyfuse3.InodeT, ctx: pyfuse3.RequestContext) -> list[pyfuse3.XAttrNameT]:

@@ -21,7 +21,8 @@ from dataclasses import dataclass, field
 from qatqfs.mount import checks, mountinfo, readahead
 from qatqfs.mount.errors import MountError
 from qatqfs.mount.logs import set_up_logging
-from qatqfs.store import Store, StoreError, StoreOptions
+from qatqfs.mount.opening import open_store
+from qatqfs.store import Store, StoreOptions
 
 log = logging.getLogger(__name__)
 
@@ -164,12 +165,7 @@ def _serve(options: MountOptions, ready: Ready) -> None:
         debug=options.debug,
         read_only=options.store.read_only,
     )
-    try:
-        store = Store(options.backing, options.store)
-    except StoreError as err:
-        raise MountError(str(err)) from err
-    except OSError as err:
-        raise MountError(f"cannot open backing directory {options.backing!r}: {err.strerror}") from err
+    store = open_store(options.backing, options.store)
     try:
         _serve_store(options, store, ready)
     except BaseException:
@@ -191,7 +187,7 @@ def _serve_store(options: MountOptions, store: Store, ready: Ready) -> None:
             raise MountError(f"cannot mount at {options.mountpoint!r}: {reasons() or err}") from err
     log.info("mounted %s at %s", options.backing, options.mountpoint)
     try:
-        trio.run(_answer, options.mountpoint, lambda: ready(_notes(store)))
+        trio.run(_answer, options.mountpoint, store, lambda: ready(_notes(store)))
     finally:
         pyfuse3.close(unmount=True)
         log.info("unmounted %s", options.mountpoint)
@@ -219,7 +215,7 @@ def _libfuse_reasons() -> Iterator[Callable[[], str | None]]:
             os.close(stderr)
 
 
-async def _answer(mountpoint: str, ready: Callable[[], None]) -> None:
+async def _answer(mountpoint: str, store: Store, ready: Callable[[], None]) -> None:
     """Answer requests until the filesystem is unmounted or a signal asks to stop."""
     import pyfuse3
     import trio
@@ -235,6 +231,7 @@ async def _answer(mountpoint: str, ready: Callable[[], None]) -> None:
         # abandon_on_cancel: if the loop ends first, nobody will ever answer this stat.
         st = await trio.to_thread.run_sync(os.stat, mountpoint, abandon_on_cancel=True)
         readahead.widen(st.st_dev)
+        await trio.to_thread.run_sync(store.serves, mountpoint, mountinfo.device_text(st.st_dev))
         ready()
 
     async with trio.open_nursery() as nursery:

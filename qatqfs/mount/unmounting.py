@@ -1,50 +1,132 @@
 """Unmounting as a user wants it: it is over when everything is committed."""
 
+import errno
 import os
-import select
+import time
 from collections.abc import Callable
 
-from qatqfs.mount import control, mountinfo
+from qatqfs.mount import asking, mountinfo
+from qatqfs.mount.asking import Pending
+from qatqfs.mount.daemonwatch import DaemonWatch
 from qatqfs.mount.errors import MountError
-from qatqfs.store.area import open_backing, waiting_files
-from qatqfs.store.errors import StoreError
+from qatqfs.mount.mountinfo import Mount
+from qatqfs.mount.sightings import sightings
+
+_PATIENCE_S = 3.0
+_LOOK_AGAIN_S = 0.02
+_GONE = (errno.ENOTCONN, errno.ECONNABORTED)
+
+Tell = Callable[[str], None]
 
 
-def unmount_and_wait(mountpoint: str, tell: Callable[[str], None]) -> None:
+class StillMounted(MountError):
+    """Unmounted here, with everything committed until then, but the daemon goes on serving others."""
+
+
+def unmount_and_wait(
+    mountpoint: str,
+    tell: Tell,
+    *,
+    lazy: bool = False,
+    force: bool = False,
+    progress: Callable[[Pending], None] = lambda pending: None,
+) -> None:
     """Unmount, and return when everything is committed and the daemon is gone.
 
     Args:
         mountpoint: where it is mounted; a dead mount is just removed.
         tell: shows the user a line that is no error.
+        lazy: unmount also what is in use; as long as it is, the daemon goes on.
+        force: do not ask the daemon, but cut the connection to it: whatever programs do there fails from then on.
+        progress: told now and then how much there is to commit.
 
     Raises:
+        StillMounted: the mount lives on, in another mount namespace or as a bind mount, or because it is in use.
         MountError: nothing of ours is mounted there, it is in use, or a commit failed.
     """
-    path = mountinfo.resolve(mountpoint)
-    if mountinfo.mounted_at(path) is None:
-        raise MountError(f"no qatqfs mount at {mountpoint!r}")
-    if mountinfo.is_dead(path):
-        mountinfo.unmount(path, lazy=True)
+    path, mount = _find(mountpoint, asks=not force)
+    daemon = None if force else _daemon_of(path)
+    watch = DaemonWatch(mount, daemon)
+    if daemon is not None:
+        _commit(path, tell, progress)
+    if force:
+        mountinfo.force_unmount(path, mount, lazy=lazy)
+    else:
+        mountinfo.unmount(path, lazy=lazy or daemon is None)
+    if daemon is None and watch.has_ended():
         tell(f"the daemon of {path} was gone; what it had not committed is recovered by the next mount")
         return
     try:
-        daemon = os.pidfd_open(int(control.query(path, control.PID)))
-    except (OSError, ValueError) as err:
-        raise MountError(f"cannot ask the daemon of {mountpoint!r}: {err}") from err
-    try:
-        backing = control.query(path, control.BACKING)
-        mountinfo.unmount(path)
-        select.select([daemon], [], [])
-    finally:
-        os.close(daemon)
-    _check_nothing_left(backing)
+        _wait(watch, mount, path)
+    except KeyboardInterrupt:
+        tell(
+            f"{path} is unmounted; its daemon goes on committing ('flock {watch.lock_path} true' waits for it, and the"
+            " next mount does)"
+        )
+        raise
+    fault = watch.outcome()
+    if fault is not None:
+        raise MountError(f"{path} is unmounted, but {fault}")
 
 
-def _check_nothing_left(backing: bytes) -> None:
-    """Raise MountError if the daemon left uncommitted content behind."""
+def _find(mountpoint: str, *, asks: bool) -> tuple[str, Mount]:
+    """Return the absolute path of a mountpoint and the mount there; raises MountError.
+
+    Args:
+        mountpoint: as the user names it.
+        asks: whether the mount may be asked anything, which a daemon that hangs does not answer.
+    """
+    above, name = os.path.split(os.path.abspath(mountpoint))
+    path = os.path.join(os.path.realpath(above), name)  # the last component is the mount itself, if it is no symlink
+    mount = mountinfo.mounted_at(path)
+    if mount is None and asks:
+        path = os.path.realpath(mountpoint)
+        mount = mountinfo.mounted_at(path)
+    if mount is None:
+        around = mountinfo.containing(path) if asks and os.path.exists(path) else None
+        hint = f", but it is in the one at {around.mountpoint!r}" if around is not None else ""
+        raise MountError(f"no qatqfs mount at {mountpoint!r}{hint}")
+    return path, mount
+
+
+def _daemon_of(path: str) -> asking.Daemon | None:
+    """Return what the daemon of a mount says of itself, ``None`` if there is none any more; raises MountError."""
+    if mountinfo.is_dead(path):
+        return None
     try:
-        left = waiting_files(open_backing(os.fsdecode(backing)))
-    except StoreError:
+        return asking.daemon_of(path)
+    except OSError as err:
+        if err.errno in _GONE:
+            return None
+        raise MountError(f"cannot ask the daemon of {path!r}: {err.strerror} (--force does not ask)") from err
+    except ValueError as err:
+        raise MountError(f"cannot understand the daemon of {path!r}: {err} (--force does not ask)") from err
+
+
+def _commit(path: str, tell: Tell, progress: Callable[[Pending], None]) -> None:
+    """Let the daemon commit while it can still say how far it is; what it cannot commit it tries again at the end."""
+    try:
+        for name, reason in asking.commit(path, progress):
+            tell(f"{name}: could not be committed yet: {reason}")
+    except OSError as err:
+        tell(f"{path}: cannot be committed before it is unmounted: {err.strerror}")
+    except KeyboardInterrupt:
+        tell(f"{path} is still mounted; its daemon goes on committing ('qatqfs umount {path}' waits for it)")
+        raise
+
+
+def _wait(watch: DaemonWatch, mount: Mount, path: str) -> None:
+    """Return when a daemon is gone; raises StillMounted if that is not to be expected."""
+    deadline = time.monotonic() + _PATIENCE_S
+    while not watch.has_ended():
+        if time.monotonic() > deadline and not watch.is_stopping():
+            break
+        time.sleep(_LOOK_AGAIN_S)
+    else:
+        if watch.sees_anything:
+            return
+    places = sightings(mount.device)
+    if not places and not watch.sees_anything:
         return
-    if left:
-        raise MountError(f"{left} file(s) could not be committed; they are safe in staging for the next mount")
+    where = " and by ".join(map(str, places)) or "somebody who cannot be seen from here, or by what is open in it"
+    raise StillMounted(f"{path} is unmounted, but its daemon goes on, for the mount is still held by {where}")

@@ -82,6 +82,7 @@ class Node:
         writers: those among them that may write.
         commit_lock: held during a commit, so that there is one at a time, and while it is encoded ahead.
         commit_cost: seconds that the last commit took, 0 before the first.
+        commit_error: why the last try to commit it failed, ``None`` if it did not.
         several_names: it has, or had, names besides ``path``, which may be one that it has no more.
         durable: the name and the container are known to survive a power cut.
         metadata_durable: what was done to the container's metadata is, too.
@@ -101,6 +102,7 @@ class Node:
         self.writers = 0
         self.commit_lock = CommitLock()
         self.commit_cost = 0.0
+        self.commit_error: str | None = None
         self.durable = False
         self.metadata_durable = False
         self.several_names = False
@@ -136,6 +138,11 @@ class Node:
             with self.context.namespace_lock:
                 if self._generation == generation and self._container is None:
                     self._container = opened
+
+    @property
+    def has_several_names(self) -> bool:
+        """Whether it may have names besides ``path``, also such as somebody made in BACKING itself."""
+        return self.several_names or os.fstat(self.fd.number).st_nlink > 1
 
     @property
     def opened(self) -> bool:

@@ -22,13 +22,14 @@ from qatqfs.store.chunkcache import ChunkCache
 from qatqfs.store.commit import CommitEngine
 from qatqfs.store.containerfile import RUN_CHUNKS, ReadContext
 from qatqfs.store.damage import DamageRegister
-from qatqfs.store.errors import StoreError
+from qatqfs.store.errors import StoreError, describe
 from qatqfs.store.files import Opener
 from qatqfs.store.handle import Handle
 from qatqfs.store.metadata import Target
 from qatqfs.store.names import SUFFIX
 from qatqfs.store.node import Node, NodeContext
 from qatqfs.store.options import StoreOptions
+from qatqfs.store.pending import Pending
 from qatqfs.store.recovery import Recovery
 from qatqfs.store.schedule import Committer
 from qatqfs.store.stagingarea import StagingArea
@@ -142,11 +143,28 @@ class Store:
 
     # -- life ------------------------------------------------------------------------------------------
 
+    def serves(self, mountpoint: str, device: str) -> None:
+        """Let other processes that want to open this BACKING for writing be told where it is mounted.
+
+        Args:
+            mountpoint: absolute path.
+            device: ``major:minor`` of the mount.
+        """
+        if self._area is not None:
+            self._area.serves(mountpoint, device)
+
+    def pending(self, below: bytes = b"") -> Pending:
+        """Return what at or below a path is not in containers yet."""
+        return Pending.of(self.tree.dirty_nodes(below))
+
     def sync(self, below: bytes = b"") -> None:
         """Return once what was written so far at or below a path is in containers (not: on the disk's platter).
 
+        A file with several names is committed whichever of them is meant.
+
         Raises:
-            OSError: a file could not be committed; its content stays in staging and is served from there.
+            NotCommitted: files could not be committed; their content stays in staging and is served from there.
+            OSError: everything is committed, but what is left of it in staging could not be removed.
         """
         if self._committer is not None:
             self._committer.sync(below)
@@ -163,9 +181,15 @@ class Store:
         if self._closed:
             return
         self._closed = True
+        error: str | None = None if commit else "it was told not to"
         try:
+            if self._area is not None:
+                self._area.stops()
             if commit:
                 self.sync()
+        except BaseException as err:
+            error = describe(err)
+            raise
         finally:
             if self._ahead is not None:
                 self._ahead.stop()
@@ -178,7 +202,7 @@ class Store:
                 self._leave_no_drafts()
             finally:
                 if self._area is not None:
-                    self._area.close()
+                    self._area.close(left=len(self.tree.dirty_nodes()), error=error)
                     self._area = None
 
     def _leave_no_drafts(self) -> None:

@@ -205,7 +205,21 @@ def test_sync_refuses_what_is_not_in_the_mount(process, busy, tmp_path):
     result = process("sync", busy.path, tmp_path / "outside")
     assert (result.status, result.error) == (2, f"{tmp_path / 'outside'}: is not in the mount at {busy.path}")
     assert process("sync", busy.path, "nowhere").error == "nowhere: No such file or directory"
-    result = process("sync", busy.path / "sub")
+    assert process("sync", tmp_path).error == f"{tmp_path}: is not a qatqfs mount"
+
+
+def test_sync_takes_anything_in_a_mount_in_place_of_the_mountpoint(process, busy):
+    assert process("sync", ".", cwd=busy.path / "sub").status == 0
+    for name in ("sub/x", "sub/z"):
+        assert stored(busy, name) == name.encode().ljust(8)
+    assert stored(busy, "x") == b""  # only what was asked for
+    assert process("sync", busy.path / "x", "y").status == 0
+    for name in ("x", "y"):
+        assert stored(busy, name) == name.encode().ljust(8)
+
+
+def test_stats_takes_a_mountpoint_only(process, busy):
+    result = process("stats", busy.path / "sub")
     assert (result.status, result.error) == (
         2,
         f"{busy.path / 'sub'}: is not a qatqfs mount, but in the one at {busy.path}",
