@@ -1,9 +1,20 @@
 """A mount that is up, as the verbs find it that talk to one."""
 
 import os
+from typing import Any
+
+import click
 
 from qatqfs.cli.exits import Refusal, shown
 from qatqfs.mount import mountinfo
+
+
+class Untouched(click.Path):
+    """A path that is left alone: click's own type calls stat(2), and a daemon that hangs does not answer that."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the path as it is."""
+        return value
 
 
 def mount_at(mountpoint: str) -> str:

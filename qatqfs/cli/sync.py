@@ -38,7 +38,7 @@ def command(mountpoint: str, paths: tuple[str, ...]) -> int:
     status = DONE
     with waiting("committing") as note:
         for path in [*wanted, *(_in_mount(top, path) for path in paths)] or [top]:
-            for name, reason in asking.commit(_asked_at(path, top), lambda left: note(left_text(left))):
+            for name, reason in asking.commit(_asked_at(path, top), top, lambda left: note(left_text(left))):
                 status = REFUSED
                 complain(f"{shown(name)}: could not be committed and stays in staging: {reason}")
     return status

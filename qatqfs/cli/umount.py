@@ -6,6 +6,7 @@ import click
 
 from qatqfs.cli.exits import DONE, REFUSED, complain, describe, shown
 from qatqfs.cli.progress import waiting
+from qatqfs.cli.running import Untouched
 from qatqfs.cli.tables import bytes_text, count_text
 from qatqfs.mount.asking import Pending
 from qatqfs.mount.errors import MountError
@@ -16,7 +17,7 @@ STILL_MOUNTED = 3
 
 
 @click.command()
-@click.argument("mountpoints", nargs=-1, required=True, metavar="MOUNTPOINT...", type=click.Path())
+@click.argument("mountpoints", nargs=-1, required=True, metavar="MOUNTPOINT...", type=Untouched())
 @click.option("-l", "--lazy", is_flag=True, help="Unmount also what is in use; its daemon ends with the last user.")
 @click.option(
     "-f",

@@ -1,14 +1,12 @@
 """What commands ask of a running mount: the client's side of :mod:`qatqfs.mount.control`."""
 
+import errno
 import json
 import os
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from qatqfs.mount import control, mountinfo
-
-_LOOK_AGAIN_S = 0.5
 
 Pending = tuple[int, int]
 """Files and bytes that wait to be committed."""
@@ -80,59 +78,25 @@ def daemon_of(mountpoint: str) -> Daemon:
     return Daemon(backing=os.fsdecode(ask(mountpoint, control.BACKING)), **fields)
 
 
-def commit(path: str, progress: Callable[[Pending], None]) -> list[Failure]:
+def commit(path: str, top: str, progress: Callable[[Pending], None]) -> list[Failure]:
     """Return once what was written so far at or below a path is in containers, or cannot be committed.
 
     Can be interrupted; the daemon goes on.
 
     Args:
         path: in a mount.
+        top: the mountpoint.
         progress: told now and then what is left.
 
     Returns:
         What could not be committed; the daemon tries that again.
 
     Raises:
-        OSError: as :func:`ask`.
+        OSError: as :func:`ask`, or what else went wrong.
     """
-    call = _Call(path)
-    call.start()
-    while not call.done.wait(_LOOK_AGAIN_S):
-        progress(pending(path)[0])
-    if call.error is not None:
-        raise call.error
-    if call.left == 0:
-        return []
-    return pending(path)[1] or [(path, f"{call.left} file(s) below it could not be committed at once")]
-
-
-def pending(path: str) -> tuple[Pending, list[Failure]]:
-    """Return what at or below a path is not in containers, and which of it could not be; raises OSError."""
-    found = json.loads(ask(path, control.PENDING))
-    return (found["files"], found["bytes"]), [(name, reason) for name, reason in found["failed"]]
-
-
-class _Call(threading.Thread):
-    """Asks for the commit in a thread of its own, which does not keep a process that is interrupted.
-
-    Attributes:
-        done: set at the end.
-        left: how many files could not be committed.
-        error: what was raised.
-    """
-
-    def __init__(self, path: str) -> None:
-        super().__init__(name="qatqfs-sync", daemon=True)
-        self._path = path
-        self.done = threading.Event()
-        self.left = 0
-        self.error: OSError | None = None
-
-    def run(self) -> None:
-        """Ask and wait."""
-        try:
-            self.left = int(ask(self._path, control.SYNC))
-        except OSError as err:
-            self.error = err
-        finally:
-            self.done.set()
+    state = control.sync_state(ask(path, control.SYNC))
+    while not (found := json.loads(ask(top, state)))["done"]:
+        progress((found["files"], found["bytes"]))
+    if found["error"] is not None:
+        raise OSError(errno.EIO, found["error"])
+    return [(name, reason) for name, reason in found["failed"]]

@@ -114,8 +114,8 @@ class AttributeOperations(Adapter):
         """Return an extended attribute; the kernel asks for one of them before every write."""
         if name == _CAPABILITY and self.inodes.get(inode).no_capability:
             raise _fuse_error(errno.ENODATA)
-        if name in control.ABOUT_A_PATH:
-            return await self.run(self._answer_about, inode, bytes(name))
+        if name == control.SYNC:
+            return await self.run(self._start_sync, inode)
         if name.startswith(control.PREFIX):
             answer = await self.run(control.answer, self.store, bytes(name))
             if answer is not None:
@@ -164,8 +164,8 @@ class AttributeOperations(Adapter):
     def _sync(self, number: int) -> None:
         self.store.sync(self._path(number))
 
-    def _answer_about(self, number: int, name: bytes) -> bytes:
-        return control.answer_about(self.store, name, self._path(number))
+    def _start_sync(self, number: int) -> bytes:
+        return control.start_sync(self.store, self._path(number))
 
     def _path(self, number: int) -> bytes:
         with self.lock:

@@ -1,9 +1,11 @@
 """How commands talk to a running mount: extended attributes that exist only in the daemon.
 
 * ``setxattr(PATH, "user.qatqfs.sync")`` returns when what was written at or below PATH is in containers, or fails.
-* ``getxattr(PATH, "user.qatqfs.sync")`` does the same and returns how many files could not be committed, which
-  works where the mount has been made read-only meanwhile, and where it always was.
-* ``getxattr(PATH, "user.qatqfs.pending")`` is a JSON object of what waits to be committed at or below PATH.
+* ``getxattr(PATH, "user.qatqfs.sync")`` begins to do the same and returns a number N. It works where the mount has
+  been made read-only meanwhile, and where it always was.
+* ``getxattr(MOUNTPOINT, "user.qatqfs.sync.N")`` is a JSON object that says how far that is: whether it is done, what
+  could not be committed, and what is left to do. It waits a moment for the end, and no longer: a process that waits
+  in a request to a FUSE daemon cannot be interrupted, not even by SIGKILL.
 * ``getxattr(MOUNTPOINT, "user.qatqfs.daemon")`` is a JSON object of what one needs to see the daemon end.
 * ``getxattr(MOUNTPOINT, "user.qatqfs.stats")`` is a JSON object of counters.
 * ``getxattr(MOUNTPOINT, "user.qatqfs.pid")`` is the daemon's process id.
@@ -17,8 +19,6 @@ import json
 import os
 from typing import TYPE_CHECKING
 
-from qatqfs.store.errors import NotCommitted
-
 if TYPE_CHECKING:
     from qatqfs.store import Store  # which only the daemon has
 
@@ -27,11 +27,10 @@ SYNC = PREFIX + b"sync"
 STATS = PREFIX + b"stats"
 PID = PREFIX + b"pid"
 BACKING = PREFIX + b"backing"
-PENDING = PREFIX + b"pending"
 DAEMON = PREFIX + b"daemon"
-ABOUT_A_PATH = frozenset({SYNC, PENDING})
-"""Those that are answered by :func:`answer_about`."""
 
+_SYNC_STATE = SYNC + b"."
+_WAIT_S = 0.25
 _MOST_FAILURES = 20
 _LONGEST_TEXT = 400  # of a path or a reason: an attribute has at most 64 KiB
 
@@ -46,33 +45,37 @@ def answer(store: "Store", name: bytes) -> bytes | None:
         return os.readlink(os.fsencode(store.tree.root.proc_path))
     if name == DAEMON:
         namespace = os.stat("/proc/self/ns/pid").st_ino
-        return json.dumps(
-            {"pid": os.getpid(), "pid_namespace": namespace, "read_only": store.options.read_only}
-        ).encode()
+        found = {"pid": os.getpid(), "pid_namespace": namespace, "read_only": store.options.read_only}
+        return json.dumps(found).encode()
+    if name.startswith(_SYNC_STATE):
+        return _sync_state(store, name.removeprefix(_SYNC_STATE))
     return None
 
 
-def answer_about(store: "Store", name: bytes, path: bytes) -> bytes:
-    """Return the value of a control attribute that is about what is at or below a logical path.
+def _sync_state(store: "Store", number: bytes) -> bytes | None:
+    try:
+        below, state = store.syncs.look(int(number), _WAIT_S)
+    except (KeyError, ValueError):
+        return None
+    pending = store.pending(below)
+    failed = [[text[:_LONGEST_TEXT] for text in failure] for failure in state.failures[:_MOST_FAILURES]]
+    found = {"done": state.done, "failed": failed, "error": state.error, "files": pending.files, "bytes": pending.bytes}
+    return json.dumps(found).encode()
 
-    Raises:
-        OSError: everything was committed, but the store could not clear up.
-    """
-    if name == SYNC:
-        # Short: os.getxattr() asks again, with more space, for what takes more than 128 bytes.
-        try:
-            store.sync(path)
-        except NotCommitted as err:
-            return b"%d" % len(err.failures)
-        return b"0"
-    pending = store.pending(path)
-    failed = [[text[:_LONGEST_TEXT] for text in failure] for failure in pending.failed[:_MOST_FAILURES]]
-    return json.dumps({"files": pending.files, "bytes": pending.bytes, "failed": failed}).encode()
+
+def start_sync(store: "Store", path: bytes) -> bytes:
+    """Begin to commit what was written at or below a logical path; returns what to ask for it by."""
+    return b"%d" % store.syncs.start(path)
 
 
 def request_sync(path: str | os.PathLike[str]) -> None:
     """Ask the mount that a path is in to commit what was written at or below it; raises OSError."""
     os.setxattr(path, SYNC, b"1", follow_symlinks=True)
+
+
+def sync_state(number: bytes) -> bytes:
+    """Return the attribute that says how far a sync is that was begun."""
+    return _SYNC_STATE + number
 
 
 def query(mountpoint: str | os.PathLike[str], name: bytes) -> bytes:

@@ -47,13 +47,14 @@ def unmount_and_wait(
     path, mount = _find(mountpoint, asks=not force)
     daemon = None if force else _daemon_of(path)
     watch = DaemonWatch(mount, daemon)
+    gone = daemon is None and watch.has_ended()
     if daemon is not None:
         _commit(path, tell, progress)
     if force:
         mountinfo.force_unmount(path, mount, lazy=lazy)
     else:
         mountinfo.unmount(path, lazy=lazy or daemon is None)
-    if daemon is None and watch.has_ended():
+    if gone:
         tell(f"the daemon of {path} was gone; what it had not committed is recovered by the next mount")
         return
     try:
@@ -106,7 +107,7 @@ def _daemon_of(path: str) -> asking.Daemon | None:
 def _commit(path: str, tell: Tell, progress: Callable[[Pending], None]) -> None:
     """Let the daemon commit while it can still say how far it is; what it cannot commit it tries again at the end."""
     try:
-        for name, reason in asking.commit(path, progress):
+        for name, reason in asking.commit(path, path, progress):
             tell(f"{name}: could not be committed yet: {reason}")
     except OSError as err:
         tell(f"{path}: cannot be committed before it is unmounted: {err.strerror}")

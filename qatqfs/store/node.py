@@ -82,7 +82,6 @@ class Node:
         writers: those among them that may write.
         commit_lock: held during a commit, so that there is one at a time, and while it is encoded ahead.
         commit_cost: seconds that the last commit took, 0 before the first.
-        commit_error: why the last try to commit it failed, ``None`` if it did not.
         several_names: it has, or had, names besides ``path``, which may be one that it has no more.
         durable: the name and the container are known to survive a power cut.
         metadata_durable: what was done to the container's metadata is, too.
@@ -102,7 +101,6 @@ class Node:
         self.writers = 0
         self.commit_lock = CommitLock()
         self.commit_cost = 0.0
-        self.commit_error: str | None = None
         self.durable = False
         self.metadata_durable = False
         self.several_names = False

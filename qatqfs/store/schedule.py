@@ -174,7 +174,6 @@ class Committer:
 
     def _report_failure(self, node: Node, err: Exception) -> None:
         self._statistics.add("commit_failures")
-        node.commit_error = _reason(err)
         name = os.fsdecode(node.path or b"(unlinked)")
         log.error("%s: could not be committed and stays in staging: %s", name, str(err))
 
@@ -196,6 +195,8 @@ class Committer:
             unfinished = err
         for node in self._tree.dirty_nodes(below):
             try:
+                if self._stopping:
+                    raise OSError(errno.EBUSY, "the store is being closed")
                 self.commit_now(node)
             except Exception as err:
                 if not isinstance(err, OSError):
@@ -236,7 +237,6 @@ class Committer:
                 thread.join()
 
     def _forget(self, node: Node) -> None:
-        node.commit_error = None
         with self._condition:
             self._pause.pop(node, None)
             if not node.dirty:

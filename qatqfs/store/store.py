@@ -34,6 +34,7 @@ from qatqfs.store.recovery import Recovery
 from qatqfs.store.schedule import Committer
 from qatqfs.store.stagingarea import StagingArea
 from qatqfs.store.stats import Statistics
+from qatqfs.store.syncs import Syncs
 from qatqfs.store.sysfile import yield_to_others
 from qatqfs.store.tree import Tree
 
@@ -60,6 +61,7 @@ class Store:
         recovered: files found in staging: reattached, or in a read-only store waiting for a read-write one.
         tree: names and nodes, for the mount.
         opener: opens files in two steps, for the mount.
+        syncs: syncs in the background, for the mount.
 
     Raises:
         StoreError: BACKING cannot be used as asked.
@@ -104,6 +106,7 @@ class Store:
             fsync_parent=self._fsync_parent,
         )
         self.tree = Tree(root, context)
+        self.syncs = Syncs(self.sync)
         self._committer: Committer | None = None
         self._ahead: AheadEncoder | None = None
         if self._area is not None and staging is not None:
@@ -195,6 +198,7 @@ class Store:
                 self._ahead.stop()
             if self._committer is not None:
                 self._committer.stop()
+            self.syncs.stop()
             self._decoders.shutdown(cancel_futures=True)
             self._encoders.shutdown(cancel_futures=True)
             self._disk_waiter.shutdown(cancel_futures=True)
