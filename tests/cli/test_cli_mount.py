@@ -232,6 +232,54 @@ def test_sync_of_a_read_only_mount_has_nothing_to_do(process, tmp_path):
         assert (result.status, result.err) == (0, "")
 
 
+NO_COMMITS = """
+import errno, os, sys
+from qatqfs.store.commit import CommitEngine
+
+def commit(self, node, *, exclusive=False):
+    raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+
+CommitEngine.commit = commit
+from qatqfs.cli.main import main
+sys.exit(main())
+"""
+
+
+@pytest.fixture
+def stuck(tmp_path):
+    """A mount with two closed files, x and sub/y, that cannot be committed."""
+    with mounted(tmp_path, program=[sys.executable, "-c", NO_COMMITS]) as mount:
+        (mount.path / "sub").mkdir()
+        for name in ("x", "sub/y"):
+            (mount.path / name).write_bytes(b"content!")
+        yield mount
+        mount.kill()
+
+
+def test_sync_names_what_could_not_be_committed_and_why(process, stuck):
+    result = process("sync", stuck.path)
+    text = "could not be committed and stays in staging: Disk quota exceeded"
+    assert (result.status, sorted(result.err.splitlines())) == (
+        2,
+        [f"qatqfs: {name}: {text}" for name in ("sub/y", "x")],
+    )
+    assert process("sync", stuck.path, "sub").error == f"sub/y: {text}"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to remount")
+def test_sync_of_a_mount_that_was_made_read_only_is_no_success_when_files_wait(process, stuck):
+    subprocess.run(["mount", "-i", "-o", "remount,ro", stuck.path], check=True)
+    assert "ro" in flags(stuck.path)
+    result = process("sync", stuck.path, "x")
+    assert result.status == 2 and "Disk quota exceeded" in result.error
+
+
+def test_sync_of_what_may_not_be_read_syncs_the_whole_mount(process, busy):
+    os.mkfifo(busy.path / "fifo")
+    assert process("sync", busy.path, "fifo").status == 0
+    assert stored(busy, "x") == b"x       "
+
+
 def test_a_mountpoint_may_be_given_by_a_symlink_or_relative(process, busy, tmp_path):
     (tmp_path / "link").symlink_to(busy.path)
     assert process("sync", tmp_path / "link").status == 0
