@@ -1,58 +1,103 @@
-"""Progress on standard error while it is a terminal; nothing at all when it is not."""
+"""Progress on standard error while it is a terminal; nothing at all when it is not.
+
+It is drawn again by time, from a thread of its own, so that it lives also while one step takes long.
+"""
 
 import contextlib
+import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Never
+from typing import TYPE_CHECKING, Any, Never
 
-from qatqfs.cli.exits import on_terminal
+from qatqfs.cli.exits import on_terminal, shown
 
 if TYPE_CHECKING:
     from tqdm import tqdm as Bar  # imported at run time only where one is shown
 
 _SHOW_AFTER_S = 0.5
 _REFRESH_S = 0.5
+_LONGEST_NAME = 30  # of a file, in characters, beside a bar
+
+
+@contextlib.contextmanager
+def _drawn(draw: Callable[["Bar[Never]"], None], **settings: Any) -> Iterator[None]:
+    """Show a bar as long as something takes.
+
+    Args:
+        draw: sets what the bar shows; called by another thread.
+        settings: of tqdm.
+    """
+    if not on_terminal():
+        yield
+        return
+    done = threading.Event()
+
+    def refresh() -> None:
+        if done.wait(_SHOW_AFTER_S):
+            return
+        from tqdm import tqdm  # not before there is something to show: most commands are over at once
+
+        with tqdm(leave=False, file=sys.stderr, **settings) as bar:
+            bar.start_t -= _SHOW_AFTER_S
+            while True:
+                draw(bar)
+                bar.refresh()
+                if done.wait(_REFRESH_S):
+                    return
+
+    thread = threading.Thread(target=refresh, name="qatqfs-progress")
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
 
 
 class Progress:
-    """A bar that counts bytes. Safe to advance from any thread.
+    """A bar that counts bytes, with the file that is at hand. Safe to use from any thread.
 
     Args:
         total_bytes: what there is to do.
         label: stands before the bar.
+        total_files: how many files that is.
     """
 
-    def __init__(self, total_bytes: int, label: str) -> None:
-        self._lock = threading.Lock()
-        self._bar: Bar[Never] | None = None
-        if on_terminal():
-            from tqdm import tqdm
+    def __init__(self, total_bytes: int, label: str, total_files: int) -> None:
+        self._label = label
+        self._total_files = total_files
+        self._lock = threading.Lock()  # protects the next two
+        self._bytes = 0
+        self._files = 0
+        self._name = ""
+        self._bar = _drawn(
+            self._draw, total=total_bytes, unit="B", unit_scale=True, unit_divisor=1024, dynamic_ncols=True
+        )
 
-            self._bar = tqdm(
-                total=total_bytes,
-                desc=label,
-                unit="B",
-                unit_scale=True,
-                unit_divisor=1024,
-                dynamic_ncols=True,
-                leave=False,
-                delay=_SHOW_AFTER_S,
-                file=sys.stderr,
-            )
+    def _draw(self, bar: "Bar[Never]") -> None:
+        file = f" {self._files:,} of {self._total_files:,} ({self._name})" if self._files else ""
+        bar.set_description_str(self._label + file, refresh=False)
+        bar.n = self._bytes
+
+    def begin(self, path: str) -> None:
+        """Note which file is at hand now."""
+        name = shown(os.path.basename(path))
+        with self._lock:
+            self._files += 1
+            self._name = name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…"
 
     def advance(self, count: int) -> None:
         """Note that so many bytes are done since the last call."""
-        if self._bar is not None:
-            with self._lock:
-                self._bar.update(count)
+        with self._lock:
+            self._bytes += count
 
     def __enter__(self) -> "Progress":
+        self._bar.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.close()
+        self._bar.__exit__(None, None, None)
 
 
 @contextlib.contextmanager
@@ -71,26 +116,8 @@ def waiting(label: str) -> Iterator[Callable[[str], None]]:
         nonlocal said
         said = text
 
-    if not on_terminal():
+    def draw(bar: "Bar[Never]") -> None:
+        bar.set_description_str(": ".join(filter(None, (label, said))), refresh=False)
+
+    with _drawn(draw, bar_format="{desc} {elapsed}"):
         yield note
-        return
-    done = threading.Event()
-
-    def refresh() -> None:
-        if done.wait(_SHOW_AFTER_S):
-            return
-        from tqdm import tqdm  # not before there is something to show: most calls are over at once
-
-        with tqdm(bar_format="{desc} {elapsed}", leave=False, file=sys.stderr) as bar:
-            while True:
-                bar.set_description_str(": ".join(filter(None, (label, said))))
-                if done.wait(_REFRESH_S):
-                    return
-
-    thread = threading.Thread(target=refresh, name="qatqfs-progress")
-    thread.start()
-    try:
-        yield note
-    finally:
-        done.set()
-        thread.join()

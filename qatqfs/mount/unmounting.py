@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shlex
 import time
 from collections.abc import Callable
 
@@ -48,8 +49,7 @@ def unmount_and_wait(
     daemon = None if force else _daemon_of(path)
     watch = DaemonWatch(mount, daemon)
     gone = daemon is None and watch.has_ended()
-    if daemon is not None:
-        _commit(path, tell, progress)
+    committed = daemon is not None and _commit(path, tell, progress)
     if force:
         mountinfo.force_unmount(path, mount, lazy=lazy)
     else:
@@ -58,13 +58,13 @@ def unmount_and_wait(
         tell(f"the daemon of {path} was gone; what it had not committed is recovered by the next mount")
         return
     try:
-        _wait(watch, mount, path)
+        ended = _wait(watch)
     except KeyboardInterrupt:
-        tell(
-            f"{path} is unmounted; its daemon goes on committing ('flock {watch.lock_path} true' waits for it, and the"
-            " next mount does)"
-        )
+        waits = f"flock {shlex.quote(watch.lock_path)} true"
+        tell(f"{path} is unmounted; its daemon goes on committing ({waits!r} waits for it, and the next mount does)")
         raise
+    if not ended or (not watch.sees_anything and sightings(mount.device)):
+        raise _still_there(path, mount, committed=committed)
     fault = watch.outcome()
     if fault is not None:
         raise MountError(f"{path} is unmounted, but {fault}")
@@ -104,30 +104,42 @@ def _daemon_of(path: str) -> asking.Daemon | None:
         raise MountError(f"cannot understand the daemon of {path!r}: {err} (--force does not ask)") from err
 
 
-def _commit(path: str, tell: Tell, progress: Callable[[Pending], None]) -> None:
-    """Let the daemon commit while it can still say how far it is; what it cannot commit it tries again at the end."""
+def _commit(path: str, tell: Tell, progress: Callable[[Pending], None]) -> bool:
+    """Let the daemon commit while it can still say how far it is; what it cannot commit it tries again at the end.
+
+    Returns:
+        Whether everything is committed that was written so far.
+    """
     try:
-        for name, reason in asking.commit(path, path, progress):
-            tell(f"{name}: could not be committed yet: {reason}")
+        failures = asking.commit(path, path, progress)
     except OSError as err:
         tell(f"{path}: cannot be committed before it is unmounted: {err.strerror}")
+        return False
     except KeyboardInterrupt:
-        tell(f"{path} is still mounted; its daemon goes on committing ('qatqfs umount {path}' waits for it)")
+        waits = f"qatqfs umount {shlex.quote(path)}"
+        tell(f"{path} is still mounted; its daemon goes on committing ({waits!r} waits for it)")
         raise
+    for name, reason in failures:
+        tell(f"{name}: could not be committed yet: {reason}")
+    return not failures
 
 
-def _wait(watch: DaemonWatch, mount: Mount, path: str) -> None:
-    """Return when a daemon is gone; raises StillMounted if that is not to be expected."""
+def _wait(watch: DaemonWatch) -> bool:
+    """Return once a daemon is gone, or ``False`` if that is not to be expected."""
     deadline = time.monotonic() + _PATIENCE_S
     while not watch.has_ended():
         if time.monotonic() > deadline and not watch.is_stopping():
-            break
+            return False
         time.sleep(_LOOK_AGAIN_S)
-    else:
-        if watch.sees_anything:
-            return
-    places = sightings(mount.device)
-    if not places and not watch.sees_anything:
-        return
-    where = " and by ".join(map(str, places)) or "somebody who cannot be seen from here, or by what is open in it"
-    raise StillMounted(f"{path} is unmounted, but its daemon goes on, for the mount is still held by {where}")
+    return True
+
+
+def _still_there(path: str, mount: Mount, *, committed: bool) -> MountError:
+    """Return what says that a daemon goes on, and why."""
+    where = " and by ".join(map(str, sightings(mount.device)))
+    why = f"the mount is still held by {where}" if where else "something is open in it, or it is held out of our sight"
+    if committed:
+        return StillMounted(f"{path} is unmounted and committed, but its daemon goes on: {why}")
+    return MountError(
+        f"{path} is unmounted, but its daemon has not ended, and not everything is known to be committed: {why}"
+    )

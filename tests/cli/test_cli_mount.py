@@ -309,6 +309,17 @@ def test_paths_in_a_mount_are_refused_with_the_backing_directory_named(process, 
             assert str(mount.backing) in result.error
 
 
+def test_a_container_is_not_encoded_into_a_mount(process, tmp_path):
+    (tmp_path / "x").write_bytes(b"abcd")
+    with mounted(tmp_path) as mount:
+        for where in (("-o", mount.path / "y.qatc"), ("--output-dir", mount.path)):
+            result = process("encode", tmp_path / "x", *where)
+            assert result.status == 2
+            assert f"{where[1]}: is in the qatqfs mount at {mount.path}" in result.error
+            assert str(mount.backing) in result.error
+        assert os.listdir(mount.path) == []
+
+
 def test_verify_of_a_directory_does_not_enter_a_mount_below_it(process, tmp_path):
     with mounted(tmp_path) as mount:
         (mount.path / "x").write_bytes(b"abcd")

@@ -165,7 +165,7 @@ def test_a_daemon_that_does_not_answer_is_left_with_force(mount: Mounted) -> Non
     try:
         result = run("umount", "--force", mount.path)
         assert mountinfo.mounted_at(str(mount.path)) is None
-        assert result.returncode == STILL_MOUNTED
+        assert result.returncode == 2 and "its daemon has not ended" in result.stderr
     finally:
         os.kill(mount.pid, signal.SIGCONT)
     assert mount.process is not None and mount.process.wait(60) == 0
@@ -320,6 +320,22 @@ def test_ctrl_c_while_it_commits_says_that_the_daemon_goes_on(tmp_path: Path) ->
         go.touch()
         assert run("umount", mount.path).returncode == 0
         assert raw(mount, "x") == b"content!"
+
+
+@root_only
+def test_ctrl_c_after_the_unmount_says_how_to_wait_for_the_daemon(tmp_path: Path) -> None:
+    base = tmp_path / "it's a place"
+    base.mkdir()
+    with mounted(base, program=[sys.executable, "-c", NEVER_ENDS]) as mount:
+        (mount.path / "x").write_bytes(b"content!")
+        with subprocess.Popen([*QATQFS, "umount", "-f", mount.path], stderr=subprocess.PIPE, text=True) as process:
+            wait_for(lambda: json.loads((mount.backing / ".qatqfs/lock").read_text())["state"] == "stopping")
+            process.send_signal(signal.SIGINT)
+            _, stderr = process.communicate(timeout=60)
+        assert process.returncode == 130
+        assert f"{mount.path} is unmounted; its daemon goes on committing" in stderr
+        assert "flock" in stderr and "waits for it, and the next mount does" in stderr
+        mount.kill()
 
 
 # -- mounting again ----------------------------------------------------------------------------------------
