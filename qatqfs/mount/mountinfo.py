@@ -46,7 +46,9 @@ def _unescape(text: str) -> str:
 
 def parse(text: str) -> list[Mount]:
     """Read the text of a mountinfo file (latin-1 decoded) into mounts, the topmost of a mountpoint last."""
-    parsed = (_parse_line(line) for line in text.splitlines())
+    parsed = map(
+        _parse_line, text.split("\n")
+    )  # not at what else may end a line: the kernel escapes no other in a path
     return [mount for mount in parsed if mount is not None]
 
 
@@ -68,7 +70,7 @@ def _parse_line(line: str) -> Mount | None:
 
 def mounts(pid: int | None = None) -> list[Mount]:
     """Return everything that this process sees mounted, or another one; raises OSError."""
-    return parse(Path(f"/proc/{'self' if pid is None else pid}/mountinfo").read_text("latin-1"))
+    return parse(Path(f"/proc/{'self' if pid is None else pid}/mountinfo").read_bytes().decode("latin-1"))
 
 
 def mounted_at(path: str) -> Mount | None:

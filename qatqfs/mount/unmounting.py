@@ -48,26 +48,34 @@ def unmount_and_wait(
     path, mount = _find(mountpoint, asks=not force)
     daemon = None if force else _daemon_of(path)
     watch = DaemonWatch(mount, daemon)
-    gone = daemon is None and watch.has_ended()
-    committed = daemon is not None and _commit(path, tell, progress)
-    if force:
-        mountinfo.force_unmount(path, mount, lazy=lazy)
-    else:
-        mountinfo.unmount(path, lazy=lazy or daemon is None)
+    gone = daemon is None and watch.has_ended() and (watch.sees_anything or not force)
+    try:
+        committed = daemon is not None and _commit(path, tell, progress)
+        if force:
+            mountinfo.force_unmount(path, mount, lazy=lazy)
+        else:
+            mountinfo.unmount(path, lazy=lazy or daemon is None)
+        ended = gone or _wait(watch)
+    except KeyboardInterrupt:
+        tell(_what_goes_on(path, watch))
+        raise
     if gone:
         tell(f"the daemon of {path} was gone; what it had not committed is recovered by the next mount")
         return
-    try:
-        ended = _wait(watch)
-    except KeyboardInterrupt:
-        waits = f"flock {shlex.quote(watch.lock_path)} true"
-        tell(f"{path} is unmounted; its daemon goes on committing ({waits!r} waits for it, and the next mount does)")
-        raise
     if not ended or (not watch.sees_anything and sightings(mount.device)):
         raise _still_there(path, mount, committed=committed)
     fault = watch.outcome()
     if fault is not None:
         raise MountError(f"{path} is unmounted, but {fault}")
+
+
+def _what_goes_on(path: str, watch: DaemonWatch) -> str:
+    """Return what happens when nobody waits any longer, and how to wait for it."""
+    if mountinfo.mounted_at(path) is not None:
+        waits = f"qatqfs umount {shlex.quote(path)}"
+        return f"{path} is still mounted, and its daemon goes on committing; to wait for it: {waits}"
+    waits = f"flock {shlex.quote(watch.lock_path)} true"
+    return f"{path} is unmounted, and its daemon goes on committing; to wait for it: {waits}"
 
 
 def _find(mountpoint: str, *, asks: bool) -> tuple[str, Mount]:
@@ -115,10 +123,6 @@ def _commit(path: str, tell: Tell, progress: Callable[[Pending], None]) -> bool:
     except OSError as err:
         tell(f"{path}: cannot be committed before it is unmounted: {err.strerror}")
         return False
-    except KeyboardInterrupt:
-        waits = f"qatqfs umount {shlex.quote(path)}"
-        tell(f"{path} is still mounted; its daemon goes on committing ({waits!r} waits for it)")
-        raise
     for name, reason in failures:
         tell(f"{name}: could not be committed yet: {reason}")
     return not failures

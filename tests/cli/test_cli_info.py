@@ -163,7 +163,10 @@ def test_raw_files_in_a_directory_are_counted_and_not_listed(qatqfs, info, tmp_p
     found = info(tmp_path)
     assert [one["path"] for one in found["files"]] == [str(tmp_path / "x.qatc")]
     assert found["total"] == {
-        "files": 3, "raw_files": 2, "logical_bytes": 2000, "stored_bytes": 2072,
+        "files": 3,
+        "raw_files": 2,
+        "logical_bytes": 2000,
+        "stored_bytes": 2072,
         "ratio": pytest.approx(2072 / 2000),
     }
     assert qatqfs("info", tmp_path).out.splitlines()[-1] == "3 files (2 raw): 2.0 KiB stored in 2.0 KiB, ratio 1.0360"
