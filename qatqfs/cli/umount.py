@@ -31,7 +31,7 @@ def command(mountpoints: tuple[str, ...], lazy: bool, force: bool) -> int:
 
     umount(8) and "fusermount3 -u" unmount as well, but return while the daemon is still committing. The mount
     must not be in use, unless --lazy is given. A mount whose daemon has died is removed; nothing it had
-    acknowledged is lost.
+    acknowledged is lost, but what waits in staging is committed by the next mount only.
 
     A mount may also be held by another mount namespace, a container's for example, or by a bind mount. Then its
     daemon goes on after MOUNTPOINT is unmounted: there is a line that says who holds it, and the exit status is 3.
@@ -40,7 +40,7 @@ def command(mountpoints: tuple[str, ...], lazy: bool, force: bool) -> int:
     \b
     Exit status:
       0  everything is committed and the daemon is gone
-      2  it was not unmounted, or not everything could be committed
+      2  it was not unmounted, or not everything is committed; what is not is in staging
       3  it was unmounted, but the mount is still held elsewhere
     \b
     Examples:

@@ -12,7 +12,7 @@ import select
 
 from qatqfs.mount.asking import Daemon
 from qatqfs.mount.mountinfo import Mount
-from qatqfs.store.area import LOCK, STAGING, list_private, open_backing
+from qatqfs.store.area import LOCK, open_backing, waiting_files
 from qatqfs.store.errors import StoreError
 from qatqfs.store.holder import Holder, State, read_holder
 from qatqfs.store.names import PRIVATE_DIR
@@ -85,6 +85,13 @@ class DaemonWatch:
             return f"{holder.left} file(s) could not be committed{reason}; {self._whereabouts(holder.left)}"
         return f"everything is committed, but then: {holder.error}" if holder.error is not None else None
 
+    def files_left(self) -> int | None:
+        """Return how many files are in staging, ``None`` if that cannot be seen or another daemon has them."""
+        with contextlib.suppress(OSError, StoreError):
+            if self._root is not None and self._lock is not None and not _is_locked(self._lock):
+                return waiting_files(self._root)
+        return None
+
     def _is_it(self, holder: Holder | None) -> bool:
         """Whether what a lock file says is about the daemon of this mount."""
         if holder is None:
@@ -94,7 +101,7 @@ class DaemonWatch:
     def _whereabouts(self, files: int) -> str:
         """Say where uncommitted files are, having looked."""
         with contextlib.suppress(OSError, StoreError):
-            if self._root is not None and len(list_private(self._root, STAGING, b".log")) >= files:
+            if self._root is not None and waiting_files(self._root) >= files:
                 return "they are safe in staging for the next mount"
         return f"they are not in {self.backing!r} any more"
 

@@ -43,7 +43,7 @@ def unmount_and_wait(
 
     Raises:
         StillMounted: the mount lives on, in another mount namespace or as a bind mount, or because it is in use.
-        MountError: nothing of ours is mounted there, it is in use, or a commit failed.
+        MountError: nothing of ours is mounted there, it is in use, or not everything is committed.
     """
     path, mount = _find(mountpoint, asks=not force)
     daemon = None if force else _daemon_of(path)
@@ -60,13 +60,24 @@ def unmount_and_wait(
         tell(_what_goes_on(path, watch))
         raise
     if gone:
-        tell(f"the daemon of {path} was gone; what it had not committed is recovered by the next mount")
+        _tell_of_the_dead(path, watch, tell)
         return
     if not ended or (not watch.sees_anything and sightings(mount.device)):
         raise _still_there(path, mount, committed=committed)
     fault = watch.outcome()
     if fault is not None:
         raise MountError(f"{path} is unmounted, but {fault}")
+
+
+def _tell_of_the_dead(path: str, watch: DaemonWatch, tell: Tell) -> None:
+    """Say what a daemon that was gone before has left; raises MountError if that is uncommitted content."""
+    left = watch.files_left()
+    if left:
+        raise MountError(
+            f"{path} is unmounted; its daemon was gone, and {left} file(s) are safe in staging for the next mount"
+        )
+    rest = "everything was committed" if left == 0 else "what it had not committed is recovered by the next mount"
+    tell(f"the daemon of {path} was gone; {rest}")
 
 
 def _what_goes_on(path: str, watch: DaemonWatch) -> str:
@@ -107,6 +118,8 @@ def _daemon_of(path: str) -> asking.Daemon | None:
     except OSError as err:
         if err.errno in _GONE:
             return None
+        if err.errno == errno.ENODATA:
+            raise MountError(f"{path!r} was mounted by another user, or by another version of qatqfs") from err
         raise MountError(f"cannot ask the daemon of {path!r}: {err.strerror} (--force does not ask)") from err
     except ValueError as err:
         raise MountError(f"cannot understand the daemon of {path!r}: {err} (--force does not ask)") from err

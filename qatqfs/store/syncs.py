@@ -8,8 +8,7 @@ import itertools
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from concurrent.futures import TimeoutError as NotYet
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 
 from qatqfs.store.errors import NotCommitted, describe
@@ -70,16 +69,12 @@ class Syncs:
         """
         with self._lock:
             below, future = self._known[number]
-        try:
-            future.result(wait_s)
-        except NotYet:
-            if not future.done():
-                return below, SyncState(done=False)
-        except NotCommitted as err:
-            return below, SyncState(done=True, failures=err.failures)
-        except BaseException as err:
-            return below, SyncState(done=True, error=describe(err))
-        return below, SyncState(done=True)
+        if not wait([future], wait_s).done:
+            return below, SyncState(done=False)
+        error = CancelledError("the store is being closed") if future.cancelled() else future.exception()
+        if isinstance(error, NotCommitted):
+            return below, SyncState(done=True, failures=error.failures)
+        return below, SyncState(done=True, error=describe(error) if error is not None else None)
 
     def stop(self) -> None:
         """Wait for the syncs that are under way, and begin no other."""

@@ -133,6 +133,17 @@ def test_a_bind_mount_of_a_directory_is_unmounted_and_the_mount_goes_on(mount: M
         assert file.write(b"more") == 4
 
 
+@root_only
+def test_umount_works_from_another_pid_namespace(mount: Mounted) -> None:
+    """Where the daemon's process number is nobody's, or somebody else's."""
+    (mount.path / "x").write_bytes(b"content!")
+    command = ["unshare", "--pid", "--fork", *QATQFS, "umount", str(mount.path)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert raw(mount, "x") == b"content!"
+    assert mount.process is not None and mount.process.wait(60) == 0
+
+
 # -- in use, and not answering -----------------------------------------------------------------------------
 
 

@@ -77,15 +77,18 @@ def test_a_sync_in_the_background_can_be_looked_after() -> None:
             raise NotCommitted([("fails/x", "reason")], errno.EIO)
         if below == b"breaks":
             raise ValueError("a bug")
+        if below == b"disk":
+            raise TimeoutError(errno.ETIMEDOUT, "Connection timed out")  # not to be taken for a wait that is over
 
     syncs = Syncs(sync)
-    numbers = {path: syncs.start(path) for path in (b"works", b"fails", b"breaks")}
+    numbers = {path: syncs.start(path) for path in (b"works", b"fails", b"breaks", b"disk")}
     below, state = syncs.look(numbers[b"works"], 0)
     assert below == b"works" and not state.done
     go.set()
     assert syncs.look(numbers[b"works"], 60)[1].done
     assert syncs.look(numbers[b"fails"], 60)[1].failures == [("fails/x", "reason")]
     assert syncs.look(numbers[b"breaks"], 60)[1].error == "a bug"
+    assert syncs.look(numbers[b"disk"], 60)[1].error == "Connection timed out"
     with pytest.raises(KeyError):
         syncs.look(99, 0)
     syncs.stop()
