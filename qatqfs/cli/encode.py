@@ -62,7 +62,7 @@ def command(
         refuse_mounted_output(place)
     with (
         clean_on_signals(),
-        Progress(total_size(inputs), "encoding", len(jobs)) as progress,
+        Progress(total_size(inputs), "encoding", files=len(jobs)) as progress,
         ThreadPoolExecutor(workers, thread_name_prefix="qatqfs-encode") as executor,
     ):
         for path, target in jobs:

@@ -66,7 +66,7 @@ def command(paths: tuple[str, ...], as_json: bool) -> int:
     ]
     unlisted = [found.size for found in contents.files if found.path not in named and found.kind is Kind.RAW]
     descriptions = []
-    with Progress(sum(found.size for found in listed), "reading headers", len(listed)) as progress:
+    with Progress(sum(found.size for found in listed), "reading headers", files=len(listed)) as progress:
         for found in listed:
             progress.begin(found.path)
             with outcome.of(found.path):

@@ -56,29 +56,35 @@ def _drawn(draw: Callable[["Bar[Never]"], None], **settings: Any) -> Iterator[No
 
 
 class Progress:
-    """A bar that counts bytes, with the file that is at hand. Safe to use from any thread.
+    """A bar that counts bytes, or something else, with the file that is at hand. Safe to use from any thread.
 
     Args:
-        total_bytes: what there is to do.
+        total: what there is to do.
         label: stands before the bar.
-        total_files: how many files that is.
+        files: how many files that is, 0 if none are begun.
+        unit: what is counted.
     """
 
-    def __init__(self, total_bytes: int, label: str, total_files: int) -> None:
+    def __init__(self, total: int, label: str, *, files: int = 0, unit: str = "B") -> None:
         self._label = label
-        self._total_files = total_files
-        self._lock = threading.Lock()  # protects the next two
-        self._bytes = 0
+        self._total_files = files
+        self._lock = threading.Lock()  # protects the next three
+        self._done = 0
         self._files = 0
         self._name = ""
         self._bar = _drawn(
-            self._draw, total=total_bytes, unit="B", unit_scale=True, unit_divisor=1024, dynamic_ncols=True
+            self._draw,
+            total=total,
+            unit=unit,
+            unit_scale=True,
+            unit_divisor=1024 if unit == "B" else 1000,
+            dynamic_ncols=True,
         )
 
     def _draw(self, bar: "Bar[Never]") -> None:
         file = f" {self._files:,} of {self._total_files:,} ({self._name})" if self._files else ""
         bar.set_description_str(self._label + file, refresh=False)
-        bar.n = self._bytes
+        bar.n = self._done
 
     def begin(self, path: str) -> None:
         """Note which file is at hand now."""
@@ -88,9 +94,9 @@ class Progress:
             self._name = name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…"
 
     def advance(self, count: int) -> None:
-        """Note that so many bytes are done since the last call."""
+        """Note that so much is done since the last call."""
         with self._lock:
-            self._bytes += count
+            self._done += count
 
     def __enter__(self) -> "Progress":
         self._bar.__enter__()

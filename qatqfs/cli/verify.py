@@ -71,7 +71,7 @@ def command(paths: tuple[str, ...], as_json: bool) -> int:
     wanted = [found for found in contents.files if found.kind is not Kind.RAW]
     raw = len(contents.files) - len(wanted)
     damages: list[Damage] = []
-    with Progress(sum(found.size for found in wanted), "verifying", len(wanted)) as progress:
+    with Progress(sum(found.size for found in wanted), "verifying", files=len(wanted)) as progress:
 
         def report(damage: Damage) -> None:
             damages.append(damage)

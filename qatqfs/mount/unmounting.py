@@ -14,6 +14,7 @@ from qatqfs.mount.mountinfo import Mount
 from qatqfs.mount.sightings import sightings
 
 _PATIENCE_S = 3.0
+_LONG_PATIENCE_S = 10.0
 _LOOK_AGAIN_S = 0.02
 _GONE = (errno.ENOTCONN, errno.ECONNABORTED)
 
@@ -55,7 +56,7 @@ def unmount_and_wait(
             mountinfo.force_unmount(path, mount, lazy=lazy)
         else:
             mountinfo.unmount(path, lazy=lazy or daemon is None)
-        ended = gone or _wait(watch)
+        ended = gone or _wait(watch, mount, lazy=lazy)
     except KeyboardInterrupt:
         tell(_what_goes_on(path, watch))
         raise
@@ -141,12 +142,16 @@ def _commit(path: str, tell: Tell, progress: Callable[[Pending], None]) -> bool:
     return not failures
 
 
-def _wait(watch: DaemonWatch) -> bool:
-    """Return once a daemon is gone, or ``False`` if that is not to be expected."""
-    deadline = time.monotonic() + _PATIENCE_S
+def _wait(watch: DaemonWatch, mount: Mount, *, lazy: bool) -> bool:
+    """Return once a daemon is gone, or ``False`` if that is not to be expected: somebody holds its mount."""
+    started = time.monotonic()
     while not watch.has_ended():
-        if time.monotonic() > deadline and not watch.is_stopping():
-            return False
+        waited = time.monotonic() - started
+        if waited > _PATIENCE_S and not watch.is_stopping():
+            # With nobody in sight it may just be slow to notice; but what is open is not seen either.
+            if lazy or waited > _LONG_PATIENCE_S or sightings(mount.device):
+                return False
+            time.sleep(_LOOK_AGAIN_S * 10)
         time.sleep(_LOOK_AGAIN_S)
     return True
 

@@ -103,7 +103,7 @@ class PrivateArea:
         self._holder = replace(self._holder, state=State.STOPPING)
         self._write_holder(self._lock, self._holder)
 
-    def close(self, *, left: int, error: str | None) -> None:
+    def close(self, *, left: int = 0, error: str | None = None) -> None:
         """Release the lock, and leave beside it what became of everything.
 
         Args:

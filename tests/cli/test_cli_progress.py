@@ -15,7 +15,7 @@ BAR = """
 import sys, time
 from qatqfs.cli import progress
 
-with progress.Progress(4096, "encoding", 7) as bar:
+with progress.Progress(4096, "encoding", files=7) as bar:
     bar.begin("/some/where/first")
     bar.begin("/some/where/a-name-that-is-much-too-long-to-stand-beside-a-bar")
     bar.advance(1024)
