@@ -74,6 +74,7 @@ class Progress:
         self._name = ""
         self._bar = _drawn(
             self._draw,
+            desc=label,
             total=total,
             unit=unit,
             unit_scale=True,
@@ -125,5 +126,5 @@ def waiting(label: str) -> Iterator[Callable[[str], None]]:
     def draw(bar: "Bar[Never]") -> None:
         bar.set_description_str(": ".join(filter(None, (label, said))), refresh=False)
 
-    with _drawn(draw, bar_format="{desc} {elapsed}"):
+    with _drawn(draw, desc=label, bar_format="{desc} {elapsed}"):
         yield note

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import click
 
-from qatqfs.cli.exits import DONE, REFUSED, complain, describe, shown
+from qatqfs.cli.exits import DONE, REFUSED, complain, describe
 from qatqfs.cli.progress import waiting
 from qatqfs.cli.running import Untouched
 from qatqfs.cli.tables import bytes_text, count_text
@@ -50,7 +50,7 @@ def command(mountpoints: tuple[str, ...], lazy: bool, force: bool) -> int:
     status = DONE
     for mountpoint in mountpoints:
         try:
-            with waiting(f"committing {shown(mountpoint)}") as note:
+            with waiting("committing") as note:
 
                 def show(left: Pending, note: Callable[[str], None] = note) -> None:
                     note(left_text(left))
