@@ -160,6 +160,25 @@ def refuse_mounted(path: str) -> None:
         )
 
 
+def refuse_mounted_output(path: str) -> None:
+    """Refuse a container that is to be written into a qatqfs mount, which would encode it once more.
+
+    Args:
+        path: of the container, or of the directory that it is to be in; need not exist.
+
+    Raises:
+        Refusal: it is in one.
+    """
+    real = os.path.realpath(path)
+    there = real if os.path.isdir(real) else os.path.dirname(real)
+    mount = mountinfo.containing(there) if os.path.isdir(there) else None
+    if mount is not None:
+        raise Refusal(
+            f"{shown(path)}: is in the qatqfs mount at {shown(mount.mountpoint)}, which encodes what is written there;"
+            f" copy the file into it as it is, or write the container to its backing directory, {shown(mount.source)}"
+        )
+
+
 def look(paths: tuple[str, ...], outcome: Outcome, *, mounted: bool = False) -> Contents:
     """Find the files at and below some paths; what cannot be read goes to ``outcome``.
 

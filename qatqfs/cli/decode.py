@@ -50,10 +50,11 @@ def command(inputs: tuple[str, ...], output: str | None, output_dir: str | None)
     jobs = plan(inputs, output, output_dir, _output_name, outcome)
     with (
         clean_on_signals(),
-        Progress(total_size(inputs), "decoding") as progress,
+        Progress(total_size(inputs), "decoding", files=len(jobs)) as progress,
         ThreadPoolExecutor(DEFAULTS.workers, thread_name_prefix="qatqfs-decode") as executor,
     ):
         for path, target in jobs:
+            progress.begin(path)
             with outcome.of(path), Source(path) as source:
                 _decode(source, target, executor, progress)
     return outcome.status

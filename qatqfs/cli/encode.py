@@ -5,7 +5,7 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 
 import click
 
-from qatqfs.cli.contents import CONTAINER_SUFFIX, Source, total_size
+from qatqfs.cli.contents import CONTAINER_SUFFIX, Source, refuse_mounted_output, total_size
 from qatqfs.cli.exits import Refusal, complain, shown
 from qatqfs.cli.outcome import Outcome
 from qatqfs.cli.outputs import clean_on_signals, plan, replacing
@@ -58,12 +58,15 @@ def command(
     options = store_options(chunk_size=chunk_size, level=Level.parse(level), workers=workers)
     outcome = Outcome()
     jobs = plan(inputs, output, output_dir, lambda path: os.path.basename(path) + CONTAINER_SUFFIX, outcome)
+    for place in filter(None, (output, output_dir)):
+        refuse_mounted_output(place)
     with (
         clean_on_signals(),
-        Progress(total_size(inputs), "encoding") as progress,
+        Progress(total_size(inputs), "encoding", files=len(jobs)) as progress,
         ThreadPoolExecutor(workers, thread_name_prefix="qatqfs-encode") as executor,
     ):
         for path, target in jobs:
+            progress.begin(path)
             with outcome.of(path), Source(path) as source:
                 _encode(source, target, dtype, options, executor, progress)
     return outcome.status

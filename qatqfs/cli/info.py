@@ -38,14 +38,21 @@ class Description:
 
 @click.command()
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...", type=click.Path())
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON list with an object for each file.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
 def command(paths: tuple[str, ...], as_json: bool) -> int:
     """Show how files are stored: sizes, ratio (stored to raw bytes), dtype, chunks, strategies chosen.
 
-    PATH is a container, a bare QATQ payload, a raw file, or a directory, which stands for every container below
-    it. For a backing directory also: files that still wait in staging to become containers, and containers in
-    lost+found. Only headers are read, nothing is decoded or checked; for that there is "qatqfs verify".
+    PATH is a container, a bare QATQ payload, a raw file, or a directory, which stands for everything below it; the
+    raw files there are counted and not listed. For a backing directory also: files that still wait in staging to
+    become containers, and containers in lost+found. Only headers are read, nothing is decoded or checked; for that
+    there is "qatqfs verify".
 
+    \b
+    The JSON object has, whatever PATH is:
+      files     an object for each file that is listed
+      total     files, raw_files (of those), logical_bytes, stored_bytes, ratio
+      backings  an object for each backing directory: path, pending_files, lost_files
+      failed    how many files or directories could not be read
     \b
     Examples:
       qatqfs info kv.bf16.qatc
@@ -54,25 +61,46 @@ def command(paths: tuple[str, ...], as_json: bool) -> int:
     outcome = Outcome()
     contents = look(paths, outcome)
     named = set(paths)
-    wanted = [
-        found for found in contents.files if found.path in named or (found.kind is Kind.CONTAINER and not found.lost)
+    listed = [
+        found for found in contents.files if found.path in named or (found.kind is not Kind.RAW and not found.lost)
     ]
+    unlisted = [found.size for found in contents.files if found.path not in named and found.kind is Kind.RAW]
     descriptions = []
-    with Progress(sum(found.size for found in wanted), "reading headers") as progress:
-        for found in wanted:
+    with Progress(sum(found.size for found in listed), "reading headers", files=len(listed)) as progress:
+        for found in listed:
+            progress.begin(found.path)
             with outcome.of(found.path):
                 descriptions.append(_describe(found))
             progress.advance(found.size)
+    total = _total(descriptions, unlisted)
     backings = []
     for path in contents.backings:
         with outcome.of(path):
             root = open_backing(path)
             backings.append({"path": path, "pending_files": waiting_files(root), "lost_files": lost_files(root)})
     if as_json:
-        say(json.dumps([*map(asdict, descriptions), *backings], indent=2))
+        files = list(map(asdict, descriptions))
+        say(json.dumps({"files": files, "total": total, "backings": backings, "failed": outcome.failed}, indent=2))
     else:
-        _print(descriptions, backings)
+        _print(descriptions, total, backings, outcome.failed)
     return outcome.status
+
+
+def _total(descriptions: list[Description], unlisted: list[int]) -> dict[str, Any]:
+    """Add up files, among them raw ones of which only the sizes in bytes are known."""
+    logical = sum(found.logical_bytes for found in descriptions) + sum(unlisted)
+    stored = sum(found.stored_bytes for found in descriptions) + sum(unlisted)
+    return {
+        "files": len(descriptions) + len(unlisted),
+        "raw_files": sum(found.kind == Kind.RAW.value for found in descriptions) + len(unlisted),
+        "logical_bytes": logical,
+        "stored_bytes": stored,
+        "ratio": _ratio(stored, logical),
+    }
+
+
+def _ratio(stored: int, logical: int) -> float | None:
+    return round(stored / logical, 6) if logical else None
 
 
 def _describe(found: Found) -> Description:
@@ -102,7 +130,7 @@ def _description(
         kind=kind.value,
         logical_bytes=logical,
         stored_bytes=source.size,
-        ratio=round(source.size / logical, 6) if logical else None,
+        ratio=_ratio(source.size, logical),
         dtype=dtype,
         chunks=chunks,
         chunk_size_bytes=chunk_size,
@@ -142,21 +170,21 @@ def _describe_payload(source: Source) -> Description:
     return _description(source, Kind.PAYLOAD, size, header.dtype.label, 1, size, Counter({name: 1}))
 
 
-def _print(descriptions: list[Description], backings: list[dict[str, Any]]) -> None:
+def _print(descriptions: list[Description], total: dict[str, Any], backings: list[dict[str, Any]], failed: int) -> None:
     if descriptions:
-        logical = sum(found.logical_bytes for found in descriptions)
-        stored = sum(found.stored_bytes for found in descriptions)
-        ratio = f"{stored / logical:.4f}" if logical else "-"
-        total = (count_text(len(descriptions), "file"), "", "", "", bytes_text(logical), bytes_text(stored), ratio, "")
-        say(*table([_HEADING, *map(_row, descriptions), total], _ALIGNMENT))
+        say(*table([_HEADING, *map(_row, descriptions)], _ALIGNMENT))
+    if total["files"] or not failed:
+        raw = f" ({total['raw_files']:,} raw)" if total["raw_files"] else ""
+        sizes = f"{bytes_text(total['logical_bytes'])} stored in {bytes_text(total['stored_bytes'])}"
+        ratio = f", ratio {total['ratio']:.4f}" if total["ratio"] is not None else ""
+        without = f"; {failed:,} could not be read" if failed else ""
+        say(f"{count_text(total['files'], 'file')}{raw}: {sizes}{ratio}{without}")
     for backing in backings:
         lost = backing["lost_files"]
         say(
             f"{shown(backing['path'])}: {count_text(backing['pending_files'], 'file')} in staging,"
             f" {count_text(len(lost), 'file')} in lost+found" + "".join(f"\n  {shown(name)}" for name in lost)
         )
-    if not descriptions and not backings:
-        say("no containers")
 
 
 def _row(found: Description) -> tuple[str, ...]:

@@ -13,10 +13,12 @@ class Outcome:
 
     Attributes:
         status: the exit status; bad data weighs most, for that is what a script asks about.
+        failed: inputs of which nothing came, whose number belongs beside every total.
     """
 
     def __init__(self) -> None:
         self.status = DONE
+        self.failed = 0
 
     def bad_data(self) -> None:
         """Note that something is wrong with the data."""
@@ -32,15 +34,19 @@ class Outcome:
         try:
             yield
         except QatcError as err:
+            self.failed += 1
             self.bad_data()
             complain(f"{shown(path)}: {describe(err)}")
         except Refusal as err:
+            self.failed += 1
             self.refused()
             complain(describe(err))
         except StoreError as err:
+            self.failed += 1
             self.refused()
             complain(f"{shown(path)}: {describe(err)}")
         except OSError as err:
+            self.failed += 1
             self.refused()
             text = describe(err)
             complain(text if err.filename is not None else f"{shown(path)}: {text}")

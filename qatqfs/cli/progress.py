@@ -1,64 +1,33 @@
-"""Progress on standard error while it is a terminal; nothing at all when it is not."""
+"""Progress on standard error while it is a terminal; nothing at all when it is not.
+
+It is drawn again by time, from a thread of its own, so that it lives also while one step takes long.
+"""
 
 import contextlib
+import os
 import sys
 import threading
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Never
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, Never
 
-from qatqfs.cli.exits import on_terminal
+from qatqfs.cli.exits import on_terminal, shown
 
 if TYPE_CHECKING:
     from tqdm import tqdm as Bar  # imported at run time only where one is shown
 
 _SHOW_AFTER_S = 0.5
 _REFRESH_S = 0.5
-
-
-class Progress:
-    """A bar that counts bytes, or something else. Safe to advance from any thread.
-
-    Args:
-        total: what there is to do.
-        label: stands before the bar.
-        unit: what is counted.
-    """
-
-    def __init__(self, total: int, label: str, unit: str = "B") -> None:
-        self._lock = threading.Lock()
-        self._bar: Bar[Never] | None = None
-        if on_terminal():
-            from tqdm import tqdm
-
-            self._bar = tqdm(
-                total=total,
-                desc=label,
-                unit=unit,
-                unit_scale=True,
-                unit_divisor=1024 if unit == "B" else 1000,
-                dynamic_ncols=True,
-                leave=False,
-                delay=_SHOW_AFTER_S,
-                file=sys.stderr,
-            )
-
-    def advance(self, count: int) -> None:
-        """Note that so many bytes are done since the last call."""
-        if self._bar is not None:
-            with self._lock:
-                self._bar.update(count)
-
-    def __enter__(self) -> "Progress":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.close()
+_LONGEST_NAME = 30  # of a file, in characters, beside a bar
 
 
 @contextlib.contextmanager
-def waiting(label: str) -> Iterator[None]:
-    """Show how long one call takes that cannot say how far it is."""
+def _drawn(draw: Callable[["Bar[Never]"], None], **settings: Any) -> Iterator[None]:
+    """Show a bar as long as something takes.
+
+    Args:
+        draw: sets what the bar shows; called by another thread.
+        settings: of tqdm.
+    """
     if not on_terminal():
         yield
         return
@@ -67,11 +36,15 @@ def waiting(label: str) -> Iterator[None]:
     def refresh() -> None:
         if done.wait(_SHOW_AFTER_S):
             return
-        from tqdm import tqdm  # not before there is something to show: most calls are over at once
+        from tqdm import tqdm  # not before there is something to show: most commands are over at once
 
-        with tqdm(desc=label, bar_format="{desc} {elapsed}", leave=False, file=sys.stderr) as bar:
-            while not done.wait(_REFRESH_S):
+        with tqdm(leave=False, file=sys.stderr, **settings) as bar:
+            bar.start_t -= _SHOW_AFTER_S
+            while True:
+                draw(bar)
                 bar.refresh()
+                if done.wait(_REFRESH_S):
+                    return
 
     thread = threading.Thread(target=refresh, name="qatqfs-progress")
     thread.start()
@@ -80,3 +53,78 @@ def waiting(label: str) -> Iterator[None]:
     finally:
         done.set()
         thread.join()
+
+
+class Progress:
+    """A bar that counts bytes, or something else, with the file that is at hand. Safe to use from any thread.
+
+    Args:
+        total: what there is to do.
+        label: stands before the bar.
+        files: how many files that is, 0 if none are begun.
+        unit: what is counted.
+    """
+
+    def __init__(self, total: int, label: str, *, files: int = 0, unit: str = "B") -> None:
+        self._label = label
+        self._total_files = files
+        self._lock = threading.Lock()  # protects the next three
+        self._done = 0
+        self._files = 0
+        self._name = ""
+        self._bar = _drawn(
+            self._draw,
+            desc=label,
+            total=total,
+            unit=unit,
+            unit_scale=True,
+            unit_divisor=1024 if unit == "B" else 1000,
+            dynamic_ncols=True,
+        )
+
+    def _draw(self, bar: "Bar[Never]") -> None:
+        file = f" {self._files:,} of {self._total_files:,} ({self._name})" if self._files else ""
+        bar.set_description_str(self._label + file, refresh=False)
+        bar.n = self._done
+
+    def begin(self, path: str) -> None:
+        """Note which file is at hand now."""
+        name = shown(os.path.basename(path))
+        with self._lock:
+            self._files += 1
+            self._name = name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…"
+
+    def advance(self, count: int) -> None:
+        """Note that so much is done since the last call."""
+        with self._lock:
+            self._done += count
+
+    def __enter__(self) -> "Progress":
+        self._bar.__enter__()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.__exit__(None, None, None)
+
+
+@contextlib.contextmanager
+def waiting(label: str) -> Iterator[Callable[[str], None]]:
+    """Show how long something takes.
+
+    Args:
+        label: what is waited for.
+
+    Yields:
+        A function that takes what is known of how far it is.
+    """
+    said = ""
+
+    def note(text: str) -> None:
+        nonlocal said
+        said = text
+
+    def draw(bar: "Bar[Never]") -> None:
+        bar.set_description_str(": ".join(filter(None, (label, said))), refresh=False)
+
+    with _drawn(draw, desc=label, bar_format="{desc} {elapsed}"):
+        yield note

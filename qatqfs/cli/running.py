@@ -1,9 +1,20 @@
 """A mount that is up, as the verbs find it that talk to one."""
 
 import os
+from typing import Any
+
+import click
 
 from qatqfs.cli.exits import Refusal, shown
 from qatqfs.mount import mountinfo
+
+
+class Untouched(click.Path):
+    """A path that is left alone: click's own type calls stat(2), and a daemon that hangs does not answer that."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the path as it is."""
+        return value
 
 
 def mount_at(mountpoint: str) -> str:
@@ -13,11 +24,23 @@ def mount_at(mountpoint: str) -> str:
         Refusal: there is none.
         OSError: it does not exist.
     """
-    if mountinfo.is_dead(mountpoint):
-        raise Refusal(f"{shown(mountpoint)}: the daemon of this mount is gone (qatqfs umount removes the mount)")
-    path = os.path.realpath(mountpoint, strict=True)
-    if mountinfo.mounted_at(path) is not None:
-        return path
-    around = mountinfo.containing(path)
-    hint = f", but in the one at {shown(around.mountpoint)}" if around is not None else ""
-    raise Refusal(f"{shown(mountpoint)}: is not a qatqfs mount{hint}")
+    top, path = mount_around(mountpoint)
+    if path != top:
+        raise Refusal(f"{shown(mountpoint)}: is not a qatqfs mount, but in the one at {shown(top)}")
+    return top
+
+
+def mount_around(path: str) -> tuple[str, str]:
+    """Return the absolute paths of the mountpoint of the qatqfs mount that a path is in, and of the path itself.
+
+    Raises:
+        Refusal: it is in none, or the daemon is gone.
+        OSError: it does not exist.
+    """
+    if mountinfo.is_dead(path):
+        raise Refusal(f"{shown(path)}: the daemon of this mount is gone (qatqfs umount removes the mount)")
+    real = os.path.realpath(path, strict=True)
+    mount = mountinfo.mounted_at(real) or mountinfo.containing(real)
+    if mount is None:
+        raise Refusal(f"{shown(path)}: is not a qatqfs mount")
+    return mount.mountpoint, real

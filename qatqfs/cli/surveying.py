@@ -116,7 +116,7 @@ class Surveyor:
                 by_suffix[_suffix(found.path)].append(found)
             else:
                 self._leave_out(found.kind, found.size)
-        with Progress(sum(map(len, by_suffix.values())), "finding dtypes", "file") as progress:
+        with Progress(sum(map(len, by_suffix.values())), "finding dtypes", unit="file") as progress:
             for suffix, files in _merge_rare(by_suffix).items():
                 self._add_groups(suffix, self._dtypes(files, progress))
         self._survey.groups.sort(key=lambda group: (-group.size, group.suffix, group.dtype.label))

@@ -2,13 +2,15 @@
 
 import errno
 import os
+import stat
 
 import click
 
-from qatqfs.cli.exits import DONE, Refusal, shown
+from qatqfs.cli.exits import DONE, REFUSED, Refusal, complain, shown
 from qatqfs.cli.progress import waiting
-from qatqfs.cli.running import mount_at
-from qatqfs.mount import control
+from qatqfs.cli.running import mount_around
+from qatqfs.cli.umount import left_text
+from qatqfs.mount import asking
 
 
 @click.command()
@@ -19,18 +21,27 @@ def command(mountpoint: str, paths: tuple[str, ...]) -> int:
 
     Needed only by those who read the backing directory itself, to copy it say: programs that read through the
     mount see everything at once, and what is not in a container yet survives the daemon in staging. A relative
-    PATH is looked for from the current directory if that leads into the mount, else below MOUNTPOINT.
+    PATH is looked for from the current directory if that leads into the mount, else below MOUNTPOINT. Anything else
+    in a mount may stand in place of MOUNTPOINT, and is then the first PATH.
+
+    Exit status 2 means that something could not be committed; there is a line for each file with the reason. It
+    stays in staging, is served from there, and the daemon tries again.
 
     \b
     Examples:
       qatqfs sync /data/kv && rsync -a --exclude .qatqfs /data/kv.store/ backup/
       qatqfs sync /data/kv layer0 layer1/k.bf16
+      cd /data/kv/layer0 && qatqfs sync .
     """
-    mountpoint = mount_at(mountpoint)
-    with waiting("committing"):
-        for path in [_in_mount(mountpoint, path) for path in paths] or [mountpoint]:
-            _sync(path)
-    return DONE
+    top, first = mount_around(mountpoint)
+    wanted = [first] if first != top else []
+    status = DONE
+    with waiting("committing") as note:
+        for path in [*wanted, *(_in_mount(top, path) for path in paths)] or [top]:
+            for name, reason in asking.commit(_asked_at(path, top), top, lambda left: note(left_text(left))):
+                status = REFUSED
+                complain(f"{shown(name)}: could not be committed and stays in staging: {reason}")
+    return status
 
 
 def _in_mount(mountpoint: str, path: str) -> str:
@@ -47,9 +58,11 @@ def _in_mount(mountpoint: str, path: str) -> str:
     raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
 
 
-def _sync(path: str) -> None:
-    try:
-        control.request_sync(path)
-    except OSError as err:
-        if err.errno != errno.EROFS:  # a read-only mount has nothing to commit
-            raise
+def _asked_at(path: str, top: str) -> str:
+    """Return where the daemon is asked to commit a path: the top if it cannot be asked at the path itself.
+
+    The kernel lets nobody ask at what he may not read, nor at special files.
+    """
+    mode = os.stat(path).st_mode
+    askable = (stat.S_ISREG(mode) or stat.S_ISDIR(mode)) and os.access(path, os.R_OK)
+    return path if askable else top

@@ -73,11 +73,10 @@ def command(paths: tuple[str, ...], as_json: bool) -> int:
         " a mount shows the one modified later"
         for path in contents.pairs
     ]
-    checked = [found for found in contents.files if found.kind is not Kind.RAW]
-    raw = len(contents.files) - len(checked)
-    size = sum(found.size for found in checked)
+    wanted = [found for found in contents.files if found.kind is not Kind.RAW]
+    raw = len(contents.files) - len(wanted)
     damages: list[Damage] = []
-    with Progress(size, "verifying") as progress:
+    with Progress(sum(found.size for found in wanted), "verifying", files=len(wanted)) as progress:
 
         def report(damage: Damage) -> None:
             damages.append(damage)
@@ -85,12 +84,14 @@ def command(paths: tuple[str, ...], as_json: bool) -> int:
             if not as_json:
                 say(str(damage))
 
-        _check_all(checked, progress, report, outcome)
+        checked = _check_all(wanted, progress, report, outcome)
+    size = sum(found.size for found in checked)
     if as_json:
         result = {
             "files": len(checked),
             "stored_bytes": size,
             "raw_files": raw,
+            "failed": outcome.failed,
             "corrupt": [asdict(damage) for damage in damages],
             "notices": notices,
         }
@@ -98,15 +99,20 @@ def command(paths: tuple[str, ...], as_json: bool) -> int:
     else:
         for notice in notices:
             say(f"notice: {notice}")
-        bad = len({damage.path for damage in damages})
-        verdict = f"{count_text(bad, 'file')} corrupt" if bad else "none corrupt"
-        without = f"; {count_text(raw, 'file')} raw, no checksum" if raw else ""
-        say(f"{count_text(len(checked), 'file')} checked ({bytes_text(size)} stored), {verdict}{without}")
+        if checked or raw or not outcome.failed:
+            bad = len({damage.path for damage in damages})
+            verdict = f"{count_text(bad, 'file')} corrupt" if bad else "none corrupt"
+            without = f"; {count_text(raw, 'file')} raw, no checksum" if raw else ""
+            failed = f"; {outcome.failed:,} could not be checked" if outcome.failed else ""
+            say(f"{count_text(len(checked), 'file')} checked ({bytes_text(size)} stored), {verdict}{without}{failed}")
     return outcome.status
 
 
-def _check_all(files: list[Found], progress: Progress, report: Callable[[Damage], None], outcome: Outcome) -> None:
-    """Check files, several at a time, and report in their order."""
+def _check_all(
+    files: list[Found], progress: Progress, report: Callable[[Damage], None], outcome: Outcome
+) -> list[Found]:
+    """Check files, several at a time, and report in their order; returns those that were checked."""
+    checked = []
     stop = threading.Event()
 
     def advance(count: int) -> None:
@@ -118,16 +124,22 @@ def _check_all(files: list[Found], progress: Progress, report: Callable[[Damage]
         futures = [executor.submit(_check, found, advance) for found in files]
         try:
             for found, future in zip(files, futures, strict=True):
+                progress.begin(found.path)
                 with outcome.of(found.path):
-                    for damage in future.result():
+                    damages = future.result()
+                    if damages is None:
+                        continue
+                    checked.append(found)
+                    for damage in damages:
                         report(damage)
         finally:
             stop.set()
             executor.shutdown(cancel_futures=True)
+    return checked
 
 
-def _check(found: Found, progress: Callable[[int], None]) -> list[Damage]:
-    """Return what is wrong with a file; nothing if it is gone. Raises OSError.
+def _check(found: Found, progress: Callable[[int], None]) -> list[Damage] | None:
+    """Return what is wrong with a file, ``None`` if it is gone. Raises OSError.
 
     A daemon may be writing to a file with several names in place, so one that changes is looked at again.
     """
@@ -139,7 +151,7 @@ def _check(found: Found, progress: Callable[[int], None]) -> list[Damage]:
                 if not damages or not source.changed():
                     break
         except FileNotFoundError:
-            return []
+            return None
     return damages
 
 

@@ -112,6 +112,8 @@ class AttributeOperations(Adapter):
             raise _fuse_error(errno.ENODATA)
         if control.is_denied(name, ctx.uid):
             raise _fuse_error(errno.EPERM)
+        if name == control.SYNC:
+            return await self.run(self._start_sync, inode)
         if name.startswith(control.PREFIX):
             answer = await self.run(control.answer, self.store, bytes(name))
             if answer is not None:
@@ -159,9 +161,14 @@ class AttributeOperations(Adapter):
                 self.store.chmod(target, stat.S_IMODE(attributes.mode) & ~stat.S_ISGID)
 
     def _sync(self, number: int) -> None:
+        self.store.sync(self._path(number))
+
+    def _start_sync(self, number: int) -> bytes:
+        return control.start_sync(self.store, self._path(number))
+
+    def _path(self, number: int) -> bytes:
         with self.lock:
-            path = self.inodes.path(self.inodes.get(number))
-        self.store.sync(path)
+            return self.inodes.path(self.inodes.get(number))
 
     @handler
     async def listxattr(self, inode: pyfuse3.InodeT, ctx: pyfuse3.RequestContext) -> list[pyfuse3.XAttrNameT]:

@@ -1,6 +1,12 @@
 """How commands talk to a running mount: extended attributes that exist only in the daemon.
 
-* ``setxattr(PATH, "user.qatqfs.sync")`` returns when what was written at or below PATH is in containers.
+* ``setxattr(PATH, "user.qatqfs.sync")`` returns when what was written at or below PATH is in containers, or fails.
+* ``getxattr(PATH, "user.qatqfs.sync")`` begins to do the same and returns a number N. It works where the mount has
+  been made read-only meanwhile, and where it always was.
+* ``getxattr(MOUNTPOINT, "user.qatqfs.sync.N")`` is a JSON object that says how far that is: whether it is done, what
+  could not be committed, and what is left to do. It waits a moment for the end, and no longer: a process that waits
+  in a request to a FUSE daemon cannot be interrupted, not even by SIGKILL.
+* ``getxattr(MOUNTPOINT, "user.qatqfs.daemon")`` is a JSON object of what one needs to see the daemon end.
 * ``getxattr(MOUNTPOINT, "user.qatqfs.stats")`` is a JSON object of counters.
 * ``getxattr(MOUNTPOINT, "user.qatqfs.pid")`` is the daemon's process id.
 * ``getxattr(MOUNTPOINT, "user.qatqfs.backing")`` is the backing directory.
@@ -22,8 +28,13 @@ SYNC = PREFIX + b"sync"
 STATS = PREFIX + b"stats"
 PID = PREFIX + b"pid"
 BACKING = PREFIX + b"backing"
+DAEMON = PREFIX + b"daemon"
+
 _STORED = PREFIX + b"dtype"
-READ_ONLY = PREFIX + b"read_only"
+_SYNC_STATE = SYNC + b"."
+_WAIT_S = 0.25
+_MOST_FAILURES = 20
+_LONGEST_TEXT = 400  # of a path or a reason: an attribute has at most 64 KiB
 
 
 def is_denied(name: bytes, uid: int) -> bool:
@@ -39,14 +50,39 @@ def answer(store: "Store", name: bytes) -> bytes | None:
         return b"%d" % os.getpid()
     if name == BACKING:
         return os.readlink(os.fsencode(store.tree.root.proc_path))
-    if name == READ_ONLY:
-        return b"%d" % store.options.read_only
+    if name == DAEMON:
+        namespace = os.stat("/proc/self/ns/pid").st_ino
+        found = {"pid": os.getpid(), "pid_namespace": namespace, "read_only": store.options.read_only}
+        return json.dumps(found).encode()
+    if name.startswith(_SYNC_STATE):
+        return _sync_state(store, name.removeprefix(_SYNC_STATE))
     return None
+
+
+def _sync_state(store: "Store", number: bytes) -> bytes | None:
+    try:
+        below, state = store.syncs.look(int(number), _WAIT_S)
+    except (KeyError, ValueError):
+        return None
+    pending = store.pending(below)
+    failed = [[text[:_LONGEST_TEXT] for text in failure] for failure in state.failures[:_MOST_FAILURES]]
+    found = {"done": state.done, "failed": failed, "error": state.error, "files": pending.files, "bytes": pending.bytes}
+    return json.dumps(found).encode()
+
+
+def start_sync(store: "Store", path: bytes) -> bytes:
+    """Begin to commit what was written at or below a logical path; returns what to ask for it by."""
+    return b"%d" % store.syncs.start(path)
 
 
 def request_sync(path: str | os.PathLike[str]) -> None:
     """Ask the mount that a path is in to commit what was written at or below it; raises OSError."""
     os.setxattr(path, SYNC, b"1", follow_symlinks=True)
+
+
+def sync_state(number: bytes) -> bytes:
+    """Return the attribute that says how far a sync is that was begun."""
+    return _SYNC_STATE + number
 
 
 def query(mountpoint: str | os.PathLike[str], name: bytes) -> bytes:

@@ -21,7 +21,8 @@ from dataclasses import dataclass, field
 from qatqfs.mount import checks, mountinfo, readahead, signals
 from qatqfs.mount.errors import MountError
 from qatqfs.mount.logs import set_up_logging
-from qatqfs.store import Store, StoreError, StoreOptions
+from qatqfs.mount.opening import open_store
+from qatqfs.store import Store, StoreOptions
 from qatqfs.store.descriptors import fitting_threads
 
 log = logging.getLogger(__name__)
@@ -182,13 +183,8 @@ def _serve(options: MountOptions, ready: Ready) -> None:
         debug=options.debug,
         read_only=options.store.read_only,
     )
-    try:
-        workers = fitting_threads(options.store.workers)
-        store = Store(options.backing, dataclasses.replace(options.store, workers=workers))
-    except StoreError as err:
-        raise MountError(str(err)) from err
-    except OSError as err:
-        raise MountError(f"cannot open backing directory {options.backing!r}: {err.strerror}") from err
+    workers = fitting_threads(options.store.workers)
+    store = open_store(options.backing, dataclasses.replace(options.store, workers=workers))
     try:
         _serve_store(options, store, lambda more: ready([*notes, *more]))
     except BaseException:
@@ -211,7 +207,7 @@ def _serve_store(options: MountOptions, store: Store, ready: Ready) -> None:
             raise MountError(f"cannot mount at {options.mountpoint!r}: {reasons() or err}") from err
     log.info("mounted %s at %s", options.backing, options.mountpoint)
     try:
-        trio.run(_answer, options.mountpoint, stop, lambda: ready(_notes(store)))
+        trio.run(_answer, options.mountpoint, store, stop, lambda: ready(_notes(store)))
     finally:
         pyfuse3.close(unmount=True)
         log.info("unmounted %s", options.mountpoint)
@@ -243,7 +239,7 @@ def _libfuse_reasons() -> Iterator[Callable[[], str | None]]:
         os.close(readable)
 
 
-async def _answer(mountpoint: str, stop: signals.StopRequest, ready: Callable[[], None]) -> None:
+async def _answer(mountpoint: str, store: Store, stop: signals.StopRequest, ready: Callable[[], None]) -> None:
     """Answer requests until the filesystem is unmounted or a signal asks to stop.
 
     Raises:
@@ -259,6 +255,7 @@ async def _answer(mountpoint: str, stop: signals.StopRequest, ready: Callable[[]
         # abandon_on_cancel: if the loop ends first, nobody will ever answer this stat.
         st = await trio.to_thread.run_sync(os.stat, mountpoint, abandon_on_cancel=True)
         readahead.widen(st.st_dev)
+        await trio.to_thread.run_sync(store.serves, mountpoint, mountinfo.device_text(st.st_dev))
         if stop.number is None:
             answered = True
             ready()

@@ -1,5 +1,6 @@
 """What is mounted where, from /proc/self/mountinfo (proc_pid_mountinfo(5))."""
 
+import ctypes
 import errno
 import os
 import re
@@ -8,8 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from qatqfs.mount.errors import MountError
+from qatqfs.store.sysfile import libc
 
 FILESYSTEM = "fuse.qatqfs"
+_MNT_FORCE, _MNT_DETACH, _UMOUNT_NOFOLLOW = 1, 2, 8  # umount(2)
+_CONNECTIONS = "/sys/fs/fuse/connections"  # fusectl: the owner of a mount may cut it there
+_OWNER = re.compile(r"(?:^|,)(user|group)_id=(\d+)")
 _OCTAL = re.compile(r"\\([0-7]{3})")
 
 
@@ -22,12 +27,16 @@ class Mount:
         device: ``major:minor``.
         filesystem: type, ``fuse.qatqfs`` for ours.
         source: for ours the backing directory.
+        root: what of the filesystem is shown: ``/``, or for a bind mount perhaps a directory in it.
+        owner: uid and gid of the user whose FUSE mount it is, ``None`` for other filesystems.
     """
 
     mountpoint: str
     device: str
     filesystem: str
     source: str
+    root: str = "/"
+    owner: tuple[int, int] | None = None
 
 
 def _unescape(text: str) -> str:
@@ -37,18 +46,30 @@ def _unescape(text: str) -> str:
 
 def parse(text: str) -> list[Mount]:
     """Read the text of a mountinfo file (latin-1 decoded) into mounts, the topmost of a mountpoint last."""
-    mounts = []
-    for line in text.split("\n"):  # not at what else may end a line: the kernel escapes no other in a path
-        before, _, after = line.partition(" - ")
-        fields, rest = before.split(" "), after.split(" ")
-        if len(fields) >= 5 and len(rest) >= 2:
-            mounts.append(Mount(_unescape(fields[4]), fields[2], rest[0], _unescape(rest[1])))
-    return mounts
+    # Not at what else may end a line: the kernel escapes no other in a path.
+    parsed = map(_parse_line, text.split("\n"))
+    return [mount for mount in parsed if mount is not None]
 
 
-def mounts() -> list[Mount]:
-    """Return everything that this process sees mounted."""
-    return parse(Path("/proc/self/mountinfo").read_bytes().decode("latin-1"))
+def _parse_line(line: str) -> Mount | None:
+    before, _, after = line.partition(" - ")
+    fields, rest = before.split(" "), after.split(" ")
+    if len(fields) < 5 or len(rest) < 2:
+        return None
+    options = dict(_OWNER.findall(rest[2])) if len(rest) > 2 else {}
+    return Mount(
+        mountpoint=_unescape(fields[4]),
+        device=fields[2],
+        filesystem=rest[0],
+        source=_unescape(rest[1]),
+        root=_unescape(fields[3]),
+        owner=(int(options["user"]), int(options["group"])) if len(options) == 2 else None,
+    )
+
+
+def mounts(pid: int | None = None) -> list[Mount]:
+    """Return everything that this process sees mounted, or another one; raises OSError."""
+    return parse(Path(f"/proc/{'self' if pid is None else pid}/mountinfo").read_bytes().decode("latin-1"))
 
 
 def mounted_at(path: str) -> Mount | None:
@@ -58,10 +79,17 @@ def mounted_at(path: str) -> Mount | None:
 
 
 def containing(path: str) -> Mount | None:
-    """Return the qatqfs mount that an existing path lies in, if it lies in one."""
-    st = os.stat(path)
-    device = f"{os.major(st.st_dev)}:{os.minor(st.st_dev)}"
-    return next((m for m in mounts() if m.device == device and m.filesystem == FILESYSTEM), None)
+    """Return the qatqfs mount that an existing path lies in, if it lies in one; raises OSError."""
+    device = device_text(os.stat(path).st_dev)
+    found = [m for m in mounts() if m.device == device and m.filesystem == FILESYSTEM]
+    real = Path(os.path.realpath(path))
+    around = [m for m in found if real.is_relative_to(m.mountpoint)]  # of several the innermost, which is the longest
+    return max(around or found[:1], key=lambda m: len(m.mountpoint), default=None)
+
+
+def device_text(device: int) -> str:
+    """Return a device number as mountinfo has it: ``major:minor``."""
+    return f"{os.major(device)}:{os.minor(device)}"
 
 
 def resolve(path: str) -> str:
@@ -105,3 +133,28 @@ def unmount(path: str, *, lazy: bool = False) -> None:
     if done.returncode:
         reason = done.stderr.strip().rpartition(": ")[2] or f"fusermount3 failed with status {done.returncode}"
         raise MountError(f"cannot unmount {path!r}: {reason}")
+
+
+def force_unmount(path: str, mount: Mount, *, lazy: bool = False) -> None:
+    """Cut the connection between a FUSE mount and its daemon, which need not answer, and unmount it.
+
+    Args:
+        path: absolute mountpoint.
+        mount: what is there.
+        lazy: detach it even while it is in use.
+
+    Raises:
+        MountError: it could not be done, with the reason; the connection may be cut all the same.
+    """
+    if os.geteuid() == 0:
+        flags = _MNT_FORCE | _UMOUNT_NOFOLLOW | (_MNT_DETACH if lazy else 0)
+        if libc.umount2(os.fsencode(path), flags) != 0:
+            raise MountError(f"cannot unmount {path!r}: {os.strerror(ctypes.get_errno())}")
+        return
+    major, minor = map(int, mount.device.split(":"))
+    abort = Path(_CONNECTIONS, str(os.makedev(major, minor)), "abort")
+    try:
+        abort.write_text("1")
+    except OSError as err:
+        raise MountError(f"cannot cut the connection of {path!r}: {err.strerror}: {str(abort)!r}") from err
+    unmount(path, lazy=lazy)

@@ -5,6 +5,7 @@ The daemon goes on as it was: it keeps BACKING locked, and commits what had been
 
 import ctypes
 import errno
+import json
 import os
 from collections.abc import Iterable
 
@@ -48,8 +49,8 @@ def remount(backing: str, mountpoint: str, words: Iterable[str]) -> None:
 
 def _daemon_is_read_only(path: str) -> bool:
     try:
-        return control.query(path, control.READ_ONLY) == b"1"
-    except OSError:  # a daemon of an earlier version
+        return bool(json.loads(control.query(path, control.DAEMON))["read_only"])
+    except (OSError, ValueError, KeyError):  # a daemon of an earlier version
         return False
 
 

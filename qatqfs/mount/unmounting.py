@@ -1,50 +1,167 @@
 """Unmounting as a user wants it: it is over when everything is committed."""
 
+import errno
 import os
-import select
+import shlex
+import time
 from collections.abc import Callable
 
-from qatqfs.mount import control, mountinfo
+from qatqfs.mount import asking, mountinfo
+from qatqfs.mount.asking import Pending
+from qatqfs.mount.daemonwatch import DaemonWatch
 from qatqfs.mount.errors import MountError
-from qatqfs.store.area import open_backing, waiting_files
-from qatqfs.store.errors import StoreError
+from qatqfs.mount.mountinfo import Mount
+from qatqfs.mount.sightings import sightings
+
+_PATIENCE_S = 3.0
+_LONG_PATIENCE_S = 10.0
+_LOOK_AGAIN_S = 0.02
+_GONE = (errno.ENOTCONN, errno.ECONNABORTED)
+
+Tell = Callable[[str], None]
 
 
-def unmount_and_wait(mountpoint: str, tell: Callable[[str], None]) -> None:
+class StillMounted(MountError):
+    """Unmounted here, with everything committed until then, but the daemon goes on serving others."""
+
+
+def unmount_and_wait(
+    mountpoint: str,
+    tell: Tell,
+    *,
+    lazy: bool = False,
+    force: bool = False,
+    progress: Callable[[Pending], None] = lambda pending: None,
+) -> None:
     """Unmount, and return when everything is committed and the daemon is gone.
 
     Args:
         mountpoint: where it is mounted; a dead mount is just removed.
         tell: shows the user a line that is no error.
+        lazy: unmount also what is in use; as long as it is, the daemon goes on.
+        force: do not ask the daemon, but cut the connection to it: whatever programs do there fails from then on.
+        progress: told now and then how much there is to commit.
 
     Raises:
-        MountError: nothing of ours is mounted there, it is in use, or a commit failed.
+        StillMounted: the mount lives on, in another mount namespace or as a bind mount, or because it is in use.
+        MountError: nothing of ours is mounted there, it is in use, or not everything is committed.
     """
-    path = mountinfo.resolve(mountpoint)
-    if mountinfo.mounted_at(path) is None:
-        raise MountError(f"no qatqfs mount at {mountpoint!r}")
-    if mountinfo.is_dead(path):
-        mountinfo.unmount(path, lazy=True)
-        tell(f"the daemon of {path} was gone; what it had not committed is recovered by the next mount")
+    path, mount = _find(mountpoint, asks=not force)
+    daemon = None if force else _daemon_of(path)
+    watch = DaemonWatch(mount, daemon)
+    gone = daemon is None and watch.has_ended() and (watch.sees_anything or not force)
+    try:
+        committed = daemon is not None and _commit(path, tell, progress)
+        if force:
+            mountinfo.force_unmount(path, mount, lazy=lazy)
+        else:
+            mountinfo.unmount(path, lazy=lazy or daemon is None)
+        ended = gone or _wait(watch, mount, lazy=lazy)
+    except KeyboardInterrupt:
+        tell(_what_goes_on(path, watch))
+        raise
+    if gone:
+        _tell_of_the_dead(path, watch, tell)
         return
-    try:
-        daemon = os.pidfd_open(int(control.query(path, control.PID)))
-    except (OSError, ValueError) as err:
-        raise MountError(f"cannot ask the daemon of {mountpoint!r}: {err}") from err
-    try:
-        backing = control.query(path, control.BACKING)
-        mountinfo.unmount(path)
-        select.select([daemon], [], [])
-    finally:
-        os.close(daemon)
-    _check_nothing_left(backing)
+    if not ended or (not watch.sees_anything and sightings(mount.device)):
+        raise _still_there(path, mount, committed=committed)
+    fault = watch.outcome()
+    if fault is not None:
+        raise MountError(f"{path} is unmounted, but {fault}")
 
 
-def _check_nothing_left(backing: bytes) -> None:
-    """Raise MountError if the daemon left uncommitted content behind."""
-    try:
-        left = waiting_files(open_backing(os.fsdecode(backing)))
-    except StoreError:
-        return
+def _tell_of_the_dead(path: str, watch: DaemonWatch, tell: Tell) -> None:
+    """Say what a daemon that was gone before has left; raises MountError if that is uncommitted content."""
+    left = watch.files_left()
     if left:
-        raise MountError(f"{left} file(s) could not be committed; they are safe in staging for the next mount")
+        raise MountError(
+            f"{path} is unmounted; its daemon was gone, and {left} file(s) are safe in staging for the next mount"
+        )
+    rest = "everything was committed" if left == 0 else "what it had not committed is recovered by the next mount"
+    tell(f"the daemon of {path} was gone; {rest}")
+
+
+def _what_goes_on(path: str, watch: DaemonWatch) -> str:
+    """Return what happens when nobody waits any longer, and how to wait for it."""
+    if mountinfo.mounted_at(path) is not None:
+        waits = f"qatqfs umount {shlex.quote(path)}"
+        return f"{path} is still mounted, and its daemon goes on committing; to wait for it: {waits}"
+    waits = f"flock {shlex.quote(watch.lock_path)} true"
+    return f"{path} is unmounted, and its daemon goes on committing; to wait for it: {waits}"
+
+
+def _find(mountpoint: str, *, asks: bool) -> tuple[str, Mount]:
+    """Return the absolute path of a mountpoint and the mount there; raises MountError.
+
+    Args:
+        mountpoint: as the user names it.
+        asks: whether the mount may be asked anything, which a daemon that hangs does not answer.
+    """
+    above, name = os.path.split(os.path.abspath(mountpoint))
+    path = os.path.join(os.path.realpath(above), name)  # the last component is the mount itself, if it is no symlink
+    mount = mountinfo.mounted_at(path)
+    if mount is None and asks:
+        path = os.path.realpath(mountpoint)
+        mount = mountinfo.mounted_at(path)
+    if mount is None:
+        around = mountinfo.containing(path) if asks and os.path.exists(path) else None
+        hint = f", but it is in the one at {around.mountpoint!r}" if around is not None else ""
+        raise MountError(f"no qatqfs mount at {mountpoint!r}{hint}")
+    return path, mount
+
+
+def _daemon_of(path: str) -> asking.Daemon | None:
+    """Return what the daemon of a mount says of itself, ``None`` if there is none any more; raises MountError."""
+    if mountinfo.is_dead(path):
+        return None
+    try:
+        return asking.daemon_of(path)
+    except OSError as err:
+        if err.errno in _GONE:
+            return None
+        if err.errno == errno.ENODATA:
+            raise MountError(f"{path!r} was mounted by another user, or by another version of qatqfs") from err
+        raise MountError(f"cannot ask the daemon of {path!r}: {err.strerror} (--force does not ask)") from err
+    except ValueError as err:
+        raise MountError(f"cannot understand the daemon of {path!r}: {err} (--force does not ask)") from err
+
+
+def _commit(path: str, tell: Tell, progress: Callable[[Pending], None]) -> bool:
+    """Let the daemon commit while it can still say how far it is; what it cannot commit it tries again at the end.
+
+    Returns:
+        Whether everything is committed that was written so far.
+    """
+    try:
+        failures = asking.commit(path, path, progress)
+    except OSError as err:
+        tell(f"{path}: cannot be committed before it is unmounted: {err.strerror}")
+        return False
+    for name, reason in failures:
+        tell(f"{name}: could not be committed yet: {reason}")
+    return not failures
+
+
+def _wait(watch: DaemonWatch, mount: Mount, *, lazy: bool) -> bool:
+    """Return once a daemon is gone, or ``False`` if that is not to be expected: somebody holds its mount."""
+    started = time.monotonic()
+    while not watch.has_ended():
+        waited = time.monotonic() - started
+        if waited > _PATIENCE_S and not watch.is_stopping():
+            # With nobody in sight it may just be slow to notice; but what is open is not seen either.
+            if lazy or waited > _LONG_PATIENCE_S or sightings(mount.device):
+                return False
+            time.sleep(_LOOK_AGAIN_S * 10)
+        time.sleep(_LOOK_AGAIN_S)
+    return True
+
+
+def _still_there(path: str, mount: Mount, *, committed: bool) -> MountError:
+    """Return what says that a daemon goes on, and why."""
+    where = " and by ".join(map(str, sightings(mount.device)))
+    why = f"the mount is still held by {where}" if where else "something is open in it, or it is held out of our sight"
+    if committed:
+        return StillMounted(f"{path} is unmounted and committed, but its daemon goes on: {why}")
+    return MountError(
+        f"{path} is unmounted, but its daemon has not ended, and not everything is known to be committed: {why}"
+    )

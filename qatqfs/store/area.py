@@ -10,10 +10,12 @@ import logging
 import os
 import re
 import stat
+from dataclasses import replace
 from pathlib import Path
 
 from qatqfs.store.backingio import BackingIO
-from qatqfs.store.errors import StoreError
+from qatqfs.store.errors import StoreError, StoreInUse
+from qatqfs.store.holder import Holder, State, read_holder
 from qatqfs.store.names import PRIVATE_DIR, SUFFIX
 from qatqfs.store.sysfile import Fd
 
@@ -22,7 +24,7 @@ log = logging.getLogger(__name__)
 FORMAT_LINE = b"qatqfs backing directory, format 1\n"
 """What ``.qatqfs/format`` holds; any other content is a version this code does not know."""
 
-_FORMAT, _LOCK, STAGING, LOST_AND_FOUND = b"format", b"lock", b"staging", b"lost+found"
+_FORMAT, LOCK, STAGING, LOST_AND_FOUND = b"format", b"lock", b"staging", b"lost+found"
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FLOCK_LINE = re.compile(r"FLOCK +ADVISORY +WRITE +(?P<pid>\d+) +(?P<what>\S+)")  # proc_locks(5)
 _CANNOT_LOCK_DIRECTORIES = (errno.EBADF, errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
@@ -80,13 +82,15 @@ class PrivateArea:
         io: makes the changes.
 
     Raises:
-        StoreError: another process has it open for writing or has locked BACKING, or the format is unknown.
+        StoreInUse: another process has it open for writing.
+        StoreError: another process has locked BACKING, or the format is unknown.
         OSError: it cannot be created or opened.
     """
 
     def __init__(self, root: Fd, io: BackingIO) -> None:
         self._io = io
         self._root = root
+        self._holder = Holder(os.getpid())
         self._directory = _make_directory(io, root, PRIVATE_DIR)
         self._lock = self._take_lock()
         if not _check_format(self._directory):
@@ -96,21 +100,20 @@ class PrivateArea:
 
     def _take_lock(self) -> Fd:
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-        fd = self._io.open(self._directory.number, _LOCK, flags)
+        fd = self._io.open(self._directory.number, LOCK, flags)
         try:
             fcntl.flock(fd.number, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            holder = os.read(fd.number, 20).decode("ascii", "replace").strip()
-            by = f" by process {holder}" if holder.isdigit() else ""
-            raise StoreError(f"BACKING is already in use for writing{by} (a second mount may be --read-only)") from None
+            raise StoreInUse(read_holder(fd.number)) from None
         self._lock_root()
-        self._write_holder(fd)
+        self._write_holder(fd, self._holder)
         return fd
 
-    def _write_holder(self, fd: Fd) -> None:
+    def _write_holder(self, fd: Fd, holder: Holder) -> None:
+        line = holder.to_bytes()
         with contextlib.suppress(OSError):  # on a full disk; the lock holds without it
-            self._io.ftruncate(fd, 0)
-            self._io.pwrite(fd, b"%d\n" % os.getpid(), 0)
+            self._io.pwrite(fd, line, 0)  # over the old text, so that readers find no time without any
+            self._io.ftruncate(fd, len(line))
 
     def _lock_root(self) -> None:
         """Lock BACKING itself as well: the lock file can be removed or replaced while a daemon runs, BACKING cannot.
@@ -142,11 +145,27 @@ class PrivateArea:
         log.error("%s", text)
         raise OSError(errno.ESTALE, text)
 
-    def close(self) -> None:
-        """Release the lock, that of BACKING first: whoever waits for the lock file takes both."""
-        fcntl.flock(self._root.number, fcntl.LOCK_UN)
+    def serves(self, mountpoint: str, device: str) -> None:
+        """Tell others where this process shows the directory; see :class:`qatqfs.store.holder.Holder`."""
+        self._holder = replace(self._holder, mountpoint=mountpoint, device=device)
+        self._write_holder(self._lock, self._holder)
+
+    def stops(self) -> None:
+        """Tell others that this process is on its way out."""
+        self._holder = replace(self._holder, state=State.STOPPING)
+        self._write_holder(self._lock, self._holder)
+
+    def close(self, *, left: int = 0, error: str | None = None) -> None:
+        """Release the lock, and leave beside it what became of everything.
+
+        Args:
+            left: files that are still in staging.
+            error: what went wrong, ``None`` if nothing did.
+        """
+        self._holder = replace(self._holder, state=State.ENDED, left=left, error=error)
+        fcntl.flock(self._root.number, fcntl.LOCK_UN)  # before the lock file's: whoever waits for that takes both
         try:
-            self._io.ftruncate(self._lock, 0)
+            self._write_holder(self._lock, self._holder)
         finally:
             fcntl.flock(self._lock.number, fcntl.LOCK_UN)
 

@@ -141,6 +141,11 @@ class Node:
                     self._container = opened
 
     @property
+    def has_several_names(self) -> bool:
+        """Whether it may have names besides ``path``, also such as somebody made in BACKING itself."""
+        return self.several_names or os.fstat(self.fd.number).st_nlink > 1
+
+    @property
     def opened(self) -> bool:
         """Whether attributes are known without reading the container."""
         return self.staging is not None or self._container is not None or self.kind is Kind.RAW

@@ -9,15 +9,18 @@
 * :meth:`Committer.sync` commits everything now.
 """
 
+import errno
 import heapq
 import itertools
 import logging
+import os
 import threading
 import time
 
 from cachetools import LRUCache
 
 from qatqfs.store.commit import CommitEngine
+from qatqfs.store.errors import NotCommitted
 from qatqfs.store.node import Node
 from qatqfs.store.tree import Tree
 from qatqfs.wording import describe, shown_path
@@ -33,6 +36,11 @@ _FIRST_RETRY_S = 2.0
 _LONGEST_RETRY_S = 300.0
 _FREE_ATTEMPTS = 2
 _REMEMBERED = 10_000
+
+
+def _reason(err: Exception) -> str:
+    """Return why a commit failed, in words that name no file."""
+    return (err.strerror if isinstance(err, OSError) else None) or str(err) or type(err).__name__
 
 
 class Committer:
@@ -173,34 +181,50 @@ class Committer:
         """Return once everything written so far at or below a logical path is in containers.
 
         Raises:
-            Exception: the first failure, after all files were tried, an OSError unless the fault is ours; staging is
-                kept.
+            NotCommitted: after all files were tried, with those that could not be; staging is kept.
+            OSError: all are committed, but what is left of that in staging could not be removed.
+            Exception: the fault is ours.
         """
-        failure: Exception | None = None
+        unfinished: Exception | None = None
+        fault: Exception | None = None
+        failures: list[tuple[str, str]] = []
+        number = errno.EIO
         try:
             self._engine.finish()
         except OSError as err:
-            failure = err
+            unfinished = err
         for node in self._tree.dirty_nodes(below):
             try:
+                if self._stopping:
+                    raise OSError(errno.EBUSY, "the store is being closed")
                 self.commit_now(node)
             except Exception as err:
                 if not isinstance(err, OSError):
                     log.exception("%s: could not be committed", shown_path(node.path))
+                    fault = fault or err
+                elif not failures:
+                    number = err.errno or errno.EIO
                 self._report_failure(node, err)
                 self._retry_later(node)
-                failure = failure or err
-        if failure is not None:
-            try:
-                raise failure
-            finally:
-                del failure  # it refers to this frame: without the cycle nothing keeps the files open
+                failures.append((os.fsdecode(node.path or b""), _reason(err)))
+        try:
+            if fault is not None:
+                raise fault
+            if failures:
+                raise NotCommitted(failures, number)
+            if unfinished is not None:
+                raise unfinished
+        finally:
+            del unfinished, fault  # they refer to this frame: without the cycle nothing keeps the files open
 
     def commit_now(self, node: Node) -> None:
         """Return once what was written to a node so far is in its container; raises OSError."""
         for attempt in range(_FREE_ATTEMPTS + 1):
             if self._engine.commit(node, exclusive=attempt == _FREE_ATTEMPTS):
                 break
+        else:
+            if node.dirty and node.path is not None:
+                raise OSError(errno.EBUSY, "the file was changed again and again")
         self._forget(node)
 
     def commit_for_close(self, node: Node) -> None:

@@ -31,12 +31,15 @@ from qatqfs.store.metadata import Target
 from qatqfs.store.names import SUFFIX
 from qatqfs.store.node import Node, NodeContext
 from qatqfs.store.options import StoreOptions
+from qatqfs.store.pending import Pending
 from qatqfs.store.recovery import Recovery
 from qatqfs.store.schedule import Committer
 from qatqfs.store.stagingarea import StagingArea
 from qatqfs.store.stats import Statistics
+from qatqfs.store.syncs import Syncs
 from qatqfs.store.sysfile import yield_to_others
 from qatqfs.store.tree import Tree
+from qatqfs.wording import describe
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +67,7 @@ class Store:
             this user may not look.
         tree: names and nodes, for the mount.
         opener: opens files in two steps, for the mount.
+        syncs: syncs in the background, for the mount.
 
     Raises:
         StoreError: BACKING cannot be used as asked.
@@ -109,6 +113,7 @@ class Store:
         )
         self.tree = Tree(root, context)
         self.recovered: int | None = None
+        self.syncs = Syncs(self.sync)
         self._committer: Committer | None = None
         self._ahead: AheadEncoder | None = None
         if self._area is not None and staging is not None:
@@ -150,12 +155,29 @@ class Store:
 
     # -- life ------------------------------------------------------------------------------------------
 
+    def serves(self, mountpoint: str, device: str) -> None:
+        """Let other processes that want to open this BACKING for writing be told where it is mounted.
+
+        Args:
+            mountpoint: absolute path.
+            device: ``major:minor`` of the mount.
+        """
+        if self._area is not None:
+            self._area.serves(mountpoint, device)
+
+    def pending(self, below: bytes = b"") -> Pending:
+        """Return what at or below a path is not in containers yet."""
+        return Pending.of(self.tree.dirty_nodes(below))
+
     def sync(self, below: bytes = b"") -> None:
         """Return once what was written so far at or below a path is in containers (not: on the disk's platter).
 
+        A file with several names is committed whichever of them is meant.
+
         Raises:
-            OSError: a file could not be committed; its content stays in staging and is served from there. ESTALE:
-                staging itself is gone.
+            NotCommitted: files could not be committed; their content stays in staging and is served from there.
+            OSError: everything is committed, but what is left of it in staging could not be removed. ESTALE: staging
+                itself is gone.
         """
         if self._committer is not None:
             self._committer.sync(below)
@@ -190,14 +212,21 @@ class Store:
         if self._closed:
             return
         self._closed = True
+        error: str | None = None if commit else "it was told not to"
         try:
+            if self._area is not None:
+                self._area.stops()
             if commit:
                 self.sync()
+        except BaseException as err:
+            error = describe(err)
+            raise
         finally:
             if self._ahead is not None:
                 self._ahead.stop()
             if self._committer is not None:
                 self._committer.stop()
+            self.syncs.stop()
             self._decoders.shutdown(cancel_futures=True)
             self._encoders.shutdown(cancel_futures=True)
             self._disk_waiter.shutdown(cancel_futures=True)
@@ -205,7 +234,7 @@ class Store:
                 self._leave_no_drafts()
             finally:
                 if self._area is not None:
-                    self._area.close()
+                    self._area.close(left=len(self.tree.dirty_nodes()), error=error)
                     self._area = None
 
     def _leave_no_drafts(self) -> None:

@@ -343,7 +343,10 @@ class Tree:
             self.forget_if_idle(node)
 
     def dirty_nodes(self, below: bytes = b"") -> list[Node]:
-        """Return the nodes with uncommitted content at or below a logical path."""
+        """Return the nodes with uncommitted content that have, or may have, a name at or below a logical path.
+
+        A node knows one of its names, so those with several names are always among them.
+        """
         with self.lock:
-            nodes = list(self.nodes.values())
-        return [n for n in nodes if n.dirty and n.path is not None and names.is_below(n.path, below)]
+            nodes = [node for node in self.nodes.values() if node.dirty]
+            return [n for n in nodes if n.path is not None and (names.is_below(n.path, below) or n.has_several_names)]

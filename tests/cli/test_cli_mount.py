@@ -207,7 +207,21 @@ def test_sync_refuses_what_is_not_in_the_mount(process, busy, tmp_path):
     result = process("sync", busy.path, tmp_path / "outside")
     assert (result.status, result.error) == (2, f"{tmp_path / 'outside'}: is not in the mount at {busy.path}")
     assert process("sync", busy.path, "nowhere").error == "nowhere: No such file or directory"
-    result = process("sync", busy.path / "sub")
+    assert process("sync", tmp_path).error == f"{tmp_path}: is not a qatqfs mount"
+
+
+def test_sync_takes_anything_in_a_mount_in_place_of_the_mountpoint(process, busy):
+    assert process("sync", ".", cwd=busy.path / "sub").status == 0
+    for name in ("sub/x", "sub/z"):
+        assert stored(busy, name) == name.encode().ljust(8)
+    assert stored(busy, "x") == b""  # only what was asked for
+    assert process("sync", busy.path / "x", "y").status == 0
+    for name in ("x", "y"):
+        assert stored(busy, name) == name.encode().ljust(8)
+
+
+def test_stats_takes_a_mountpoint_only(process, busy):
+    result = process("stats", busy.path / "sub")
     assert (result.status, result.error) == (
         2,
         f"{busy.path / 'sub'}: is not a qatqfs mount, but in the one at {busy.path}",
@@ -218,6 +232,54 @@ def test_sync_of_a_read_only_mount_has_nothing_to_do(process, tmp_path):
     with mounted(tmp_path, "--read-only") as mount:
         result = process("sync", mount.path)
         assert (result.status, result.err) == (0, "")
+
+
+NO_COMMITS = """
+import errno, os, sys
+from qatqfs.store.commit import CommitEngine
+
+def commit(self, node, *, exclusive=False):
+    raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+
+CommitEngine.commit = commit
+from qatqfs.cli.main import main
+sys.exit(main())
+"""
+
+
+@pytest.fixture
+def stuck(tmp_path):
+    """A mount with two closed files, x and sub/y, that cannot be committed."""
+    with mounted(tmp_path, program=[sys.executable, "-c", NO_COMMITS]) as mount:
+        (mount.path / "sub").mkdir()
+        for name in ("x", "sub/y"):
+            (mount.path / name).write_bytes(b"content!")
+        yield mount
+        mount.kill()
+
+
+def test_sync_names_what_could_not_be_committed_and_why(process, stuck):
+    result = process("sync", stuck.path)
+    text = "could not be committed and stays in staging: Disk quota exceeded"
+    assert (result.status, sorted(result.err.splitlines())) == (
+        2,
+        [f"qatqfs: {name}: {text}" for name in ("sub/y", "x")],
+    )
+    assert process("sync", stuck.path, "sub").error == f"sub/y: {text}"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to remount")
+def test_sync_of_a_mount_that_was_made_read_only_is_no_success_when_files_wait(process, stuck):
+    subprocess.run(["mount", "-i", "-o", "remount,ro", stuck.path], check=True)
+    assert "ro" in flags(stuck.path)
+    result = process("sync", stuck.path, "x")
+    assert result.status == 2 and "Disk quota exceeded" in result.error
+
+
+def test_sync_of_what_may_not_be_read_syncs_the_whole_mount(process, busy):
+    os.mkfifo(busy.path / "fifo")
+    assert process("sync", busy.path, "fifo").status == 0
+    assert stored(busy, "x") == b"x       "
 
 
 def test_a_mountpoint_may_be_given_by_a_symlink_or_relative(process, busy, tmp_path):
@@ -247,6 +309,17 @@ def test_paths_in_a_mount_are_refused_with_the_backing_directory_named(process, 
             assert result.status == 2
             assert f"{path}: is in the qatqfs mount at {mount.path}" in result.error
             assert str(mount.backing) in result.error
+
+
+def test_a_container_is_not_encoded_into_a_mount(process, tmp_path):
+    (tmp_path / "x").write_bytes(b"abcd")
+    with mounted(tmp_path) as mount:
+        for where in (("-o", mount.path / "y.qatc"), ("--output-dir", mount.path)):
+            result = process("encode", tmp_path / "x", *where)
+            assert result.status == 2
+            assert f"{where[1]}: is in the qatqfs mount at {mount.path}" in result.error
+            assert str(mount.backing) in result.error
+        assert os.listdir(mount.path) == []
 
 
 def test_verify_of_a_directory_does_not_enter_a_mount_below_it(process, tmp_path):

@@ -110,7 +110,7 @@ def test_progress_shows_on_a_terminal_only(tmp_path):
         assert running.stdout.read() == b""
     os.close(master)
     assert running.returncode == 0
-    assert b"encoding:" in seen and b"%" in seen
+    assert b"encoding 1 of 1 (source):" in seen and b"%" in seen
     quiet = subprocess.run(running.args, capture_output=True, timeout=120)
     assert (quiet.stdout, quiet.stderr) == (b"", b"")
 

@@ -142,9 +142,31 @@ def test_symlinks_are_followed_only_when_they_are_named(qatqfs, stored, tmp_path
 def test_what_cannot_be_read_is_status_2_but_damage_is_still_status_1(qatqfs, stored, tmp_path):
     missing = qatqfs("verify", tmp_path / "missing", stored)
     assert (missing.status, missing.error) == (2, f"{tmp_path / 'missing'}: No such file or directory")
-    assert missing.out.startswith("1 file checked")
+    assert missing.out.startswith("1 file checked") and missing.out.endswith("none corrupt; 1 could not be checked\n")
     flip(stored, 500)
     assert qatqfs("verify", tmp_path / "missing", stored).status == 1
+
+
+def test_after_a_refusal_there_is_no_total_of_nothing(qatqfs, tmp_path):
+    assert qatqfs("verify", tmp_path / "missing").out == ""
+    found = json.loads(qatqfs("verify", "--json", tmp_path / "missing").out)
+    assert (found["files"], found["failed"]) == (0, 1)
+
+
+def test_a_file_that_cannot_be_read_is_not_among_those_checked(qatqfs, stored, tmp_path, monkeypatch):
+    (tmp_path / "y.qatc").write_bytes(stored.read_bytes())
+    original = verify.Source
+
+    def source(path):
+        if path.endswith("y.qatc"):
+            raise PermissionError(13, "Permission denied", path)
+        return original(path)
+
+    monkeypatch.setattr(verify, "Source", source)
+    result = qatqfs("verify", tmp_path)
+    assert (result.status, result.error) == (2, f"{tmp_path / 'y.qatc'}: Permission denied")
+    assert result.out.startswith("1 file checked (")
+    assert result.out.endswith("none corrupt; 1 could not be checked\n")
 
 
 def test_a_file_that_vanishes_meanwhile_is_no_damage(qatqfs, stored, tmp_path, monkeypatch):

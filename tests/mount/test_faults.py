@@ -13,7 +13,7 @@ from pathlib import Path
 import pyfuse3
 import pytest
 import trio
-from mounted import Mounted, drop_page_cache, errno_of, mounted
+from mounted import QATQFS, Mounted, drop_page_cache, errno_of, mounted
 
 from qatqfs.mount.adapter import handler, notification
 
@@ -183,6 +183,9 @@ def test_a_disk_that_becomes_read_only_gives_erofs_and_what_was_synced_stays(tmp
             }
             found = {name: errno_of(attempt) for name, attempt in attempts.items()}
             assert found == dict.fromkeys(attempts, "EROFS")
+            synced = subprocess.run([*QATQFS, "sync", mount.path], capture_output=True, text=True, check=False)
+            assert synced.returncode == 2
+            assert synced.stderr.startswith("qatqfs: dirty: could not be committed and stays in staging: ")
             assert (mount.path / "committed").read_bytes() == b"committed" * 1000
             assert (mount.path / "dirty").read_bytes() == b"synced" * 1000
             assert sorted(os.listdir(mount.path)) == ["committed", "dirty"]

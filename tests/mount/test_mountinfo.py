@@ -3,16 +3,18 @@ import os
 from qatqfs.mount import mountinfo
 
 LINES = r"""22 1 254:0 / / rw,relatime - ext4 /dev/root rw
-36 22 0:32 / /mnt/a\040b rw,nosuid shared:1 master:2 - fuse.qatqfs /data/k\054v rw,user_id=0
+36 22 0:32 / /mnt/a\040b rw,nosuid shared:1 master:2 - fuse.qatqfs /data/k\054v rw,user_id=1000,group_id=100,allow_other
+38 22 0:32 /d\040e /mnt/bound rw - fuse.qatqfs /data/k\054v rw
 37 22 0:33 / /mnt/c rw - fuse.other src rw
 broken line
 """
 
 
 def test_optional_fields_and_escapes_are_understood() -> None:
-    root, ours, other = mountinfo.parse(LINES)
-    assert (root.mountpoint, root.device, root.filesystem) == ("/", "254:0", "ext4")
-    assert ours == mountinfo.Mount("/mnt/a b", "0:32", "fuse.qatqfs", "/data/k,v")
+    root, ours, bound, other = mountinfo.parse(LINES)
+    assert (root.mountpoint, root.device, root.filesystem, root.owner) == ("/", "254:0", "ext4", None)
+    assert ours == mountinfo.Mount("/mnt/a b", "0:32", "fuse.qatqfs", "/data/k,v", "/", (1000, 100))
+    assert (bound.root, bound.owner) == ("/d e", None)
     assert other.filesystem == "fuse.other"
 
 

@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.fuse, pytest.mark.skipif(os.geteuid() != 0, reason="ne
 NOBODY = 65534
 """A user with a name, which fusermount3 asks for."""
 
-ASKED = [control.STATS, control.PID, control.BACKING, control.READ_ONLY]
+ASKED = [control.STATS, control.PID, control.BACKING, control.DAEMON]
 
 
 @pytest.fixture(scope="module")
