@@ -16,8 +16,8 @@
  *
  * A call takes buffers and checks that their sizes go together. What a format error is, and which limits hold, is
  * decided in Python. So is how a plane is encoded, with one exception: planes_encode repeats the choice that
- * planecoder.py makes where nothing has to be tried, so that a whole chunk is one call. tests/codec/
- * test_encode_as_known.py keeps the two alike.
+ * planecoder.py makes where nothing has to be tried, so that a whole chunk is one call. A test keeps the two alike:
+ * tests/codec/test_encode_as_known.py.
  *
  * Kernels whose output is fixed (FNV, planes, runs, the walk over frames) have a plain Python twin in tests/codec.
  * Kernels that are free in what they write (histogram, blocks, Huffman, FSE, matches) have none: the tests decode their
