@@ -17,7 +17,7 @@ from qatqfs.codec.container import (
 )
 from qatqfs.codec.dtypes import DType
 from qatqfs.codec.errors import LimitExceeded, MixedDtypes
-from qatqfs.codec.index_frame import FOOTER_MAGIC, IndexFrame
+from qatqfs.codec.index_frame import FOOTER_MAGIC, IndexFrame, trailing_frame
 from qatqfs.codec.level import Level
 from qatqfs.codec.payload import MAX_VALUES, decode_payload, read_payload_header
 from qatqfs.codec.payloadencoder import encode_payload, encode_payloads
@@ -201,7 +201,7 @@ class ContainerWriter:
             self._held = encode_payload(b"", self._dtype)
         if pad and decode_payload(self._held)[-1]:
             raise ValueError("the pad byte behind an odd length must be zero")
-        needed = self._lengths or pad or self._held.endswith(FOOTER_MAGIC)  # the last: content that looks like one
+        needed = self._lengths or pad or self._looks_indexed(self._held)
         frame = self._index_frame(true_length) if needed else b""
         self._write([self._held], frame)
         self._held = None
@@ -210,6 +210,12 @@ class ContainerWriter:
         self._sink.patch(0, header.pack())
         self._finished, self._broken = True, False
         return ContainerInfo(self._size, header.chunk_count, header.checksum)
+
+    @staticmethod
+    def _looks_indexed(payload: bytes) -> bool:
+        """Whether the end of a payload, of content or of a frame that others put there, would pass for our frame."""
+        frame = trailing_frame(memoryview(payload), read_payload_header(payload), 1)
+        return frame is not None or payload.endswith(FOOTER_MAGIC)
 
     def _index_frame(self, true_length: int) -> bytes:
         assert self._held is not None

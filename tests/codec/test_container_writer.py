@@ -258,3 +258,15 @@ def test_an_unfinished_container_is_none() -> None:
         writer.append(encode_payload(b"abcdefgh", DType.F16))
     with pytest.raises(ValueError, match="magic"):
         decode_container(sink.getvalue())
+
+
+def test_a_payload_that_ends_in_a_frame_like_ours_gets_a_real_one_behind_it() -> None:
+    strangers = bytes.fromhex("5b2a4d1838000000") + bytes(56)  # the magic and the size that ours has
+    sink = BytesSink()
+    writer = ContainerWriter(sink, DType.BF16, 100)
+    writer.append(encode_payload(b"abcd" * 50, DType.BF16, strategy=7) + strangers)
+    writer.finish(200)
+    found = Container.from_buffer(sink.getvalue())
+    assert found.indexed
+    assert found.read(0, 300) == b"abcd" * 50
+    assert decode_container(sink.getvalue()) == b"abcd" * 50

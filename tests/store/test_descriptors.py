@@ -22,7 +22,7 @@ def few(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     """Leave a store room for some files more than this process has open now."""
 
     def leave(count: int) -> None:
-        probe = os.dup(0)
+        probe = os.open(os.devnull, os.O_RDONLY)
         os.close(probe)
         wanted = probe + count
         monkeypatch.setattr(descriptors, "most_descriptors", lambda: wanted * 4 // 3)
