@@ -74,6 +74,14 @@ def _locker(directory: Fd) -> str:
     return ""
 
 
+def _leads_to(directory: Fd, name: bytes, fd: Fd) -> bool:
+    """Whether a name in a directory is still that of an open file."""
+    try:
+        return os.path.samestat(os.stat(name, dir_fd=directory.number, follow_symlinks=False), os.fstat(fd.number))
+    except FileNotFoundError:
+        return False
+
+
 class PrivateArea:
     """The open ``.qatqfs`` of a read-write store, locked until :meth:`close`.
 
@@ -91,6 +99,7 @@ class PrivateArea:
         self._io = io
         self._root = root
         self._holder = Holder(os.getpid())
+        self._warned = False
         self._directory = _make_directory(io, root, PRIVATE_DIR)
         self._lock = self._take_lock()
         if not _check_format(self._directory):
@@ -132,18 +141,20 @@ class PrivateArea:
                 raise
 
     def check_in_place(self) -> None:
-        """Make sure that this directory is still the ``.qatqfs`` of BACKING.
+        """Make sure that this directory is still the ``.qatqfs`` of BACKING; its lock file may go, with a warning.
 
         Raises:
             OSError: ESTALE, somebody has removed, renamed or replaced it.
         """
-        with contextlib.suppress(FileNotFoundError):
-            there = os.stat(PRIVATE_DIR, dir_fd=self._root.number, follow_symlinks=False)
-            if os.path.samestat(there, os.fstat(self._directory.number)):
-                return
-        text = "BACKING/.qatqfs was removed or replaced while it was in use: nothing more can be written, mount again"
-        log.error("%s", text)
-        raise OSError(errno.ESTALE, text)
+        if not _leads_to(self._root, PRIVATE_DIR, self._directory):
+            text = (
+                "BACKING/.qatqfs was removed or replaced while it was in use: nothing more can be written, mount again"
+            )
+            log.error("%s", text)
+            raise OSError(errno.ESTALE, text)
+        if not self._warned and not _leads_to(self._directory, LOCK, self._lock):
+            self._warned = True
+            log.warning("BACKING/.qatqfs/lock was removed or replaced; others are kept out all the same")
 
     def serves(self, mountpoint: str, device: str) -> None:
         """Tell others where this process shows the directory; see :class:`qatqfs.store.holder.Holder`."""

@@ -68,6 +68,15 @@ def test_a_barrier_tells_that_the_private_directory_was_taken_away(
         (backing / "elsewhere").rename(backing / ".qatqfs")
 
 
+def test_a_barrier_succeeds_and_warns_once_when_the_lock_file_was_removed(
+    store: Store, backing: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (backing / ".qatqfs/lock").unlink()
+    store.sync()
+    store.sync()
+    assert caplog.text.count("lock was removed") == 1
+
+
 def test_a_read_only_store_takes_no_lock(open_store) -> None:
     open_store()
     open_store(read_only=True)
