@@ -16,26 +16,25 @@ _REFRESH_S = 0.5
 
 
 class Progress:
-    """A bar that counts bytes, or something else. Safe to advance from any thread.
+    """A bar that counts bytes. Safe to advance from any thread.
 
     Args:
-        total: what there is to do.
+        total_bytes: what there is to do.
         label: stands before the bar.
-        unit: what is counted.
     """
 
-    def __init__(self, total: int, label: str, unit: str = "B") -> None:
+    def __init__(self, total_bytes: int, label: str) -> None:
         self._lock = threading.Lock()
         self._bar: Bar[Never] | None = None
         if on_terminal():
             from tqdm import tqdm
 
             self._bar = tqdm(
-                total=total,
+                total=total_bytes,
                 desc=label,
-                unit=unit,
+                unit="B",
                 unit_scale=True,
-                unit_divisor=1024 if unit == "B" else 1000,
+                unit_divisor=1024,
                 dynamic_ncols=True,
                 leave=False,
                 delay=_SHOW_AFTER_S,
