@@ -116,7 +116,7 @@ class Surveyor:
                 by_suffix[_suffix(found.path)].append(found)
             else:
                 self._leave_out(found.kind, found.size)
-        with Progress(sum(map(len, by_suffix.values())), "finding dtypes", unit="file") as progress:
+        with Progress(sum(found.size for files in by_suffix.values() for found in files), "finding dtypes") as progress:
             for suffix, files in _merge_rare(by_suffix).items():
                 self._add_groups(suffix, self._dtypes(files, progress))
         self._survey.groups.sort(key=lambda group: (-group.size, group.suffix, group.dtype.label))
@@ -143,7 +143,7 @@ class Surveyor:
                 open_questions.append(i)
                 continue
             dtypes[i] = choose_dtype(os.fsencode(found.path), found.size, _nothing, explicit=explicit)
-            progress.advance(1)
+            progress.advance(found.size)
         chosen = random.Random(_SEED).sample(open_questions, len(open_questions))
         looked: set[int] = set()
         for count, i in enumerate(chosen):
@@ -151,7 +151,7 @@ class Surveyor:
                 break
             looked.add(i)
             dtypes[i] = self._look(files[i])
-            progress.advance(1)
+            progress.advance(files[i].size)
         neighbour = next((dtypes[i] for i in open_questions if dtypes[i] is not None), None)
         for i in open_questions:
             if i in looked:

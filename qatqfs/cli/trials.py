@@ -125,9 +125,9 @@ class Ours:
             known.header.row_widths(piece.offset + at, piece.offset + at + len(part), dtype)
             for at, part in zip(range(0, len(raw), self._chunk_size), parts, strict=True)
         ]
-        odd = len(raw) % dtype.width
-        if odd:
-            parts[-1] = memoryview(bytes(parts[-1]) + bytes(odd))
+        pad = -len(raw) % dtype.width
+        if pad:
+            parts[-1] = memoryview(bytes(parts[-1]) + bytes(pad))
         last = piece.offset + piece.size == piece.file.size and _has_index(piece.file, self._chunk_size)
         started = time.thread_time()
         payloads: list[bytes] = []
@@ -135,6 +135,7 @@ class Ours:
             payloads += encode_payloads(
                 [part for part, _ in group], dtype, level=self._level, row_widths=widths, memory=memory, verified=True
             )
+        # As a container's writer does: the index frame that ends it goes into zstd data alone.
         if last and STRATEGIES[read_payload_header(payloads[-1]).strategy].zstd_offset is None:
             payloads[-1] = encode_payload(parts[-1], dtype, level=self._level, appendable=True, verified=True)
         encoded = time.thread_time()

@@ -82,7 +82,7 @@ def encode_into(
     """Encode raw values as one container at the beginning of a buffer, in this thread.
 
     Args:
-        src: little-endian elements; with a 16-bit dtype the length may be odd.
+        src: little-endian elements, of any length that :func:`~qatqfs.codec.encode_container` takes.
         dst: writable and apart from ``src``; :func:`encoded_size_bound` bytes are always enough.
         dtype: of the values.
         values_per_chunk: 1 to 2**26; ``None`` for those of 256 KiB.
@@ -104,29 +104,26 @@ def encode_into(
     if out.readonly:
         raise ValueError("a writable buffer is needed")
     chunk_bytes = _chunk_bytes(dtype, values_per_chunk)
-    sink = _BufferSink(out)
-    writer = ContainerWriter(sink, dtype, chunk_bytes // dtype.width, level=level)
+    writer = ContainerWriter(_BufferSink(out), dtype, chunk_bytes // dtype.width, level=level)
+    parts = _chunks(raw, chunk_bytes, dtype)
     memory = memory if memory is not None else Memory()
-    parts = [raw[start : start + chunk_bytes] for start in range(0, len(raw), chunk_bytes)]
-    odd = dtype.width == 2 and len(raw) % 2 == 1
-    if odd:
-        parts[-1] = memoryview(bytes(parts[-1]) + b"\0")
     for first in range(0, len(parts) - 1, HASHED_TOGETHER):
         group = parts[first : min(first + HASHED_TOGETHER, len(parts) - 1)]
         writer.extend(
             encode_payloads(group, dtype, level=level, row_widths=row_widths, memory=memory, verified=verified)
         )
-    if parts:
-        last = encode_payload(
-            parts[-1],
-            dtype,
-            level=level,
-            appendable=len(parts) > 1 or odd,
-            row_widths=row_widths,
-            memory=memory,
-            verified=verified,
+    for last in parts[-1:]:
+        writer.append(
+            encode_payload(
+                last,
+                dtype,
+                level=level,
+                appendable=len(parts) > 1 or len(raw) % dtype.width != 0,
+                row_widths=row_widths,
+                memory=memory,
+                verified=verified,
+            )
         )
-        writer.append(last)
     return writer.finish(len(raw)).size
 
 
@@ -180,3 +177,12 @@ def _chunk_bytes(dtype: DType, values_per_chunk: int | None) -> int:
     if values_per_chunk <= 0:
         raise ValueError(f"a chunk has at least one value, not {values_per_chunk}")
     return values_per_chunk * dtype.width
+
+
+def _chunks(raw: memoryview, chunk_bytes: int, dtype: DType) -> list[memoryview]:
+    """Return the raw values of each chunk, the last one padded to whole values."""
+    parts = [raw[start : start + chunk_bytes] for start in range(0, len(raw), chunk_bytes)]
+    pad = -len(raw) % dtype.width
+    if pad:
+        parts[-1] = memoryview(bytes(parts[-1]) + bytes(pad))
+    return parts
