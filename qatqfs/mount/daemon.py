@@ -207,7 +207,9 @@ def _serve_store(options: MountOptions, store: Store, ready: Ready) -> None:
             raise MountError(f"cannot mount at {options.mountpoint!r}: {reasons() or err}") from err
     log.info("mounted %s at %s", options.backing, options.mountpoint)
     try:
-        trio.run(_answer, options.mountpoint, store, stop, lambda: ready(_notes(store)))
+        answered = trio.run(_answer, options.mountpoint, store, stop, lambda: ready(_notes(store)))
+        if not answered and not options.foreground:  # somebody waits for the answer
+            raise MountError("unmounted before the mount answered")
     finally:
         pyfuse3.close(unmount=True)
         log.info("unmounted %s", options.mountpoint)
@@ -239,11 +241,14 @@ def _libfuse_reasons() -> Iterator[Callable[[], str | None]]:
         os.close(readable)
 
 
-async def _answer(mountpoint: str, store: Store, stop: signals.StopRequest, ready: Callable[[], None]) -> None:
+async def _answer(mountpoint: str, store: Store, stop: signals.StopRequest, ready: Callable[[], None]) -> bool:
     """Answer requests until the filesystem is unmounted or a signal asks to stop.
 
+    Returns:
+        Whether anybody was told that the mount answers; ``False`` if it was unmounted before.
+
     Raises:
-        MountError: it ended before anybody was told that the mount answers.
+        MountError: a signal stopped it before that.
     """
     import pyfuse3
     import trio
@@ -271,9 +276,9 @@ async def _answer(mountpoint: str, store: Store, stop: signals.StopRequest, read
         stop.when_made(None)
     if stop.number is not None:
         log.info("stopping on %s", stop.number.name)
-    if not answered:
-        end = f"stopped by {stop.number.name}" if stop.number is not None else "unmounted"
-        raise MountError(f"{end} before the mount answered")
+        if not answered:
+            raise MountError(f"stopped by {stop.number.name} before the mount answered")
+    return answered
 
 
 def _notes(store: Store) -> list[str]:
