@@ -9,7 +9,8 @@ load it, name this module in an adapter of type ``plugin`` (``--l2-adapter``)::
 
 :class:`ContainerFSAdapter` is LMCache's own ``fs`` adapter, which takes its parameters, but it loads files that are
 shorter than the memory that was set aside for them: containers differ in length, and the ``fs`` adapter of LMCache 0.5
-takes such a file for one that is cut off. Settings of the serde, beside ``type``: ``level`` (``fast``, ``balanced`` or
+takes such a file for one that is cut off. Its ``use_odirect`` gains nothing here, as it asks for files of whole disk
+blocks and goes without where they are not. Settings of the serde, beside ``type``: ``level`` (``fast``, ``balanced`` or
 ``small``), ``chunk_size`` (bytes), ``verify`` (decode each chunk once before it is stored, true unless said otherwise),
 ``max_workers`` (threads).
 
