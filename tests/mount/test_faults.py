@@ -47,6 +47,7 @@ class Handlers:
     [
         (OSError(errno.ENOSPC, "full"), errno.ENOSPC),
         (FileNotFoundError(errno.ENOENT, "absent"), errno.ENOENT),
+        (OSError(errno.EMFILE, "the daemon's are used up, not the caller's"), errno.ENFILE),
         (OSError("no errno"), errno.EIO),
         (MemoryError(), errno.ENOMEM),
         (ValueError("a bug"), errno.EIO),
