@@ -56,7 +56,7 @@ class Container:
     Attributes:
         dtype: of its values.
         length: bytes of its content.
-        total_values: values, a pad byte's included.
+        total_values: values, one that has pad bytes included.
         chunk_count: chunks.
         header: the container's header.
         header_bytes: the same as it is in the file, 32 bytes.
@@ -190,7 +190,7 @@ class Container:
                 its content is undefined.
 
         Returns:
-            The bytes of content that the chunk holds, without a pad byte.
+            The bytes of content that the chunk holds, without pad bytes.
 
         Raises:
             IndexError: when there is no such chunk.
@@ -301,10 +301,10 @@ class Container:
         return end
 
     def _read_padded(self, payload: memoryview, size: int, out: Buffer | None) -> memoryview:
-        """Decode the last chunk of a content of odd length."""
+        """Decode the last chunk of a content that is no whole number of values."""
         raw = decode_payload(payload, max_values=self._limits.max_chunk_values, dtype=self.dtype)
         if any(raw[size:]):
-            raise InvalidContainer("the pad byte behind the content is not zero")
+            raise InvalidContainer("a pad byte behind the content is not zero")
         if out is None:
             return raw[:size]
         view = result_buffer(size, out).data
