@@ -21,7 +21,7 @@ from qatqfs.codec.container import (
     ContainerHeader,
 )
 from qatqfs.codec.dtypes import DType
-from qatqfs.codec.errors import InvalidContainer, LimitExceeded, MixedDtypes, QatcError
+from qatqfs.codec.errors import InvalidContainer, LimitExceeded, MixedDtypes, QatcError, without_frames
 from qatqfs.codec.fileaccess import ReadAt, read_exactly
 from qatqfs.codec.index_frame import IndexFrame
 from qatqfs.codec.payload import EXACT_HEADER_SIZE, PayloadHeader, read_payload_header
@@ -160,7 +160,7 @@ class WalkedLayout:
                 try:
                     self._step()
                 except QatcError as err:
-                    self._failure = err
+                    self._failure = without_frames(err)
             if self._failure is not None and not arrived():
                 raise copy.copy(self._failure)
 

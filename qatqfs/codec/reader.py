@@ -13,7 +13,7 @@ from qatqfs.codec.container import (
     ContainerHeader,
 )
 from qatqfs.codec.dtypes import DType
-from qatqfs.codec.errors import InvalidContainer, MixedDtypes, QatcError
+from qatqfs.codec.errors import InvalidContainer, MixedDtypes, QatcError, without_frames
 from qatqfs.codec.fileaccess import TAIL_SIZE, ReadAt, read_exactly, reader_of, reader_of_fd
 from qatqfs.codec.index_frame import IndexFrame, read_index, trailing_frame
 from qatqfs.codec.layout import IndexedLayout, Layout, WalkedLayout, check_payload_length
@@ -241,7 +241,7 @@ class Container:
                     whole.append((len(results), payload, out))
                     results.append(payload)  # replaced below
             except (QatcError, OSError) as err:
-                results.append(err)
+                results.append(without_frames(err))
         given = [out for _, _, out in whole if out is not None]
         decoded = decode_payloads(
             [payload for _, payload, _ in whole],

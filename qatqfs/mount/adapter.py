@@ -9,6 +9,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 import pyfuse3
 import trio
 
+from qatqfs.codec import without_frames
 from qatqfs.mount.inodes import Inode, InodeTable
 from qatqfs.store import Attributes, Handle, Node, Store
 from qatqfs.store.attributes import BLOCK_SIZE
@@ -61,6 +62,22 @@ def notification(
     return cast(Callable[Concatenate[S, P], Coroutine[Any, Any, None]], wrapped)
 
 
+class _Failure:
+    """An error that a worker thread hands over."""
+
+    __slots__ = ("error",)
+
+    def __init__(self, error: OSError | MemoryError) -> None:
+        self.error = error
+
+
+def _outcome_of(function: Callable[..., R], args: tuple[object, ...]) -> R | _Failure:
+    try:
+        return function(*args)
+    except (OSError, MemoryError) as err:
+        return _Failure(without_frames(err))
+
+
 class OpenFile:
     """A file handle that the kernel holds."""
 
@@ -98,8 +115,18 @@ class Adapter(pyfuse3.Operations):
         store.tree.on_gone = self.inodes.gone
 
     async def run(self, function: Callable[..., R], *args: object) -> R:
-        """Call a function in a worker thread; raises what it raised."""
-        return await trio.to_thread.run_sync(function, *args, limiter=self._limiter)
+        """Call a function in a worker thread; raises what it raised.
+
+        An error with an errno comes without the calls that it went through: trio's frame refers to what it waits for,
+        and so a file would stay open in a cycle, until a garbage collection that an idle daemon never has.
+        """
+        result = await trio.to_thread.run_sync(_outcome_of, function, args, limiter=self._limiter)
+        if isinstance(result, _Failure):
+            try:
+                raise result.error
+            finally:
+                del result
+        return result
 
     def target(self, number: int) -> tuple[Inode, bytes | Node]:
         """Return an inode and how the store finds it: its node while it is open, else its path; lock held.

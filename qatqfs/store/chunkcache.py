@@ -95,7 +95,10 @@ class ChunkCache:
                 self._statistics.add("cache_hits")
                 return chunk
             if future is not None:
-                return future.result()
+                try:
+                    return future.result()
+                finally:
+                    del future  # an error refers to this frame: without the cycle nothing keeps the file open
             if self.claim([key])[0]:
                 break
         try:

@@ -17,6 +17,7 @@ import logging
 import os
 import threading
 from concurrent.futures import Executor
+from dataclasses import dataclass
 
 from qatqfs.codec import DType, EncodingFault, QatcError
 from qatqfs.store import names
@@ -32,12 +33,32 @@ from qatqfs.store.inplace import commit_in_place
 from qatqfs.store.node import Node
 from qatqfs.store.snapshot import Snapshot
 from qatqfs.store.staging import StagingEntry
+from qatqfs.store.stagingarea import StagingArea
 from qatqfs.store.sysfile import Fd, Identity
 from qatqfs.store.tree import Tree
 
 log = logging.getLogger(__name__)
 
 _EMPTY_CONTAINER_SIZE = 72  # format section 6: header, length, a payload of no values
+
+
+@dataclass(frozen=True, slots=True)
+class _Finished:
+    """An entry that is done with but not yet removed; by its name, for the entry itself would keep its files open.
+
+    Attributes:
+        owner: the backing inode that has its content.
+        area: where it is.
+        entry_id: its name.
+        synced: it is durable, so its removal has to be.
+        path: where its container is, if it has to be sure to be there first.
+    """
+
+    owner: Key
+    area: StagingArea
+    entry_id: bytes
+    synced: bool
+    path: bytes
 
 
 class CommitEngine:
@@ -63,7 +84,7 @@ class CommitEngine:
         self.executor = executor
         self._disk_waiter = disk_waiter
         self._lock = threading.Lock()
-        self._unfinished: list[tuple[Key, StagingEntry, bytes]] = []  # protected by _lock
+        self._unfinished: list[_Finished] = []  # protected by _lock
 
     def commit(self, node: Node, *, exclusive: bool = False) -> bool:
         """Put what a node's content is now into its container.
@@ -160,25 +181,25 @@ class CommitEngine:
             self._tree.context.staging.clear_away()
         with self._lock:  # throughout, so that whoever returns from here knows that his own entry is gone
             waiting, self._unfinished = self._unfinished, []
-            for owner, entry, path in waiting:
+            for finished in waiting:
                 try:
-                    self._finish(entry, path)
+                    self._finish(finished)
                 except OSError as err:
-                    if key in (None, owner):
+                    if key in (None, finished.owner):
                         failure = failure or err
-                    self._unfinished.append((owner, entry, path))
+                    self._unfinished.append(finished)
         if failure is not None:
             try:
                 raise failure
             finally:
                 del failure  # it refers to this frame: without the cycle nothing keeps the files open
 
-    def _finish(self, entry: StagingEntry, path: bytes) -> None:
-        if path:
-            self._tree.fsync_parent(path)
-        entry.drop()
-        if entry.log.synced:  # or a power cut might bring it back when others have been committed over this one
-            self._io.fsync_directory(entry.area.directory.number)
+    def _finish(self, finished: _Finished) -> None:
+        if finished.path:
+            self._tree.fsync_parent(finished.path)
+        finished.area.discard(finished.entry_id)
+        if finished.synced:  # or a power cut might bring it back when others have been committed over this one
+            self._io.fsync_directory(finished.area.directory.number)
 
     # -- the container ---------------------------------------------------------------------------------
 
@@ -286,9 +307,10 @@ class CommitEngine:
 
     def _remove(self, node: Node, entry: StagingEntry, path: bytes) -> None:
         """Remove an entry that is done with, once its container is sure to be at a path; raises OSError."""
+        entry.give_up_draft()
         entry.area.space.lower(entry.entry_id, 0)
         with self._lock:
-            self._unfinished.append((node.key, entry, path))
+            self._unfinished.append(_Finished(node.key, entry.area, entry.entry_id, entry.log.synced, path))
         with self._tree.lock:
             self._tree.forget_if_idle(node)
         self.finish(node.key)

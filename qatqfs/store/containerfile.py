@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
-from qatqfs.codec import UNLIMITED, Container, QatcError
+from qatqfs.codec import UNLIMITED, Container, QatcError, without_frames
 from qatqfs.store.chunkcache import Chunk, ChunkCache
 from qatqfs.store.damage import DamageRegister, FileSignature
 from qatqfs.store.stats import Statistics
@@ -320,4 +320,4 @@ class ContainerFile:
         try:
             return self._decode(index)
         except OSError as err:
-            return err
+            return without_frames(err)

@@ -51,8 +51,9 @@ class Committer:
         self._options = tree.context.options
         self._statistics = tree.context.reading.statistics
         self._condition = threading.Condition()
-        self._due: dict[Node, float] = {}
-        self._queue: list[tuple[float, int, Node]] = []  # a heap; what _due says otherwise about by now is skipped
+        self._due: dict[Node, int] = {}  # the number of its place in the queue
+        self._queue: list[tuple[float, int]] = []  # a heap; numbers that nobody has are skipped
+        self._waiting: dict[int, Node] = {}  # who has which number
         self._serial = itertools.count()
         self._pause: dict[Node, float] = {}
         self._rewrites: LRUCache[bytes, tuple[int, float]] = LRUCache(_REMEMBERED)  # by path: how often, when last
@@ -110,17 +111,33 @@ class Committer:
 
     def _set_due(self, node: Node, delay: float) -> None:
         with self._condition:
-            due = self._due[node] = time.monotonic() + max(delay, self._pause.get(node, 0.0))
-            heapq.heappush(self._queue, (due, next(self._serial), node))
+            if node.path is None:
+                return  # it is never committed, and whoever removed its last name has called or is to call forget
+            due = time.monotonic() + max(delay, self._pause.get(node, 0.0))
+            number = next(self._serial)
+            self._waiting.pop(self._due.get(node, -1), None)
+            self._due[node], self._waiting[number] = number, node
+            heapq.heappush(self._queue, (due, number))
             self._condition.notify()
 
     def _run(self) -> None:
-        while (node := self._next_due()) is not None:
-            try:
-                self._commit_if_rested(node)
-            except Exception:
-                log.exception("commit of %r failed", node.path)
-                self._retry_later(node)
+        while self._commit_next():
+            pass
+
+    def _commit_next(self) -> bool:
+        """Wait for the next node that is due and commit it; ``False`` at the end.
+
+        A call of its own for each, so that a thread that waits keeps nothing of the last node, and no file open.
+        """
+        node = self._next_due()
+        if node is None:
+            return False
+        try:
+            self._commit_if_rested(node)
+        except Exception:
+            log.exception("commit of %r failed", node.path)
+            self._retry_later(node)
+        return True
 
     def _next_due(self) -> Node | None:
         with self._condition:
@@ -128,16 +145,16 @@ class Committer:
                 if not self._queue:
                     self._condition.wait()
                     continue
-                due, _, node = self._queue[0]
+                due, number = self._queue[0]
                 wait = due - time.monotonic()
-                if self._due.get(node) != due:
-                    heapq.heappop(self._queue)
+                if number in self._waiting and wait > 0:
+                    self._condition.wait(wait)
                     continue
-                if wait <= 0:
-                    heapq.heappop(self._queue)
+                heapq.heappop(self._queue)
+                node = self._waiting.pop(number, None)
+                if node is not None:
                     del self._due[node]
                     return node
-                self._condition.wait(wait)
             return None
 
     def _commit_if_rested(self, node: Node) -> None:
@@ -157,10 +174,12 @@ class Committer:
             self._note_rewrite(path, rest)
         if not done or node.dirty:
             self._set_due(node, self._rest(node))
-        self._forget(node)
+        self._settled(node)
 
     def _retry_later(self, node: Node) -> None:
         with self._condition:
+            if node.path is None:
+                return
             pause = min(2 * self._pause.get(node, _FIRST_RETRY_S / 2), _LONGEST_RETRY_S)
             self._pause[node] = pause
         self._set_due(node, pause)
@@ -202,7 +221,7 @@ class Committer:
         for attempt in range(_FREE_ATTEMPTS + 1):
             if self._engine.commit(node, exclusive=attempt == _FREE_ATTEMPTS):
                 break
-        self._forget(node)
+        self._settled(node)
 
     def stop(self) -> None:
         """Stop the background threads; call :meth:`sync` first to leave nothing in staging."""
@@ -213,8 +232,15 @@ class Committer:
             if thread.is_alive():
                 thread.join()
 
-    def _forget(self, node: Node) -> None:
+    def forget(self, node: Node) -> None:
+        """Drop a node that is removed, or has nothing to commit, from all tables."""
+        with self._condition:
+            self._pause.pop(node, None)
+            self._waiting.pop(self._due.pop(node, -1), None)
+
+    def _settled(self, node: Node) -> None:
+        """Note that a commit of a node has succeeded."""
         with self._condition:
             self._pause.pop(node, None)
             if not node.dirty:
-                self._due.pop(node, None)
+                self._waiting.pop(self._due.pop(node, -1), None)

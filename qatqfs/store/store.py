@@ -109,6 +109,7 @@ class Store:
             engine = CommitEngine(self.tree, self._area.lost_and_found, self._encoders, self._disk_waiter)
             self._committer = Committer(self.tree, engine)
             self._ahead = AheadEncoder(engine, self.options)
+            self.tree.on_dropped = self._dropped
             self.recovered = Recovery(self.tree, staging, self._committer).run()
             self._committer.start()
             self._ahead.start()
@@ -119,6 +120,12 @@ class Store:
     def _dirtied(self, node: Node) -> None:
         if self._committer is not None:
             self._committer.dirtied(node)
+
+    def _dropped(self, node: Node) -> None:
+        if self._committer is not None:
+            self._committer.forget(node)
+        if self._ahead is not None:
+            self._ahead.forget(node)
 
     def _advanced(self, node: Node) -> None:
         if self._ahead is not None:

@@ -74,6 +74,8 @@ class Tree:
         on_rekey: called with the old and the new key, under ``lock``, when a logical file gets another
             backing inode.
         on_gone: called with the key, under ``lock``, when the last name of a backing inode is gone.
+        on_dropped: called with a node, under ``lock``, that has no name any more, or that nobody has open and that has
+            nothing to commit: whoever keeps it in a table keeps its files open, and their space.
         commit_times: what to show as ctime of what a commit has changed.
     """
 
@@ -85,6 +87,7 @@ class Tree:
         self.device = os.fstat(root.number).st_dev
         self.on_rekey: Callable[[Key, Key, Node], None] = lambda old, new, node: None
         self.on_gone: Callable[[Key], None] = lambda key: None
+        self.on_dropped: Callable[[Node], None] = lambda node: None
         self.commit_times = CommitTimes(context.io)
         self._sizes: LRUCache[tuple[int, int, int, int], int] = LRUCache(_SIZES_REMEMBERED)
         self._sizes_lock = threading.Lock()
@@ -299,8 +302,10 @@ class Tree:
         if node.path is None and node.staging is not None:
             node.staging.give_up()
             node.staging = None
-        if not node.dirty and self.nodes.get(node.key) is node:
-            del self.nodes[node.key]
+        if not node.dirty:
+            if self.nodes.get(node.key) is node:
+                del self.nodes[node.key]
+            self.on_dropped(node)
 
     def rekey(self, node: Node, old: Key) -> None:
         """Note that a node's backing inode was replaced; namespace lock held."""
@@ -315,6 +320,7 @@ class Tree:
         node = self.nodes.get(key)
         if node is not None:
             node.path = None
+            self.on_dropped(node)
             if node.staging is not None:
                 node.staging.cancel_commit()
                 node.staging.give_up_draft()
