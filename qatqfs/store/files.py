@@ -149,7 +149,8 @@ class Opener:
                 raise os_error(errno.EPERM, path)
             existing = self._existing(fd, above, name)
             if existing is None:
-                node = self._create_node(fd, path, name, mode, owner)
+                with self._tree.room_for_one():
+                    node = self._create_node(fd, path, name, mode, owner)
                 return self._handle(node, writable=flags & os.O_ACCMODE in _WRITE_MODES), False
             if self._tree.hidden(existing):
                 flags |= os.O_TRUNC

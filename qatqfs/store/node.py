@@ -24,7 +24,7 @@ from qatqfs.store.commitlock import CommitLock
 from qatqfs.store.containerfile import ContainerFile, ReadContext, Retired, signature_of
 from qatqfs.store.options import StoreOptions
 from qatqfs.store.staging import StagingEntry, create_entry
-from qatqfs.store.stagingarea import StagingArea
+from qatqfs.store.stagingarea import FILES_OF_ENTRY, StagingArea
 from qatqfs.store.sysfile import Fd, Identity, pread_exact
 
 _AHEAD_BYTES = 4 << 20
@@ -243,6 +243,8 @@ class Node:
         """
         fd = self.fd
         if self.kind is Kind.RAW:
+            if self.context.staging is not None:
+                self.context.staging.space.leave_room(max(0, offset + len(data) - os.fstat(fd.number).st_size))
             written = self.context.io.pwrite_all(fd, data, offset)
         else:
             if offset + len(data) > self.context.options.max_file_size:
@@ -330,16 +332,17 @@ class Node:
         unit = self.context.options.chunk_size
         if base is not None and base.length:
             unit, _ = base.chunk_unit(unit)
-        entry = create_entry(area)
-        try:
-            st = os.fstat(self.fd.number)
-            path, identity = self.path, Identity.of(self.fd.number)
-            self.several_names |= st.st_nlink > 1
-            entry.begin(identity, unit, base, path or b"", st.st_mtime_ns, several_names=self.several_names)
-            self._publish(entry, path)
-        except BaseException:
-            entry.give_up()
-            raise
+        with area.room_for(FILES_OF_ENTRY, later=1):
+            entry = create_entry(area)
+            try:
+                st = os.fstat(self.fd.number)
+                path, identity = self.path, Identity.of(self.fd.number)
+                self.several_names |= st.st_nlink > 1
+                entry.begin(identity, unit, base, path or b"", st.st_mtime_ns, several_names=self.several_names)
+                self._publish(entry, path)
+            except BaseException:
+                entry.give_up()
+                raise
         self.context.dirtied(self)
         return entry
 

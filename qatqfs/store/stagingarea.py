@@ -28,6 +28,8 @@ from qatqfs.store.sysfile import Fd
 log = logging.getLogger(__name__)
 
 DATA, LOG, NEW, RELOG, PRE, REDO = b".data", b".log", b".new", b".relog", b".pre", b".redo"
+FILES_OF_ENTRY = 2
+"""Data file and log: what an entry has while it is in use."""
 NEW_FLAGS = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NOATIME
 _EXCLUSIVE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 
@@ -83,9 +85,22 @@ class StagingArea:
     def open_unnamed(self) -> Fd:
         """Make a file that is gone with its last descriptor; raises OSError."""
         name = self.new_id() + PRE
-        opened = self.open_exclusively(name)
+        with self.room_for(1):
+            opened = self.open_exclusively(name)
         self.give_up(name)
         return opened
+
+    @contextlib.contextmanager
+    def room_for(self, count: int, *, later: int = 0) -> Iterator[None]:
+        """As :meth:`SpaceLedger.new_files`, after what was given up is tried again to be removed if need be."""
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(self.space.new_files(count, later=later))
+            except OSError:
+                if not self.clear_away():
+                    raise
+                stack.enter_context(self.space.new_files(count, later=later))
+            yield
 
     def open_redo(self, entry_id: bytes) -> Fd | None:
         """Open the redo file of an entry if it has one; raises OSError."""

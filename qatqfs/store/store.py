@@ -303,7 +303,7 @@ class Store:
             self.tree.context.io.fsync_directory(fd)
 
     def statvfs(self) -> os.statvfs_result:
-        """Return the backing filesystem's space in 4 KiB blocks, and the longest logical name.
+        """Return the backing filesystem's space in 4 KiB blocks, its inodes, and the longest logical name.
 
         What commits are going to need does not count as free.
         """
@@ -312,7 +312,9 @@ class Store:
         taken = -(-staging.space.reserved // _BLOCK) if staging is not None else 0
         free = [max(0, blocks * real.f_frsize // _BLOCK - taken) for blocks in (real.f_bfree, real.f_bavail)]
         scaled = (real.f_blocks * real.f_frsize // _BLOCK, *free)
-        rest = (real.f_files, real.f_ffree, real.f_favail, real.f_flag, real.f_namemax - len(SUFFIX))
+        inodes = staging.space.reserved_inodes if staging is not None else 0
+        inodes_free = [max(0, free - inodes) for free in (real.f_ffree, real.f_favail)]
+        rest = (real.f_files, *inodes_free, real.f_flag, real.f_namemax - len(SUFFIX))
         return os.statvfs_result((_BLOCK, _BLOCK, *scaled, *rest))
 
     def snapshot(self) -> dict[str, int]:

@@ -13,7 +13,7 @@ import os
 import stat
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
 from cachetools import LRUCache
@@ -273,6 +273,13 @@ class Tree:
                 except FileNotFoundError:
                     continue
         return result
+
+    # -- room ------------------------------------------------------------------------------------------
+
+    def room_for_one(self) -> AbstractContextManager[None]:
+        """Let one file, directory or the like be made inside; raises OSError (ENOSPC) if commits need the room."""
+        staging = self.context.staging
+        return staging.room_for(1) if staging is not None else nullcontext()
 
     # -- nodes -----------------------------------------------------------------------------------------
 

@@ -181,6 +181,14 @@ def test_of_a_file_that_is_encoded_ahead(open_store, backing: Path, end: Callabl
     assert none_left(backing)
 
 
+def test_of_a_file_that_a_forgotten_handle_had_open(store: Store, backing: Path) -> None:
+    handle = store.create(b"x")
+    handle.write(os.urandom(20 * CHUNK), 0)
+    handle.close()
+    store.unlink(b"x")
+    assert none_left(backing)
+
+
 def test_of_a_damaged_file_that_was_read_by_several(store: Store, backing: Path) -> None:
     stored = bytearray(encode_container(os.urandom(40 * CHUNK), DType.BF16, values_per_chunk=CHUNK // 2))
     for place in range(200, len(stored) - 400, CHUNK):
