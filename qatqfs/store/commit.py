@@ -127,7 +127,7 @@ class CommitEngine:
         replaces_content = os.fstat(node.fd.number).st_size > _EMPTY_CONTAINER_SIZE
         durable = entry.log.synced or node.durable or replaces_content
         metadata, mtime_ns = InodeMetadata.of(node.fd), entry.mtime_ns
-        copy_metadata(self._io, metadata, draft.fd, mtime_ns)
+        may_swap = copy_metadata(self._io, metadata, draft.fd, mtime_ns)
         if durable:
             self._io.fsync(draft.fd)
         if entry.log.synced:
@@ -140,15 +140,21 @@ class CommitEngine:
             whole = entry.size == snapshot.size and not snapshot.changed.held_bytes(1)
             metadata_now, mtime_now_ns = InodeMetadata.of(node.fd), entry.mtime_ns
             if metadata_now != metadata:
-                copy_metadata(self._io, metadata_now, draft.fd, mtime_now_ns)
+                may_swap = copy_metadata(self._io, metadata_now, draft.fd, mtime_now_ns)
             elif mtime_now_ns != mtime_ns:
                 self._io.set_times(draft.fd, None, mtime_now_ns)
             # As long as the entry stays it is the one that says what the mtime is, so every write would move it.
             outdated = metadata_now != metadata or (mtime_now_ns != mtime_ns and whole)
             if synced_meanwhile or (durable and outdated):
                 self._io.fsync(draft.fd)
-            in_place = self._has_other_names(node)
-            placed = None if in_place else self._swap(node, entry, snapshot, draft, whole=whole)
+            in_place, placed = self._has_other_names(node) or not may_swap, None
+            if not in_place:
+                try:
+                    placed = self._swap(node, entry, snapshot, draft, whole=whole)
+                except PermissionError:  # not a directory to change names in: write to the file, as a program would
+                    if os.fstat(node.fd.number).st_nlink == 0:
+                        raise
+                    in_place = True
             if placed is None and not in_place:
                 return False
         if in_place:

@@ -27,6 +27,7 @@ class InodeMetadata:
         gid: group.
         atime_ns: access time in nanoseconds.
         xattrs: names and values of the extended attributes, ACLs included, ordered.
+        complete: there are no others, which we may not read.
     """
 
     key: Key
@@ -35,51 +36,68 @@ class InodeMetadata:
     gid: int
     atime_ns: int
     xattrs: tuple[tuple[str, bytes], ...]
+    complete: bool
 
     @classmethod
     def of(cls, fd: Fd) -> "InodeMetadata":
         """Read the metadata of an open file; raises OSError."""
         st = os.fstat(fd.number)
         mode = stat.S_IMODE(st.st_mode)
-        return cls(key_of(st), mode, st.st_uid, st.st_gid, st.st_atime_ns, _xattrs(fd))
+        return cls(key_of(st), mode, st.st_uid, st.st_gid, st.st_atime_ns, *_xattrs(fd))
 
 
-def _xattrs(fd: Fd) -> tuple[tuple[str, bytes], ...]:
-    """Return the extended attributes that can be read, none where the filesystem has none; raises OSError."""
+def _xattrs(fd: Fd) -> tuple[tuple[tuple[str, bytes], ...], bool]:
+    """Return the extended attributes that can be read, and whether these are all; none where the filesystem has none.
+
+    Raises:
+        OSError: what reading them reported.
+    """
     try:
         names = os.listxattr(fd.number)
     except OSError as err:
         if err.errno != errno.EOPNOTSUPP:
             raise
-        return ()
+        return (), True
     found = []
+    complete = True
     for name in sorted(names):
         try:
             found.append((name, os.getxattr(fd.number, name)))
         except OSError as err:
             if err.errno not in (errno.ENODATA, errno.EPERM, errno.EACCES):  # gone meanwhile, or not for us
                 raise
-    return tuple(found)
+            complete = complete and err.errno == errno.ENODATA
+    return tuple(found), complete
 
 
-def copy_metadata(io: BackingIO, source: InodeMetadata, target: Fd, mtime_ns: int) -> None:
+def copy_metadata(io: BackingIO, source: InodeMetadata, target: Fd, mtime_ns: int) -> bool:
     """Give a new container the metadata of the old one, and the logical mtime in nanoseconds.
+
+    Returns:
+        Whether it has all of it: a daemon that is not root cannot give files away, nor read all attributes.
 
     Raises:
         OSError: a privileged daemon was not allowed to.
     """
     there = os.fstat(target.number)
     if source.key == key_of(there):
-        return
+        return True
+    kept = source.complete
     if (source.uid, source.gid) != (there.st_uid, there.st_gid):
         try:
             io.chown(target, source.uid, source.gid)
         except PermissionError:
             if os.geteuid() == 0:
                 raise
+            kept = False
+    mode = source.mode | stat.S_IRUSR | stat.S_IWUSR
+    if mode != source.mode and os.geteuid() != 0:  # else the mode would forbid to change attributes
+        io.chmod(target, mode)
+        copy_xattrs(io, source, target)
     io.chmod(target, source.mode)
     copy_xattrs(io, source, target)
     io.set_times(target, source.atime_ns, mtime_ns)
+    return kept
 
 
 def copy_xattrs(io: BackingIO, source: InodeMetadata, target: Fd) -> None:
@@ -88,7 +106,7 @@ def copy_xattrs(io: BackingIO, source: InodeMetadata, target: Fd) -> None:
     Raises:
         OSError: the target's cannot be read.
     """
-    there = dict(_xattrs(target))
+    there = dict(_xattrs(target)[0])
     for name in there.keys() - dict(source.xattrs).keys():
         with contextlib.suppress(PermissionError):
             io.removexattr(target, os.fsencode(name))

@@ -23,6 +23,7 @@ from qatqfs.store.chunkcache import Chunk
 from qatqfs.store.commitlock import CommitLock
 from qatqfs.store.containerfile import ContainerFile, ReadContext, Retired, signature_of
 from qatqfs.store.options import StoreOptions
+from qatqfs.store.ownfiles import is_writable, open_whatever_the_mode
 from qatqfs.store.staging import StagingEntry, create_entry
 from qatqfs.store.stagingarea import FILES_OF_ENTRY, StagingArea
 from qatqfs.store.sysfile import Fd, Identity, pread_exact
@@ -106,7 +107,6 @@ class Node:
         self.several_names = False
         self._container: ContainerFile | None = None
         self._generation = 0  # counts what may make an open container stale; namespace lock
-        self._raw_writable = False
 
     # -- state -----------------------------------------------------------------------------------------
 
@@ -168,7 +168,6 @@ class Node:
         self._generation += 1
         self.kind, self.fd, self.key = Kind.CONTAINER, fd, key
         self._container = None
-        self._raw_writable = False
         self.durable = False
 
     def attributes(self) -> Attributes:
@@ -377,8 +376,11 @@ class Node:
             with self.context.namespace_lock:
                 self.durable = self.fd is fd and self.path == path
 
-    def open_raw_for_writing(self) -> None:
-        """Make the descriptor of a raw file writable; namespace lock held. Raises OSError."""
-        if not self._raw_writable:
-            self.fd = Fd(os.open(self.fd.proc_path, os.O_RDWR | os.O_CLOEXEC))
-            self._raw_writable = True
+    def open_for_writing(self) -> None:
+        """Make the descriptor of the backing inode writable; namespace lock held. Raises OSError.
+
+        Raw files are written to through it. A container is, if its commit cannot rename another over it: then the
+        mode of the file may forbid to open it, which it does not yet when a program opens it for writing.
+        """
+        if not is_writable(self.fd):
+            self.fd = open_whatever_the_mode(self.context.staging, self.fd)

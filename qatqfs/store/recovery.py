@@ -13,6 +13,7 @@ An entry in which nothing counts (no VALID record, or after a power cut no SYNC)
 that was promised to survive, and goes too.
 """
 
+import errno
 import logging
 import os
 from collections.abc import Iterable, Iterator
@@ -21,6 +22,7 @@ from qatqfs.store import names
 from qatqfs.store.attributes import key_of
 from qatqfs.store.containerfile import ContainerFile
 from qatqfs.store.node import Kind, Node
+from qatqfs.store.ownfiles import find_whatever_the_modes, put_modes_right
 from qatqfs.store.schedule import Committer
 from qatqfs.store.staging import StagingEntry, load_entry
 from qatqfs.store.stagingarea import StagingArea
@@ -48,6 +50,7 @@ class Recovery:
         self._tree = tree
         self._area = area
         self._committer = committer
+        self._denied: set[bytes] = set()
 
     def run(self) -> int:
         """Deal with every entry; returns how many files have content to commit.
@@ -58,6 +61,7 @@ class Recovery:
             OSError: the staging directory cannot be read.
         """
         self._area.sweep()
+        put_modes_right(self._area, self._tree.root)
         recovered = 0
         for entry_id in self._area.entry_ids():
             try:
@@ -123,6 +127,8 @@ class Recovery:
         target = self._target_of_redo(state, hints)
         if target is None and state.unlinked:
             return None
+        if target is None:
+            self._check_gone(hints[0])
         opened, path = target or (entry.data, hints[0])
         node = Node(self._tree.context, key_of(os.fstat(opened.number)), path, Kind.CONTAINER, opened)
         node.several_names = target is not None
@@ -171,14 +177,27 @@ class Recovery:
 
     def _open_container(self, path: bytes) -> Fd | None:
         try:
-            with self._tree.parent(path) as (fd, _, name):
-                opened = self._tree.open_stored(fd, names.container_name(name))
+            entry = find_whatever_the_modes(self._area, self._tree.root, names.container_name(path))
+            opened = self._tree.open_regular(entry)
+        except PermissionError:
+            self._denied.add(path)
+            return None
         except OSError:
             return None
         return opened if os.fstat(opened.number).st_dev == self._tree.device else None
 
+    def _check_gone(self, path: bytes) -> None:
+        """Raise OSError if what was at a path may be there, where we must not look."""
+        if path in self._denied:
+            raise OSError(errno.EACCES, f"{os.fsdecode(path)!r} may not be read")
+
     def _orphan(self, entry: StagingEntry, state: LogState, path: bytes) -> Node:
-        """Make a node that no name leads to; its commit finds nothing at the path and goes to lost+found."""
+        """Make a node that no name leads to; its commit finds nothing at the path and goes to lost+found.
+
+        Raises:
+            OSError: it may be there still.
+        """
+        self._check_gone(path)
         found = None if state.is_self_contained(entry.size) else self._search(state)
         base = None
         if found is not None:

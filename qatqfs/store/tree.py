@@ -24,7 +24,8 @@ from qatqfs.store.committimes import CommitTimes
 from qatqfs.store.containerfile import ContainerFile, signature_of
 from qatqfs.store.node import Kind, Node, NodeContext
 from qatqfs.store.options import OnCorrupt
-from qatqfs.store.sysfile import Fd, open_directory
+from qatqfs.store.ownfiles import open_whatever_the_mode
+from qatqfs.store.sysfile import Fd, open_directory, open_entry
 
 _SIZES_REMEMBERED = 100_000
 
@@ -134,6 +135,8 @@ class Tree:
                 self.context.io.fsync_directory(fd)
         except FileNotFoundError:
             pass
+        except PermissionError:  # it cannot be opened, but everything can be made durable
+            self.context.io.syncfs(self.root)
 
     # -- resolution ------------------------------------------------------------------------------------
 
@@ -233,14 +236,35 @@ class Tree:
             self._sizes[version] = length
         return length
 
-    @staticmethod
-    def open_stored(fd: int, stored: bytes) -> Fd:
+    def open_stored(self, fd: int, stored: bytes) -> Fd:
         """Open a regular file in an open directory for reading; raises OSError."""
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
         try:
             return Fd(os.open(stored, flags | os.O_NOATIME, dir_fd=fd))
         except PermissionError:  # O_NOATIME is for the owner and root
+            pass
+        try:
             return Fd(os.open(stored, flags, dir_fd=fd))
+        except PermissionError:
+            return self.open_regular(open_entry(fd, stored))
+
+    def open_regular(self, entry: Fd) -> Fd:
+        """Open an O_PATH descriptor of a regular file for reading; raises OSError (EINVAL if it is none)."""
+        if not stat.S_ISREG(os.fstat(entry.number).st_mode):
+            raise os_error(errno.EINVAL)
+        try:
+            return Fd(os.open(entry.proc_path, os.O_RDONLY | os.O_CLOEXEC))
+        except PermissionError:
+            return self.open_whatever_the_mode(entry)
+
+    def open_whatever_the_mode(self, fd: Fd) -> Fd:
+        """As :func:`qatqfs.store.ownfiles.open_whatever_the_mode`; nobody who uses the mount sees what it takes."""
+        with self.lock:
+            shown_ns = self.commit_times.ctime_ns(from_stat(os.fstat(fd.number)))
+            try:
+                return open_whatever_the_mode(self.context.staging, fd)
+            finally:
+                self.commit_times.committed(os.fstat(fd.number), shown_ns)
 
     def list_names(self, path: bytes) -> list[bytes]:
         """Return the logical names in a directory, each once, in the order of the backing filesystem.

@@ -44,19 +44,18 @@ def disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
         subprocess.run(["umount", "-l", path], check=True)
 
 
-def create_until_full(store: Store, prefix: bytes = b"f") -> dict[bytes, bytes]:
-    """Write small files until there are no inodes; returns what was acknowledged."""
+def create_until_full(store: Store, prefix: bytes, stack: contextlib.ExitStack) -> dict[bytes, bytes]:
+    """Write small files, open as long as the stack is, until there are no inodes; returns what was acknowledged."""
     contents: dict[bytes, bytes] = {}
-    with contextlib.ExitStack() as stack:  # all of them dirty, for they are closed at the end
-        for i in range(1000):
-            name = prefix + b"%d" % i
-            if (error := errno_of(lambda name=name: stack.enter_context(store.create(name)).write(name, 0))) is None:
-                contents[name] = name
-                continue
-            assert error == "ENOSPC"
-            if name in store.list_names():
-                contents[name] = b""
-            return contents
+    for i in range(1000):
+        name = prefix + b"%d" % i
+        if (error := errno_of(lambda name=name: stack.enter_context(store.create(name)).write(name, 0))) is None:
+            contents[name] = name
+            continue
+        assert error == "ENOSPC"
+        if name in store.list_names():
+            contents[name] = b""
+        return contents
     raise AssertionError("there was no end of inodes")
 
 
@@ -68,7 +67,8 @@ def read(store: Store, path: bytes) -> bytes:
 @needs_root
 def test_what_was_written_until_the_inodes_were_used_up_can_be_committed(disk: Path) -> None:
     with Store(disk, OPTIONS) as store:
-        contents = create_until_full(store)
+        with contextlib.ExitStack() as stack:
+            contents = create_until_full(store, b"f", stack)
         assert len(contents) > 30
         store.sync()
         assert "commit_failures" not in store.snapshot()
@@ -79,8 +79,9 @@ def test_what_was_written_until_the_inodes_were_used_up_can_be_committed(disk: P
 def test_it_can_be_committed_after_a_kill_and_by_another_daemon(disk: Path) -> None:
     io = FaultyIO()
     store = Store(disk, OPTIONS, io=io)
-    contents = create_until_full(store)
-    abandon(store, io)
+    with contextlib.ExitStack() as stack:
+        contents = create_until_full(store, b"f", stack)
+        abandon(store, io)  # before any file is closed: what a commit had made would stay open in this process
     with Store(disk, OPTIONS) as again:
         again.sync()
         assert {name: read(again, name) for name in contents} == contents
@@ -123,7 +124,8 @@ def test_statvfs_tells_how_many_files_can_be_made(disk: Path) -> None:
 def test_files_that_were_removed_or_committed_make_room_for_others(disk: Path) -> None:
     with Store(disk, OPTIONS) as store:
         for round_ in range(3):
-            contents = create_until_full(store, b"r%d-" % round_)
+            with contextlib.ExitStack() as stack:
+                contents = create_until_full(store, b"r%d-" % round_, stack)
             store.sync()
             for name in contents:
                 store.unlink(name)
