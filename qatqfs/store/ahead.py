@@ -100,6 +100,8 @@ class AheadEncoder:
         with node.lock:
             entry, path = node.staging, node.path
             # What builds on a container has not all of its content in the data file.
+            if path is not None and self._options.is_raw(path):
+                return
             if entry is None or path is None or entry.view.chunks.base_chunks or entry.sequential_end <= 0:
                 return
         try:

@@ -28,9 +28,10 @@ from qatqfs.store.containerfile import ContainerFile
 from qatqfs.store.draft import Draft
 from qatqfs.store.dtypechoice import xattr_dtype
 from qatqfs.store.filling import fill
-from qatqfs.store.inodemetadata import InodeMetadata, copy_metadata
+from qatqfs.store.inodemetadata import InodeMetadata, copy_metadata, has_all_of
 from qatqfs.store.inplace import commit_in_place
 from qatqfs.store.node import Node
+from qatqfs.store.rawcommit import EMPTY_CONTAINER_SIZE, commit_raw, is_to_be_raw
 from qatqfs.store.snapshot import Snapshot
 from qatqfs.store.staging import StagingEntry
 from qatqfs.store.stagingarea import StagingArea
@@ -38,8 +39,6 @@ from qatqfs.store.sysfile import Fd, Identity
 from qatqfs.store.tree import Tree
 
 log = logging.getLogger(__name__)
-
-_EMPTY_CONTAINER_SIZE = 72  # format section 6: header, length, a payload of no values
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +111,9 @@ class CommitEngine:
                 draft = entry.draft  # who removes the last name may take it out at any time
                 stale = set(draft.stale) if draft is not None else set()
             try:
-                return self._commit(node, entry, snapshot, stale, path)
+                if is_to_be_raw(self._tree, node, path):
+                    return self._commit_raw(node, entry, snapshot, path)
+                return self._commit(node, entry, snapshot, stale, path, final=exclusive)
             except OSError:
                 if not snapshot.cancelled:
                     raise
@@ -122,12 +123,22 @@ class CommitEngine:
                     entry.give_up_draft()  # it became nothing if it is still there
                     entry.thaw()
 
-    def _commit(self, node: Node, entry: StagingEntry, snapshot: Snapshot, stale: set[int], path: bytes) -> bool:
+    def _commit_raw(self, node: Node, entry: StagingEntry, snapshot: Snapshot, path: bytes) -> bool:
+        placed = commit_raw(self._tree, node, entry, snapshot, path)
+        if placed is None:
+            return False
+        self._remove(node, entry, placed)
+        self.statistics.add("commits")
+        return True
+
+    def _commit(
+        self, node: Node, entry: StagingEntry, snapshot: Snapshot, stale: set[int], path: bytes, *, final: bool
+    ) -> bool:
         draft = self._complete(node, entry, snapshot, stale, path)
-        replaces_content = os.fstat(node.fd.number).st_size > _EMPTY_CONTAINER_SIZE
+        replaces_content = os.fstat(node.fd.number).st_size > EMPTY_CONTAINER_SIZE
         durable = entry.log.synced or node.durable or replaces_content
         metadata, mtime_ns = InodeMetadata.of(node.fd), entry.mtime_ns
-        may_swap = copy_metadata(self._io, metadata, draft.fd, mtime_ns)
+        copy_metadata(self._io, metadata, draft.fd, mtime_ns)
         if durable:
             self._io.fsync(draft.fd)
         if entry.log.synced:
@@ -135,19 +146,21 @@ class CommitEngine:
         with node.lock, self._tree.lock:
             if snapshot.cancelled or node.path is None:
                 return False
+            if node.path != path and not final and self._other_rules(node.path, path):
+                return False  # renamed meanwhile, as programs do once a file is complete: its name then is what counts
             synced_meanwhile = not durable and (entry.log.synced or node.durable)
             durable = durable or synced_meanwhile
             whole = entry.size == snapshot.size and not snapshot.changed.held_bytes(1)
             metadata_now, mtime_now_ns = InodeMetadata.of(node.fd), entry.mtime_ns
             if metadata_now != metadata:
-                may_swap = copy_metadata(self._io, metadata_now, draft.fd, mtime_now_ns)
+                copy_metadata(self._io, metadata_now, draft.fd, mtime_now_ns)
             elif mtime_now_ns != mtime_ns:
                 self._io.set_times(draft.fd, None, mtime_now_ns)
             # As long as the entry stays it is the one that says what the mtime is, so every write would move it.
             outdated = metadata_now != metadata or (mtime_now_ns != mtime_ns and whole)
             if synced_meanwhile or (durable and outdated):
                 self._io.fsync(draft.fd)
-            in_place, placed = self._has_other_names(node) or not may_swap, None
+            in_place, placed = self._has_other_names(node) or not has_all_of(metadata_now, draft.fd), None
             if not in_place:
                 try:
                     placed = self._swap(node, entry, snapshot, draft, whole=whole)
@@ -283,6 +296,11 @@ class CommitEngine:
             lambda size: area.space.written(entry_id, size),
             self._disk_waiter,
         )
+
+    def _other_rules(self, path: bytes, other: bytes) -> bool:
+        """Whether rules say something else about a path than about another."""
+        options = self._options
+        return (options.rule_dtype(path), options.is_raw(path)) != (options.rule_dtype(other), options.is_raw(other))
 
     def explicit_dtype(self, node: Node, path: bytes) -> DType | None:
         """Return the dtype that an attribute, of the file or a directory above it, or a rule gives to a file."""

@@ -70,26 +70,30 @@ def _xattrs(fd: Fd) -> tuple[tuple[tuple[str, bytes], ...], bool]:
     return tuple(found), complete
 
 
-def copy_metadata(io: BackingIO, source: InodeMetadata, target: Fd, mtime_ns: int) -> bool:
-    """Give a new container the metadata of the old one, and the logical mtime in nanoseconds.
+def has_all_of(source: InodeMetadata, target: Fd) -> bool:
+    """Whether a new container has the owner of the old one, and :func:`copy_metadata` knew all that it had to copy.
 
-    Returns:
-        Whether it has all of it: a daemon that is not root cannot give files away, nor read all attributes.
+    A daemon that is not root cannot give files away, nor read all attributes.
+    """
+    there = os.fstat(target.number)
+    return source.complete and (source.uid, source.gid) == (there.st_uid, there.st_gid)
+
+
+def copy_metadata(io: BackingIO, source: InodeMetadata, target: Fd, mtime_ns: int) -> None:
+    """Give a new container the metadata of the old one, and the logical mtime in nanoseconds.
 
     Raises:
         OSError: a privileged daemon was not allowed to.
     """
     there = os.fstat(target.number)
     if source.key == key_of(there):
-        return True
-    kept = source.complete
+        return
     if (source.uid, source.gid) != (there.st_uid, there.st_gid):
         try:
             io.chown(target, source.uid, source.gid)
         except PermissionError:
             if os.geteuid() == 0:
                 raise
-            kept = False
     mode = source.mode | stat.S_IRUSR | stat.S_IWUSR
     if mode != source.mode and os.geteuid() != 0:  # else the mode would forbid to change attributes
         io.chmod(target, mode)
@@ -97,7 +101,6 @@ def copy_metadata(io: BackingIO, source: InodeMetadata, target: Fd, mtime_ns: in
     io.chmod(target, source.mode)
     copy_xattrs(io, source, target)
     io.set_times(target, source.atime_ns, mtime_ns)
-    return kept
 
 
 def copy_xattrs(io: BackingIO, source: InodeMetadata, target: Fd) -> None:

@@ -85,6 +85,7 @@ class Node:
         commit_cost: seconds that the last commit took, 0 before the first.
         several_names: it has, or had, names besides ``path``, which may be one that it has no more.
         durable: the name and the container are known to survive a power cut.
+        stays_container: something is in the way of the rule that wants it raw.
         metadata_durable: what was done to the container's metadata is, too.
     """
 
@@ -105,6 +106,7 @@ class Node:
         self.durable = False
         self.metadata_durable = False
         self.several_names = False
+        self.stays_container = False
         self._container: ContainerFile | None = None
         self._generation = 0  # counts what may make an open container stale; namespace lock
 
@@ -169,6 +171,14 @@ class Node:
         self.kind, self.fd, self.key = Kind.CONTAINER, fd, key
         self._container = None
         self.durable = False
+
+    def become_raw(self, fd: Fd, key: Key) -> None:
+        """Turn from a container into the raw file that replaced it; content and namespace lock held."""
+        self._generation += 1
+        self.kind, self.fd, self.key = Kind.RAW, fd, key
+        self._container = None
+        self.durable = False
+        self.staging = None  # last: who finds none looks at the rest
 
     def attributes(self) -> Attributes:
         """Return what stat(2) shows; raises OSError."""
@@ -240,24 +250,34 @@ class Node:
             OSError: EFBIG beyond the largest file, EIO when content that has to be kept is corrupt,
                 ENOSPC and what else the disk reports.
         """
-        fd = self.fd
-        if self.kind is Kind.RAW:
-            if self.context.staging is not None:
-                self.context.staging.space.leave_room(max(0, offset + len(data) - os.fstat(fd.number).st_size))
-            written = self.context.io.pwrite_all(fd, data, offset)
-        else:
+        written = self._write_raw(data, offset)
+        if written is None:
             if offset + len(data) > self.context.options.max_file_size:
                 raise _os_error(errno.EFBIG)
             with self.lock:
-                staging = self.staging or self._begin_staging()
-                try:
-                    written = staging.write(data, offset)
-                finally:
-                    self._changed()
-                if staging.sequential_end - staging.ahead_end >= _AHEAD_BYTES:
-                    staging.ahead_end = staging.sequential_end
-                    self.context.advanced(self)
+                written = self._write_raw(data, offset)  # a commit may just have made it raw
+                if written is None:
+                    written = self._write_staged(data, offset)
         self.context.reading.statistics.add("write_bytes", written)
+        return written
+
+    def _write_raw(self, data: bytes | bytearray | memoryview, offset: int) -> int | None:
+        if self.kind is not Kind.RAW:
+            return None
+        fd = self.fd
+        if self.context.staging is not None:
+            self.context.staging.space.leave_room(max(0, offset + len(data) - os.fstat(fd.number).st_size))
+        return self.context.io.pwrite_all(fd, data, offset)
+
+    def _write_staged(self, data: bytes | bytearray | memoryview, offset: int) -> int:
+        staging = self.staging or self._begin_staging()
+        try:
+            written = staging.write(data, offset)
+        finally:
+            self._changed()
+        if staging.sequential_end - staging.ahead_end >= _AHEAD_BYTES:
+            staging.ahead_end = staging.sequential_end
+            self.context.advanced(self)
         return written
 
     def write_quickly(self, data: bytes | bytearray | memoryview, offset: int) -> int | None:
@@ -277,13 +297,12 @@ class Node:
         Raises:
             OSError: as :meth:`write`.
         """
-        fd = self.fd
-        if self.kind is Kind.RAW:
-            self.context.io.ftruncate(fd, size)
-            return
-        if size > self.context.options.max_file_size:
+        if size > self.context.options.max_file_size and self.kind is not Kind.RAW:
             raise _os_error(errno.EFBIG)
         with self.lock:
+            if self.kind is Kind.RAW:
+                self.context.io.ftruncate(self.fd, size)
+                return
             staging = self.staging
             if staging is None and self._has_length(size):
                 self._set_committed_mtime(time.time_ns())

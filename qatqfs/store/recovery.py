@@ -98,6 +98,8 @@ class Recovery:
         redo = self._redo_of(entry, state)
         if redo is not None:
             return self._redo(entry, state, hints, redo)
+        if self._has_become_raw(hints, state):
+            return None
         found = self._look_at(hints, state)
         if found is None and (not state.current_boot or b"" in state.paths):
             # A rename may have got to the disk without the record that announced it; of several names any may do.
@@ -112,6 +114,23 @@ class Recovery:
         if state.unlinked or not hints:
             return None
         return self._orphan(entry, state, hints[0])
+
+    def _has_become_raw(self, hints: list[bytes], state: LogState) -> bool:
+        """Whether a commit has put all of an entry's content under the file's own name; removes what that replaced."""
+        for path in hints:
+            try:
+                entry = find_whatever_the_modes(self._area, self._tree.root, path)
+                at = self._position(self._tree.open_regular(entry), state)
+            except OSError:
+                continue
+            if not at or state.since(at)[0]:
+                continue
+            container = self._open_container(path)
+            if container is not None and self._position(container, state) is not None:
+                with self._tree.parent(path) as (directory, _, name):
+                    self._tree.context.io.unlink(directory, names.container_name(name))
+            return True
+        return False
 
     def _redo_of(self, entry: StagingEntry, state: LogState) -> tuple[Fd, int] | None:
         """Return the redo file if copying it may have begun, and the INTENT that names it."""

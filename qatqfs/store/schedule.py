@@ -32,6 +32,8 @@ _LONGEST_REST_S = 300.0
 _FIRST_RETRY_S = 2.0
 _LONGEST_RETRY_S = 300.0
 _FREE_ATTEMPTS = 2
+_RENAME_S = 1.0
+"""How long after the last close programs rename a file that they wrote under a temporary name, at most."""
 _REMEMBERED = 10_000
 
 
@@ -82,13 +84,21 @@ class Committer:
         return max(self._options.idle_seconds, self._patience(node))
 
     def _patience(self, node: Node) -> float:
-        """Return how long a file has to be left alone before its commit is worth what it costs, in seconds."""
+        """Return how long a file has to be left alone before its commit is worth what it costs, in seconds.
+
+        One that meets no rule, where there are rules, may have a name that is not its last: a moment for the rename.
+        """
+        path = node.path or b""
+        options = self._options
+        named = options.is_raw(path) or options.rule_dtype(path) is not None
+        least = min(_RENAME_S, options.idle_seconds) if options.has_rules and not named else 0.0
         cost = self._cost(node)
         if cost is None:
-            return 0.0
+            return least
         with self._condition:
-            times, _ = self._rewrites.get(node.path or b"", (0, 0.0))
-        return float(min(_COST_FACTOR * cost / _ASSUMED_BYTES_PER_S * 2**times, _LONGEST_REST_S))
+            times, _ = self._rewrites.get(path, (0, 0.0))
+        rest: float = min(_COST_FACTOR * cost / _ASSUMED_BYTES_PER_S * 2**times, _LONGEST_REST_S)
+        return max(least, rest)
 
     @staticmethod
     def _cost(node: Node) -> int | None:
