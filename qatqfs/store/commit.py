@@ -15,9 +15,7 @@ import contextlib
 import errno
 import logging
 import os
-import threading
 from concurrent.futures import Executor
-from dataclasses import dataclass
 
 from qatqfs.codec import DType, EncodingFault, QatcError
 from qatqfs.store import names
@@ -28,36 +26,17 @@ from qatqfs.store.containerfile import ContainerFile
 from qatqfs.store.draft import Draft
 from qatqfs.store.dtypechoice import xattr_dtype
 from qatqfs.store.filling import fill
+from qatqfs.store.finished import FinishedEntries
 from qatqfs.store.inodemetadata import InodeMetadata, copy_metadata, has_all_of
 from qatqfs.store.inplace import commit_in_place
 from qatqfs.store.node import Node
 from qatqfs.store.rawcommit import EMPTY_CONTAINER_SIZE, commit_raw, is_to_be_raw
 from qatqfs.store.snapshot import Snapshot
 from qatqfs.store.staging import StagingEntry
-from qatqfs.store.stagingarea import StagingArea
 from qatqfs.store.sysfile import Fd, Identity
 from qatqfs.store.tree import Tree
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class _Finished:
-    """An entry that is done with but not yet removed; by its name, for the entry itself would keep its files open.
-
-    Attributes:
-        owner: the backing inode that has its content.
-        area: where it is.
-        entry_id: its name.
-        synced: it is durable, so its removal has to be.
-        path: where its container is, if it has to be sure to be there first.
-    """
-
-    owner: Key
-    area: StagingArea
-    entry_id: bytes
-    synced: bool
-    path: bytes
 
 
 class CommitEngine:
@@ -82,8 +61,7 @@ class CommitEngine:
         self._lost_and_found = lost_and_found
         self.executor = executor
         self._disk_waiter = disk_waiter
-        self._lock = threading.Lock()
-        self._unfinished: list[_Finished] = []  # protected by _lock
+        self._finished = FinishedEntries(tree)
 
     def commit(self, node: Node, *, exclusive: bool = False) -> bool:
         """Put what a node's content is now into its container.
@@ -184,41 +162,8 @@ class CommitEngine:
         return True
 
     def finish(self, key: Key | None = None) -> None:
-        """Remove the entries that are done with, each once its container is sure to stay under its name.
-
-        And what else was left in staging because it could not be removed.
-
-        Args:
-            key: the file whose entries have to be gone, ``None`` for all.
-
-        Raises:
-            OSError: the first failure that matters; what could not be removed is tried again with the next commit,
-                or found to be done with by recovery.
-        """
-        failure: OSError | None = None
-        if self._tree.context.staging is not None:
-            self._tree.context.staging.clear_away()
-        with self._lock:  # throughout, so that whoever returns from here knows that his own entry is gone
-            waiting, self._unfinished = self._unfinished, []
-            for finished in waiting:
-                try:
-                    self._finish(finished)
-                except OSError as err:
-                    if key in (None, finished.owner):
-                        failure = failure or err
-                    self._unfinished.append(finished)
-        if failure is not None:
-            try:
-                raise failure
-            finally:
-                del failure  # it refers to this frame: without the cycle nothing keeps the files open
-
-    def _finish(self, finished: _Finished) -> None:
-        if finished.path:
-            self._tree.fsync_parent(finished.path)
-        finished.area.discard(finished.entry_id)
-        if finished.synced:  # or a power cut might bring it back when others have been committed over this one
-            self._io.fsync_directory(finished.area.directory.number)
+        """Remove the entries that are done with; see :meth:`qatqfs.store.finished.FinishedEntries.remove`."""
+        self._finished.remove(key)
 
     # -- the container ---------------------------------------------------------------------------------
 
@@ -333,8 +278,7 @@ class CommitEngine:
         """Remove an entry that is done with, once its container is sure to be at a path; raises OSError."""
         entry.give_up_draft()
         entry.area.space.lower(entry.entry_id, 0)
-        with self._lock:
-            self._unfinished.append(_Finished(node.key, entry.area, entry.entry_id, entry.log.synced, path))
+        self._finished.add(node.key, entry, path)
         with self._tree.lock:
             self._tree.forget_if_idle(node)
         self.finish(node.key)
