@@ -68,7 +68,13 @@ def commit_in_place(tree: Tree, node: Node, entry: StagingEntry, draft: Draft) -
         outdated.retire()
     io.fsync_directory(where)
     mode = stat.S_IMODE(os.fstat(target.number).st_mode)
-    copy_over(io, draft.fd, target)
+    try:
+        copy_over(io, draft.fd, target)
+    except OSError as err:
+        if err.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        entry.release_space()  # the redo file has all of it, durably
+        copy_over(io, draft.fd, target)
     if stat.S_IMODE(os.fstat(target.number).st_mode) != mode:  # writing takes set-id bits away, unless one is root
         with contextlib.suppress(PermissionError):
             io.chmod(target, mode)
