@@ -213,19 +213,24 @@ def test_an_error_that_several_wait_for_keeps_nothing_of_them() -> None:
         pass
 
     cache = ChunkCache(1 << 20, Statistics())
-    cache.claim(["key"])
-    gone = threading.Event()
+    decoding, go_on = threading.Event(), threading.Event()
+    gone: list[int] = []
 
-    def wait() -> None:
+    def decode(held: Held) -> bytes:
+        decoding.set()
+        assert go_on.wait(DEADLINE_S)
+        raise OSError(errno.EIO, f"bad, and not because of {held}")
+
+    def read(number: int) -> None:
         held = Held()
-        weak = weakref.finalize(held, gone.set)
-        assert errno_of(cache.get, "key", lambda: bytes(str(held), "ascii")) == "EIO"
-        assert weak.alive
+        weakref.finalize(held, gone.append, number)
+        assert errno_of(cache.get, "key", lambda: decode(held)) == "EIO"
 
-    waiter = threading.Thread(target=wait)
-    waiter.start()
-    while not cache._decoding["key"]._condition._waiters and waiter.is_alive():  # until it waits
-        time.sleep(0.001)
-    cache.settle("key", OSError(errno.EIO, "bad"))
-    waiter.join()
-    assert gone.wait(DEADLINE_S)
+    readers = [threading.Thread(target=read, args=(number,)) for number in range(4)]
+    for reader in readers:  # one decodes, the others wait for it
+        reader.start()
+        assert decoding.wait(DEADLINE_S)
+    go_on.set()
+    for reader in readers:
+        reader.join()
+    assert sorted(gone) == [0, 1, 2, 3]
