@@ -7,6 +7,7 @@ dirty file that is committed again, and one behind that a raw file that the log 
 """
 
 import contextlib
+import errno
 import os
 import stat
 
@@ -51,7 +52,9 @@ def commit_raw(tree: Tree, node: Node, entry: StagingEntry, snapshot: Snapshot, 
     fd = area.open_new(name)
     placed = False
     try:
-        _write(entry, snapshot, fd)
+        if not _write(entry, snapshot, fd):
+            node.stays_container = True
+            return None
         durable = entry.log.synced or node.durable or os.fstat(node.fd.number).st_size > EMPTY_CONTAINER_SIZE
         metadata, mtime_ns = InodeMetadata.of(node.fd), entry.mtime_ns
         copy_metadata(io, metadata, fd, mtime_ns)
@@ -78,8 +81,15 @@ def commit_raw(tree: Tree, node: Node, entry: StagingEntry, snapshot: Snapshot, 
             area.give_up(name, fd)
 
 
-def _write(entry: StagingEntry, snapshot: Snapshot, fd: Fd) -> None:
-    """Write a snapshot to an empty file, its holes as holes; raises OSError."""
+def _write(entry: StagingEntry, snapshot: Snapshot, fd: Fd) -> bool:
+    """Write a snapshot to an empty file, its holes as holes.
+
+    Returns:
+        ``False`` if a part of it is damaged: a container takes that over as it is, a raw file cannot.
+
+    Raises:
+        OSError: another failure.
+    """
     io, size, unit = entry.area.io, snapshot.size, snapshot.unit
     io.ftruncate(fd, size)
     per_piece = max(1, _PIECE_BYTES // unit)
@@ -89,9 +99,15 @@ def _write(entry: StagingEntry, snapshot: Snapshot, fd: Fd) -> None:
         stop = min(first + per_piece, chunks_of(size, unit))
         if all(map(snapshot.is_hole, range(first, stop))):
             continue
-        data = snapshot.read(first * unit, min(stop * unit, size))
+        try:
+            data = snapshot.read(first * unit, min(stop * unit, size))
+        except OSError as err:
+            if err.errno != errno.EIO:
+                raise
+            return False
         if io.pwrite_all(fd, data, first * unit) != len(data):
             raise no_space()
+    return True
 
 
 def _swap(tree: Tree, node: Node, entry: StagingEntry, draft: tuple[bytes, Fd], *, durable: bool) -> bool:

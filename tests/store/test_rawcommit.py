@@ -158,6 +158,22 @@ def test_a_name_that_no_raw_file_may_have_stays_a_container(open_store, backing:
     assert stored(backing) == ["y", "z.qatc.qatc"]
 
 
+def test_a_file_with_a_damaged_chunk_stays_a_container(open_store, backing: Path) -> None:
+    store = open_store()
+    write(store, b"x.raw", os.urandom(10 * CHUNK))
+    store.sync()
+    store.close()
+    damaged = bytearray((backing / "x.raw.qatc").read_bytes())
+    damaged[5 * CHUNK] ^= 1
+    (backing / "x.raw.qatc").write_bytes(damaged)
+    store = open_store(**RULES)
+    write(store, b"x.raw", b"changed", 5)
+    store.sync()
+    assert stored(backing) == ["x.raw.qatc"]
+    with store.open(b"x.raw") as handle:
+        assert handle.read(7, 5) == b"changed"
+
+
 def test_holes_stay_holes(store: Store, backing: Path) -> None:
     with store.create(b"x.tmp") as handle:
         handle.write(b"end", 200 << 20)
