@@ -9,12 +9,15 @@ which mode, and whose content where it is, is there meanwhile: a starting store 
 import contextlib
 import errno
 import fcntl
+import logging
 import os
 import stat
 from collections.abc import Iterator
 
 from qatqfs.store.stagingarea import MODE, StagingArea
 from qatqfs.store.sysfile import Fd, birth_time_ns, open_entry
+
+log = logging.getLogger(__name__)
 
 _LONGEST_PATH = 1 << 20
 
@@ -39,7 +42,9 @@ def _more_allowed(area: StagingArea | None, fd: Fd, needed: int) -> Iterator[Non
         raise OSError(errno.EACCES, os.strerror(errno.EACCES))
     note = b"%d-%d-%o%s" % (st.st_ino, birth_time_ns(fd.number), mode, MODE)
     area.remove(note)
-    area.io.pwrite_all(area.open_exclusively(note), _path_below_backing(area, fd), 0)
+    path = _path_below_backing(area, fd)
+    if area.io.pwrite_all(area.open_exclusively(note), path, 0) != len(path):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     area.io.chmod(fd, mode | needed)
     try:
         yield
@@ -85,22 +90,35 @@ def find_whatever_the_modes(area: StagingArea | None, root: Fd, path: bytes) -> 
 def put_modes_right(area: StagingArea, root: Fd) -> None:
     """Give the modes back to files and directories that an earlier daemon was killed over.
 
+    Where that fails the note is kept for the next start, with a line in the log.
+
     Args:
         area: where the notes are.
         root: BACKING.
 
     Raises:
-        OSError: staging cannot be read, or a mode cannot be set.
+        OSError: staging cannot be read.
     """
     for note in area.names_with(MODE):
-        fd = Fd(os.open(note, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=area.directory.number))
-        path = os.read(fd.number, _LONGEST_PATH)
-        with contextlib.suppress(ValueError, FileNotFoundError, NotADirectoryError):
-            ino, btime, mode = note.removesuffix(MODE).split(b"-")
-            found = find_whatever_the_modes(area, root, path)
-            if (os.fstat(found.number).st_ino, birth_time_ns(found.number)) == (int(ino), int(btime)):
-                area.io.chmod(found, int(mode, 8))
+        try:
+            _put_right(area, root, note)
+        except (FileNotFoundError, NotADirectoryError, ValueError):
+            pass  # it is gone, or was never changed
+        except OSError as err:
+            log.error("%s: the mode of a file cannot be put right: %s", os.fsdecode(note), str(err))
+            continue
         area.give_up(note)
+
+
+def _put_right(area: StagingArea, root: Fd, note: bytes) -> None:
+    fd = Fd(os.open(note, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=area.directory.number))
+    path = os.read(fd.number, _LONGEST_PATH)
+    if b".." in path.split(b"/"):
+        raise ValueError("not below BACKING")
+    ino, btime, mode = note.removesuffix(MODE).split(b"-")
+    found = find_whatever_the_modes(area, root, path)
+    if (os.fstat(found.number).st_ino, birth_time_ns(found.number)) == (int(ino), int(btime)):
+        area.io.chmod(found, int(mode, 8))
 
 
 def _path_below_backing(area: StagingArea, fd: Fd) -> bytes:

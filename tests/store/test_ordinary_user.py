@@ -14,6 +14,7 @@ from ordinary import as_ordinary_user, own_directory
 
 from qatqfs.store import Store, StoreOptions
 from qatqfs.store.backingio import BackingIO
+from qatqfs.store.sysfile import birth_time_ns
 
 CHUNK = 4096
 OTHER = 54399
@@ -253,3 +254,24 @@ def test_a_file_in_a_directory_that_cannot_be_opened_is_made_durable(user: Run) 
             store.chmod(b"d", 0o700)
 
     user(work)
+
+
+@pytest.mark.parametrize("content_of_note", [b"", b"../../outside", b"gone", b"x.qatc\0", b"no/such"])
+def test_a_note_that_says_nothing_of_a_file_in_backing_changes_none(tmp_path: Path, content_of_note: bytes) -> None:
+    outside = tmp_path / "outside"
+    outside.write_bytes(b"")
+    st = outside.stat()
+    backing = tmp_path / "a" / "backing"
+    backing.mkdir(parents=True)
+    with opened(backing) as store:
+        write(store, b"x", b"content")
+    fd = os.open(outside, os.O_RDONLY)
+    note = f"{st.st_ino}-{birth_time_ns(fd)}-0.mode"
+    os.close(fd)
+    (backing / ".qatqfs/staging" / note).write_bytes(content_of_note)
+    (backing / ".qatqfs/staging/nonsense.mode").write_bytes(b"x.qatc")
+    with opened(backing) as store:
+        assert read(store, b"x") == b"content"
+        assert mode_of(store, b"x") == 0o644
+    assert stat.S_IMODE(outside.stat().st_mode) == stat.S_IMODE(st.st_mode)
+    assert list((backing / ".qatqfs/staging").iterdir()) == []
