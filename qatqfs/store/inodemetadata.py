@@ -83,7 +83,7 @@ def copy_metadata(io: BackingIO, source: InodeMetadata, target: Fd, mtime_ns: in
     """Give a new container the metadata of the old one, and the logical mtime in nanoseconds.
 
     Raises:
-        OSError: a privileged daemon was not allowed to.
+        OSError: what the system reported, but for an owner that we may not give: :func:`has_all_of` tells.
     """
     there = os.fstat(target.number)
     if source.key == key_of(there):
@@ -91,8 +91,8 @@ def copy_metadata(io: BackingIO, source: InodeMetadata, target: Fd, mtime_ns: in
     if (source.uid, source.gid) != (there.st_uid, there.st_gid):
         try:
             io.chown(target, source.uid, source.gid)
-        except PermissionError:
-            if os.geteuid() == 0:
+        except OSError as err:  # nor can root everywhere: without the capability, or an id that a container has not
+            if err.errno not in (errno.EPERM, errno.EACCES, errno.EINVAL):
                 raise
     mode = source.mode | stat.S_IRUSR | stat.S_IWUSR
     if mode != source.mode and os.geteuid() != 0:  # else the mode would forbid to change attributes

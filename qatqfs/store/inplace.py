@@ -67,22 +67,7 @@ def commit_in_place(tree: Tree, node: Node, entry: StagingEntry, draft: Draft) -
     for outdated in {c for c in (old, node.forget_container()) if c is not None and c is not redo}:
         outdated.retire()
     io.fsync_directory(where)
-    mode = stat.S_IMODE(os.fstat(target.number).st_mode)
-    try:
-        copy_over(io, draft.fd, target)
-    except OSError as err:
-        if err.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        entry.release_space()  # the redo file has all of it, durably
-        copy_over(io, draft.fd, target)
-    if stat.S_IMODE(os.fstat(target.number).st_mode) != mode:  # writing takes set-id bits away, unless one is root
-        with contextlib.suppress(PermissionError):
-            io.chmod(target, mode)
-    try:
-        io.set_times(target, atime_ns, mtime_ns)
-    except PermissionError:  # another user's file: it was written now, as far as anybody can be told
-        if os.geteuid() == 0:
-            raise
+    _overwrite(io, entry, draft.fd, target, (atime_ns, mtime_ns))
     io.fsync(target)
     container = ContainerFile(node.fd, node.path or b"(unlinked)", reading)
     # The redo file must not be copied again over what is written from now on, even if it cannot be removed. With this
@@ -95,6 +80,27 @@ def commit_in_place(tree: Tree, node: Node, entry: StagingEntry, draft: Draft) -
         node.staging = None
         tree.commit_times.committed(os.fstat(target.number), ctime_ns)
         tree.rekey(node, node.key)
+
+
+def _overwrite(io: BackingIO, entry: StagingEntry, redo: Fd, target: Fd, times_ns: tuple[int, int]) -> None:
+    """Make a file's content that of a durable redo file, and nothing else different of it but the times.
+
+    Raises:
+        OSError: it failed, and may be done again.
+    """
+    mode = stat.S_IMODE(os.fstat(target.number).st_mode)
+    try:
+        copy_over(io, redo, target)
+    except OSError as err:
+        if err.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        entry.release_space()  # the redo file has all of it
+        copy_over(io, redo, target)
+    if stat.S_IMODE(os.fstat(target.number).st_mode) != mode:  # writing takes set-id bits away, unless one is root
+        with contextlib.suppress(PermissionError):
+            io.chmod(target, mode)
+    with contextlib.suppress(PermissionError):  # another user's file was written now, as far as anybody can be told
+        io.set_times(target, *times_ns)
 
 
 def copy_over(io: BackingIO, source: Fd, target: Fd) -> None:
