@@ -7,7 +7,7 @@ comments are those of the format page. It prefers the obvious to the fast, and r
 not allow: every check of sections 2 to 6 is made, and there is one kind of failure, StrictError.
 
 The format knows only whole elements. A file whose length is not a multiple of the element width was padded
-before it was encoded (an odd-length file of 2-byte elements by one byte); the pad is part of the bytes
+before it was encoded (by up to width - 1 zero bytes); the pad is part of the bytes
 returned here, and it is the caller who knows the true length.
 
     python tests/strict_decoder.py FILE OUT     decode FILE (container or single payload) into OUT

@@ -6,7 +6,7 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 import click
 
 from qatqfs.cli.contents import CONTAINER_SUFFIX, Source, refuse_mounted_output, total_size
-from qatqfs.cli.exits import Refusal, complain, shown
+from qatqfs.cli.exits import Refusal, shown
 from qatqfs.cli.outcome import Outcome
 from qatqfs.cli.outputs import clean_on_signals, plan, replacing
 from qatqfs.cli.progress import Progress
@@ -79,10 +79,6 @@ def _encode(
     explicit = wanted or _attribute_dtype(source.path)
     header = read_header(source.size, source.read_at)
     dtype = choose_dtype(os.fsencode(source.path), source.size, source.read_at, explicit=explicit, header=header)
-    if wanted is not None and dtype is not wanted:
-        complain(
-            f"{shown(source.path)}: {source.size} bytes are no whole {wanted.label} values; stored as {dtype.label}"
-        )
     with replacing(target, source.stat) as fd:
         write_container(
             fd,

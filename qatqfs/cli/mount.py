@@ -35,14 +35,18 @@ _NOT_FOR_FSTAB = frozenset({"foreground", "fstab_texts"})
     multiple=True,
     help="Type of the values in files that a shell pattern fits, for example '*.bin=bf16'. May be repeated, the first"
     " that fits counts. A pattern without / is compared with the file's name, any other with its path in the mount."
-    " Without a rule the suffix, the header or the data itself decides.",
+    " The name that counts is the one that a file has when it is committed: runtimes write a temporary name (vLLM"
+    " x.bin_3.tmp, SGLang x.bin.UUID.tmp, LMCache x.tmp, huggingface_hub x.incomplete) and rename, so give the final"
+    " one. Without a rule the suffix, the header or the data itself decides.",
 )
 @click.option(
     "--raw",
     "raw_patterns",
     metavar="PATTERN",
     multiple=True,
-    help="Store new files that this pattern fits as they are: not compressed, without checksum. May be repeated.",
+    help="Store files that this pattern fits, as for --dtype, as they are: not compressed, without checksum. A file"
+    " that is made or committed under such a name becomes raw; what is stored already stays as it is until it is"
+    " written to (a container) or emptied and rewritten (a raw file). May be repeated.",
 )
 @click.option("--read-only", is_flag=True, help="Write nothing at all. Any number of these may share a BACKING.")
 @click.option("--allow-other", is_flag=True, help="Let other users in, with the usual permissions. For root only.")

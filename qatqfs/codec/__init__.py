@@ -52,6 +52,7 @@ from qatqfs.codec.errors import (
     UnsupportedMode,
     UnsupportedVersion,
     ValueCountTooLarge,
+    without_frames,
 )
 from qatqfs.codec.fileaccess import ReadAt
 from qatqfs.codec.index_frame import IndexFrame
@@ -146,4 +147,5 @@ __all__ = [
     "fnv1a64_many",
     "read_payload_header",
     "verify_container",
+    "without_frames",
 ]

@@ -102,7 +102,7 @@ def decode_array(buf: Buffer, *, limits: Limits | None = None) -> Array:
 
     Raises:
         QatcError: the first thing that is wrong with it.
-        ValueError: its content is no whole number of values (an odd-length file that was stored as 16-bit).
+        ValueError: its content is no whole number of values (a file of another length that was padded).
     """
     content = decode_container(buf, limits=limits)
     dtype = Container.from_buffer(buf, limits=UNLIMITED).dtype

@@ -1,6 +1,21 @@
 """Why a payload or container was refused: one class for each error class of format section 7."""
 
-from typing import Any
+from typing import Any, TypeVar
+
+E = TypeVar("E", bound=BaseException)
+
+
+def without_frames(error: E) -> E:
+    """Return a caught error, to be handed on as a value, after it has let go of the calls that it went through.
+
+    Their variables, with the files that they have open, would live as long as the error does; and for ever if one of
+    them refers to the error.
+    """
+    found: BaseException | None = error
+    while found is not None:
+        found.__traceback__ = None
+        found = found.__cause__ or found.__context__
+    return error
 
 
 class QatcError(ValueError):

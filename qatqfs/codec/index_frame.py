@@ -22,8 +22,8 @@ The footer has a fixed size, so a reader finds the frame in one read from the en
 
 An index is a shortcut, never an authority: :func:`read_index` returns it only when it agrees with the file
 around it, and each chunk's own header is compared with it when the chunk is read. One condition cannot be seen
-from here. The pad byte of an odd length must be zero, and is checked when the last chunk is decoded: a valid
-index over a pad that is not zero means that the last chunk is corrupt.
+from here. The pad bytes behind a length that is no multiple of the width must be zero, which is checked when the
+last chunk is decoded: a valid index over a pad that is not zero means that the last chunk is corrupt.
 """
 
 import array

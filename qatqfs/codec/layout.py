@@ -20,7 +20,7 @@ from qatqfs.codec.container import (
     ContainerHeader,
 )
 from qatqfs.codec.dtypes import DType
-from qatqfs.codec.errors import InvalidContainer, LimitExceeded, MixedDtypes, QatcError
+from qatqfs.codec.errors import InvalidContainer, LimitExceeded, MixedDtypes, QatcError, without_frames
 from qatqfs.codec.fileaccess import ReadAt, read_exactly
 from qatqfs.codec.index_frame import IndexFrame
 from qatqfs.codec.payload import EXACT_HEADER_SIZE, MAX_VALUES, payload_head, read_payload_header
@@ -166,7 +166,7 @@ class WalkedLayout:
         except CountMismatch:
             raise
         except QatcError as err:  # left to whoever asks for a chunk behind it
-            self._failure = err.with_traceback(None)
+            self._failure = without_frames(err)
         del self._window
 
     @property

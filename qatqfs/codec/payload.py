@@ -23,6 +23,7 @@ from qatqfs.codec.errors import (
     UnsupportedMode,
     UnsupportedVersion,
     ValueCountTooLarge,
+    without_frames,
 )
 from qatqfs.codec.planes import swap_elements
 from qatqfs.codec.strategies import STRATEGIES
@@ -263,7 +264,7 @@ def decode_payloads(
             header, data, raw = prepare_payload(buf, out, max_values, dtype)
             STRATEGIES[header.strategy].decode(data, raw, header.dtype, header.scale)
         except QatcError as err:
-            results.append(err)
+            results.append(without_frames(err))
             continue
         results.append(raw.data)
         decoded.setdefault(header.dtype, []).append((i, header, raw))

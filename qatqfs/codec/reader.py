@@ -13,7 +13,7 @@ from qatqfs.codec.container import (
     ContainerHeader,
 )
 from qatqfs.codec.dtypes import DType
-from qatqfs.codec.errors import InvalidContainer, MixedDtypes, QatcError
+from qatqfs.codec.errors import InvalidContainer, MixedDtypes, QatcError, without_frames
 from qatqfs.codec.fileaccess import TAIL_SIZE, ReadAt, read_exactly, reader_of, reader_of_fd
 from qatqfs.codec.index_frame import IndexFrame, read_index, trailing_frame
 from qatqfs.codec.layout import IndexedLayout, Layout, WalkedLayout, check_payload_length
@@ -67,7 +67,7 @@ class Container:
     Attributes:
         dtype: of its values.
         length: bytes of its content.
-        total_values: values, a pad byte's included.
+        total_values: values, one that has pad bytes included.
         chunk_count: chunks.
         header: the container's header.
         header_bytes: the same as it is in the file, 32 bytes.
@@ -216,7 +216,7 @@ class Container:
                 its content is undefined.
 
         Returns:
-            The bytes of content that the chunk holds, without a pad byte.
+            The bytes of content that the chunk holds, without pad bytes.
 
         Raises:
             IndexError: when there is no such chunk.
@@ -267,7 +267,7 @@ class Container:
                     whole.append((len(results), payload, out))
                     results.append(payload)  # replaced below
             except (QatcError, OSError) as err:
-                results.append(err)
+                results.append(without_frames(err))
         given = [out for _, _, out in whole if out is not None]
         decoded = decode_payloads(
             [payload for _, payload, _ in whole],
@@ -327,10 +327,10 @@ class Container:
         return end
 
     def _read_padded(self, payload: memoryview, size: int, out: Buffer | None) -> memoryview:
-        """Decode the last chunk of a content of odd length."""
+        """Decode the last chunk of a content that is no whole number of values."""
         raw = decode_payload(payload, max_values=self._limits.max_chunk_values, dtype=self.dtype)
         if any(raw[size:]):
-            raise InvalidContainer("the pad byte behind the content is not zero")
+            raise InvalidContainer("a pad byte behind the content is not zero")
         if out is None:
             return raw[:size]
         view = result_buffer(size, out).data

@@ -70,12 +70,12 @@ def decode_container(buf: Buffer, out: Buffer | None = None, *, limits: Limits |
 
     Args:
         buf: the container.
-        out: writable, at least as long as the content and a pad byte; ``None`` for fresh memory, which grows as chunks
+        out: writable, at least as long as the content and its pad; ``None`` for fresh memory, which grows as chunks
             are found sound where the header claims more than is likely. After an error its content is undefined.
         limits: what to refuse although it is legal.
 
     Returns:
-        The content, without a pad byte: the front of ``out`` where that was given.
+        The content, without pad bytes: the front of ``out`` where that was given.
 
     Raises:
         QatcError: the first thing that is wrong.
@@ -227,7 +227,7 @@ class _Verifier:
         if is_last and self._index is not None:
             size = self._index.true_length - first_value * self._dtype.width
             if any(raw[size:]):
-                raise InvalidContainer("the pad byte behind the content is not zero")
+                raise InvalidContainer("a pad byte behind the content is not zero")
         if self._content is not None:
             self._content.keep(raw, size)
 

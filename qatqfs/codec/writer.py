@@ -177,14 +177,14 @@ class ContainerWriter:
             raise ValueError("the container is broken: the sink has failed")
 
     def finish(self, true_length: int) -> ContainerInfo:
-        """Write the last chunk, with an index frame if there are several or a pad byte, and the header.
+        """Write the last chunk, with an index frame if there are several or pad bytes, and the header.
 
         Args:
-            true_length: bytes of the content. Odd lengths, of 16-bit dtypes only, have one zero byte more
-                in the last chunk.
+            true_length: bytes of the content. One that is no multiple of the width has up to width - 1 zero
+                bytes more in the last chunk.
 
         Raises:
-            ValueError: when the values do not have that length, the pad byte is not zero, or the container
+            ValueError: when the values do not have that length, a pad byte is not zero, or the container
                 is finished already, or broken.
             QatcError: when the last payload has to be encoded again and is damaged.
             OSError: what the sink raised.
@@ -193,14 +193,14 @@ class ContainerWriter:
         total = len(self._lengths) * self._values_per_chunk + self._held_values
         width = self._dtype.width
         pad = total * width - true_length
-        if pad not in ((0, 1) if width == 2 and total else (0,)):
+        if not 0 <= pad < (width if total else 1):
             raise ValueError(f"{total} {self._dtype.label} values do not hold {true_length} bytes")
         if self._held is None:
             if self._lengths:
                 raise ValueError("a resumed container needs its last chunk again")
             self._held = encode_payload(b"", self._dtype)
-        if pad and decode_payload(self._held)[-1]:
-            raise ValueError("the pad byte behind an odd length must be zero")
+        if pad and any(decode_payload(self._held)[-pad:]):
+            raise ValueError("the pad bytes behind the content must be zero")
         needed = self._lengths or pad or self._looks_indexed(self._held)
         frame = self._index_frame(true_length) if needed else b""
         self._write([self._held], frame)
@@ -241,14 +241,14 @@ def encode_container(
     """Encode raw values as one container, in memory and in this thread.
 
     Args:
-        raw: little-endian elements; with a 16-bit dtype the length may be odd.
+        raw: little-endian elements; a length that is no multiple of the width is padded with zeros.
         dtype: their type.
         values_per_chunk: 1 to 2**26; ``None`` for those of 256 KiB.
         level: how hard to look for a small form.
         row_widths: as for :func:`encode_payload`.
 
     Raises:
-        ValueError: when the length does not go with the dtype, or ``values_per_chunk`` is not legal.
+        ValueError: when ``values_per_chunk`` is not legal.
         LimitExceeded: when there are more than 2**20 chunks.
     """
     if values_per_chunk is None:
@@ -257,8 +257,8 @@ def encode_container(
     if values_per_chunk > 0 and (chunks := -(-len(view) // (values_per_chunk * dtype.width))) > MAX_CHUNKS:
         raise LimitExceeded("chunks in a container", chunks, MAX_CHUNKS)
     true_length = len(view)
-    if true_length % 2 and dtype.width == 2:
-        view = memoryview(bytes(view) + b"\x00")
+    if true_length % dtype.width:
+        view = memoryview(bytes(view) + bytes(-true_length % dtype.width))
     sink = BytesSink()
     writer = ContainerWriter(sink, dtype, values_per_chunk, level=level)
     chunk_bytes = values_per_chunk * dtype.width

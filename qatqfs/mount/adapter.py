@@ -3,12 +3,13 @@
 import errno
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from functools import wraps
+from functools import partial, wraps
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast
 
 import pyfuse3
 import trio
 
+from qatqfs.codec import without_frames
 from qatqfs.mount.inodes import Inode, InodeTable
 from qatqfs.mount.nospace import NoSpaceLog
 from qatqfs.store import Attributes, Handle, Node, Store
@@ -79,6 +80,22 @@ def notification(
     return cast(Callable[Concatenate[S, P], Coroutine[Any, Any, None]], wrapped)
 
 
+class _Failure:
+    """An error that a worker thread hands over."""
+
+    __slots__ = ("error",)
+
+    def __init__(self, error: OSError | MemoryError) -> None:
+        self.error = error
+
+
+def _outcome_of(work: Callable[[], R]) -> R | _Failure:
+    try:
+        return work()
+    except (OSError, MemoryError) as err:
+        return _Failure(without_frames(err))
+
+
 class OpenFile:
     """A file handle that the kernel holds."""
 
@@ -117,8 +134,19 @@ class Adapter(pyfuse3.Operations):
         store.tree.on_gone = self.inodes.gone
 
     async def run(self, function: Callable[..., R], *args: object) -> R:
-        """Call a function in a worker thread; raises what it raised."""
-        return await trio.to_thread.run_sync(self._call, function, *args, limiter=self._limiter)
+        """Call a function in a worker thread; raises what it raised.
+
+        An error with an errno comes without the calls that it went through: trio's frame refers to what it waits for,
+        and so a file would stay open in a cycle, until a garbage collection that an idle daemon never has.
+        """
+        work = partial(self._call, function, *args)
+        result: R | _Failure = await trio.to_thread.run_sync(_outcome_of, work, limiter=self._limiter)
+        if isinstance(result, _Failure):
+            try:
+                raise result.error
+            finally:
+                del result
+        return result
 
     def _call(self, function: Callable[..., R], *args: object) -> R:
         """Call a function, again each time a commit has made room for a file that it wants to open."""

@@ -6,9 +6,10 @@ commit. Nobody waits for it, and what it does may be in vain: a draft whose chun
 good as what is left of it, and one that cannot be written is thrown away.
 """
 
+import contextlib
 import logging
-import queue
 import threading
+from collections import deque
 
 from qatqfs.codec import MAX_CHUNKS, DType, Memory, QatcError
 from qatqfs.store.building import note_encoded
@@ -32,7 +33,7 @@ _MOST_STALE = 16
 
 
 class AheadEncoder:
-    """The thread. ``_waiting`` is its queue, a ``None`` in it the end; ``_queued`` belongs to ``_lock``.
+    """The thread, and its queue, which ``_condition`` protects.
 
     Args:
         engine: makes drafts.
@@ -43,9 +44,8 @@ class AheadEncoder:
         self._engine = engine
         self._options = options
         self._workers = max(1, options.workers - 1)  # the writer, and what takes his bytes, need one themselves
-        self._waiting: queue.SimpleQueue[Node | None] = queue.SimpleQueue()
-        self._queued: set[Node] = set()
-        self._lock = threading.Lock()
+        self._condition = threading.Condition()
+        self._waiting: deque[Node] = deque()
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="qatqfs-ahead", daemon=True)
 
@@ -55,36 +55,54 @@ class AheadEncoder:
 
     def stop(self) -> None:
         """End the thread."""
-        self._stopping = True
-        self._waiting.put(None)
+        with self._condition:
+            self._stopping = True
+            self._condition.notify()
         if self._thread.is_alive():
             self._thread.join()
 
     def advanced(self, node: Node) -> None:
         """Note that a sequential writer has got further."""
-        with self._lock:
-            if node in self._queued:
-                return
-            self._queued.add(node)
-        self._waiting.put(node)
+        with self._condition:
+            if node not in self._waiting and node.path is not None:
+                self._waiting.append(node)
+                self._condition.notify()
+
+    def forget(self, node: Node) -> None:
+        """Drop a node that is removed from the queue."""
+        with self._condition, contextlib.suppress(ValueError):
+            self._waiting.remove(node)
 
     def _run(self) -> None:
         yield_to_others()
-        while (node := self._waiting.get()) is not None:
-            with self._lock:
-                self._queued.discard(node)
-            if node.commit_lock.try_to_encode_ahead():  # a commit under way takes everything anyway
-                try:
-                    self._advance(node)
-                except Exception:
-                    log.exception("%s: encoding ahead failed", shown_path(node.path))
-                finally:
-                    node.commit_lock.release()
+        while self._advance_next():
+            pass
+
+    def _advance_next(self) -> bool:
+        """Wait for a node and encode what it has; ``False`` at the end.
+
+        A call of its own for each, so that the thread keeps nothing of the last node, and no file open, while it waits.
+        """
+        with self._condition:
+            self._condition.wait_for(lambda: self._waiting or self._stopping)
+            if self._stopping:
+                return False
+            node = self._waiting.popleft()
+        if node.commit_lock.try_to_encode_ahead():  # a commit under way takes everything anyway
+            try:
+                self._advance(node)
+            except Exception:
+                log.exception("%s: encoding ahead failed", shown_path(node.path))
+            finally:
+                node.commit_lock.release()
+        return True
 
     def _advance(self, node: Node) -> None:
         with node.lock:
             entry, path = node.staging, node.path
             # What builds on a container has not all of its content in the data file.
+            if path is not None and self._options.is_raw(path):
+                return
             if entry is None or path is None or entry.view.chunks.base_chunks or entry.sequential_end <= 0:
                 return
         try:
@@ -92,7 +110,7 @@ class AheadEncoder:
             while draft is not None and (stop := self._claim(node, entry, draft)):
                 payloads = self._payloads_of(node, entry, draft)
                 fill(draft, stop, payloads, self._engine.executor, self._workers, gives_way_to=node.commit_lock)
-                if not self._waiting.empty():  # other writers' files have their turn before this one goes on
+                if self._waiting:  # other writers' files have their turn before this one goes on
                     self.advanced(node)
                     return
         except BaseException as err:  # whatever it was, nobody knows what the draft has

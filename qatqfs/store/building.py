@@ -33,10 +33,6 @@ class Plan:
     base: ContainerFile | None = None
 
 
-def _fits(dtype: DType, size: int) -> bool:
-    return dtype.width == 2 or size % dtype.width == 0
-
-
 def make_plan(
     snapshot: Snapshot, draft: Draft | None, path: bytes, explicit: DType | None, options: StoreOptions
 ) -> Plan:
@@ -57,18 +53,16 @@ def make_plan(
     def sample(offset: int, length: int) -> bytes:
         return bytes(snapshot.read(offset, min(offset + length, size), final=False))
 
-    wanted = explicit if explicit is not None and _fits(explicit, size) else None
     base = snapshot.view.base
     if base is not None and base.length and size and size <= unit * MAX_CHUNKS:
         dtype = base.container.dtype
         aligned = base.chunk_unit(options.chunk_size) == (unit, True) and unit % dtype.width == 0
-        if aligned and _fits(dtype, size) and wanted in (None, dtype) and _any_unmodified(snapshot):
+        if aligned and explicit in (None, dtype) and _any_unmodified(snapshot):
             return Plan(dtype, unit, _header_if_readable(size, sample), base)
 
     header = read_header(size, sample)
     dtype = choose_dtype(path, size, sample, explicit=explicit, header=header)
-    kept = draft is not None and _fits(draft.dtype, size) and wanted in (None, draft.dtype)
-    if draft is not None and kept and draft.dtype.width == dtype.width:
+    if draft is not None and explicit in (None, draft.dtype) and draft.dtype.width == dtype.width:
         return Plan(draft.dtype, draft.unit, header)  # else what the file begins with, a header or zeros, misled it
     return Plan(dtype, options.chunk_size, header)
 

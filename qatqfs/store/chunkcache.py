@@ -92,15 +92,18 @@ class ChunkCache:
             self._statistics.add("cache_misses", len(mine))
             yield list(mine)
         finally:
-            for key, future in mine.items():
-                if not future.done():
-                    self._give_up(key, future)
+            self._give_up_unsettled(mine)
 
-    def _give_up(self, key: Hashable, future: "Future[Chunk | None]") -> None:
-        with self._lock:
-            if self._decoding.get(key) is future:
-                del self._decoding[key]
-        future.set_result(None)
+    def _give_up_unsettled(self, claims: "dict[K, Future[Chunk | None]]") -> None:
+        """Empty a table of claims, lest a settled error live for ever: it refers to the frame that has the table."""
+        while claims:
+            key, future = claims.popitem()
+            if future.done():
+                continue
+            with self._lock:
+                if self._decoding.get(key) is future:
+                    del self._decoding[key]
+            future.set_result(None)
 
     def settle(self, key: Hashable, found: Chunk | OSError) -> None:
         """Hand over a chunk that was claimed, or the error for all who wait for it."""
@@ -131,7 +134,12 @@ class ChunkCache:
                 with self.claimed([key]) as mine:
                     if mine:
                         return self._decode(key, decode)
-            elif (found := future.result()) is not None:
+                continue
+            try:
+                found = future.result()
+            finally:
+                del future  # an error refers to this frame: without the cycle nothing keeps the file open
+            if found is not None:
                 return found
 
     def _decode(self, key: Hashable, decode: Callable[[], Chunk]) -> Chunk:

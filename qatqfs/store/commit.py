@@ -15,7 +15,6 @@ import contextlib
 import errno
 import logging
 import os
-import threading
 import time
 from concurrent.futures import Executor
 
@@ -28,9 +27,11 @@ from qatqfs.store.containerfile import ContainerFile
 from qatqfs.store.draft import Draft
 from qatqfs.store.dtypechoice import xattr_dtype
 from qatqfs.store.filling import fill
-from qatqfs.store.inodemetadata import InodeMetadata, copy_metadata
+from qatqfs.store.finished import FinishedEntries
+from qatqfs.store.inodemetadata import InodeMetadata, copy_metadata, has_all_of
 from qatqfs.store.inplace import commit_in_place
 from qatqfs.store.node import Node
+from qatqfs.store.rawcommit import EMPTY_CONTAINER_SIZE, commit_raw, is_to_be_raw
 from qatqfs.store.snapshot import Snapshot
 from qatqfs.store.staging import StagingEntry
 from qatqfs.store.stats import Statistics
@@ -39,8 +40,6 @@ from qatqfs.store.tree import Tree
 from qatqfs.wording import describe, shown_path
 
 log = logging.getLogger(__name__)
-
-_EMPTY_CONTAINER_SIZE = 72  # format section 6: header, length, a payload of no values
 
 
 class CommitEngine:
@@ -65,8 +64,7 @@ class CommitEngine:
         self._lost_and_found = lost_and_found
         self.executor = executor
         self._disk_waiter = disk_waiter
-        self._lock = threading.Lock()
-        self._unfinished: list[tuple[Key, StagingEntry, bytes]] = []  # protected by _lock
+        self._finished = FinishedEntries(tree)
 
     def commit(self, node: Node, *, exclusive: bool = False) -> bool:
         """Put what a node's content is now into its container.
@@ -99,7 +97,10 @@ class CommitEngine:
                 if log.isEnabledFor(logging.DEBUG):
                     written = snapshot.view.chunks.held_bytes(snapshot.size)
                     log.debug("%s: commit begins: %d bytes, %d in staging", shown_path(path), snapshot.size, written)
-                done = self._commit(node, entry, snapshot, stale, path)
+                if is_to_be_raw(self._tree, node, path):
+                    done = self._commit_raw(node, entry, snapshot, path)
+                else:
+                    done = self._commit(node, entry, snapshot, stale, path, final=exclusive)
             except OSError:
                 if not snapshot.cancelled:
                     raise
@@ -115,9 +116,19 @@ class CommitEngine:
                 log.debug("%s: commit begins again, or ends: it was cut, removed or changed", shown_path(path))
             return done
 
-    def _commit(self, node: Node, entry: StagingEntry, snapshot: Snapshot, stale: set[int], path: bytes) -> bool:
+    def _commit_raw(self, node: Node, entry: StagingEntry, snapshot: Snapshot, path: bytes) -> bool:
+        placed = commit_raw(self._tree, node, entry, snapshot, path)
+        if placed is None:
+            return False
+        self._remove(node, entry, placed)
+        self.statistics.add("commits")
+        return True
+
+    def _commit(
+        self, node: Node, entry: StagingEntry, snapshot: Snapshot, stale: set[int], path: bytes, *, final: bool
+    ) -> bool:
         draft = self._complete(node, entry, snapshot, stale, path)
-        replaces_content = os.fstat(node.fd.number).st_size > _EMPTY_CONTAINER_SIZE
+        replaces_content = os.fstat(node.fd.number).st_size > EMPTY_CONTAINER_SIZE
         durable = entry.log.synced or node.durable or replaces_content
         metadata, mtime_ns = InodeMetadata.of(node.fd), entry.mtime_ns
         copy_metadata(self._io, metadata, draft.fd, mtime_ns)
@@ -128,6 +139,8 @@ class CommitEngine:
         with node.lock, self._tree.lock:
             if snapshot.cancelled or node.path is None:
                 return False
+            if node.path != path and not final and self._other_rules(node.path, path):
+                return False  # renamed meanwhile, as programs do once a file is complete: its name then is what counts
             synced_meanwhile = not durable and (entry.log.synced or node.durable)
             durable = durable or synced_meanwhile
             whole = entry.size == snapshot.size and not snapshot.changed.held_bytes(1)
@@ -140,8 +153,14 @@ class CommitEngine:
             outdated = metadata_now != metadata or (mtime_now_ns != mtime_ns and whole)
             if synced_meanwhile or (durable and outdated):
                 self._io.fsync(draft.fd)
-            in_place = self._has_other_names(node)
-            placed = None if in_place else self._swap(node, entry, snapshot, draft, whole=whole)
+            in_place, placed = self._has_other_names(node) or not has_all_of(metadata_now, draft.fd), None
+            if not in_place:
+                try:
+                    placed = self._swap(node, entry, snapshot, draft, whole=whole)
+                except PermissionError:  # not a directory to change names in: write to the file, as a program would
+                    if os.fstat(node.fd.number).st_nlink == 0:
+                        raise
+                    in_place = True
             if placed is None and not in_place:
                 return False
         if in_place:
@@ -158,41 +177,8 @@ class CommitEngine:
         return True
 
     def finish(self, key: Key | None = None) -> None:
-        """Remove the entries that are done with, each once its container is sure to stay under its name.
-
-        And what else was left in staging because it could not be removed.
-
-        Args:
-            key: the file whose entries have to be gone, ``None`` for all.
-
-        Raises:
-            OSError: the first failure that matters; what could not be removed is tried again with the next commit,
-                or found to be done with by recovery.
-        """
-        failure: OSError | None = None
-        if self._tree.context.staging is not None:
-            self._tree.context.staging.clear_away()
-        with self._lock:  # throughout, so that whoever returns from here knows that his own entry is gone
-            waiting, self._unfinished = self._unfinished, []
-            for owner, entry, path in waiting:
-                try:
-                    self._finish(entry, path)
-                except OSError as err:
-                    if key in (None, owner):
-                        failure = failure or err
-                    self._unfinished.append((owner, entry, path))
-        if failure is not None:
-            try:
-                raise failure
-            finally:
-                del failure  # it refers to this frame: without the cycle nothing keeps the files open
-
-    def _finish(self, entry: StagingEntry, path: bytes) -> None:
-        if path:
-            self._tree.fsync_parent(path)
-        entry.drop()
-        if entry.log.synced:  # or a power cut might bring it back when others have been committed over this one
-            self._io.fsync_directory(entry.area.directory.number)
+        """Remove the entries that are done with; see :meth:`qatqfs.store.finished.FinishedEntries.remove`."""
+        self._finished.remove(key)
 
     # -- the container ---------------------------------------------------------------------------------
 
@@ -278,6 +264,11 @@ class CommitEngine:
             self._disk_waiter,
         )
 
+    def _other_rules(self, path: bytes, other: bytes) -> bool:
+        """Whether rules say something else about a path than about another."""
+        options = self._options
+        return (options.rule_dtype(path), options.is_raw(path)) != (options.rule_dtype(other), options.is_raw(other))
+
     def explicit_dtype(self, node: Node, path: bytes) -> DType | None:
         """Return the dtype that an attribute, of the file or a directory above it, or a rule gives to a file."""
         found = xattr_dtype(node.fd.proc_path)
@@ -308,9 +299,9 @@ class CommitEngine:
 
     def _remove(self, node: Node, entry: StagingEntry, path: bytes) -> None:
         """Remove an entry that is done with, once its container is sure to be at a path; raises OSError."""
+        entry.give_up_draft()
         entry.area.space.lower(entry.entry_id, 0)
-        with self._lock:
-            self._unfinished.append((node.key, entry, path))
+        self._finished.add(node.key, entry, path)
         with self._tree.lock:
             self._tree.forget_if_idle(node)
         self.finish(node.key)

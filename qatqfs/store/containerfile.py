@@ -20,6 +20,7 @@ from qatqfs.codec import (
     Limits,
     QatcError,
     claimed_length,
+    without_frames,
 )
 from qatqfs.store.chunkcache import Chunk, ChunkCache
 from qatqfs.store.damage import DamageRegister, FileSignature
@@ -409,4 +410,4 @@ class ContainerFile:
         try:
             return self._decode(index)
         except OSError as err:
-            return err
+            return without_frames(err)

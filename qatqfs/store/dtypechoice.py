@@ -1,6 +1,6 @@
 """Which dtype a file's values have: what somebody said, else its name, else its header, else its bytes.
 
-A wrong choice costs size, never content. Lengths that are no multiple of four always get a 16-bit dtype.
+A wrong choice costs size, never content, and any length goes with any dtype.
 """
 
 import os
@@ -29,6 +29,10 @@ _MORE_PROBES = 1024
 """How often a file is looked at where the first look met nothing but zeros, as in a pool with a page in use."""
 _CLEARLY_SMALLER = 0.985
 """Share of the 16-bit size below which values are f32. Pairs of 16-bit values give nearly the same size both ways."""
+_PARTS = 8
+"""Parts of a file's samples that are compared on their own: f32 values among 16-bit ones show in some of them."""
+_PART_BYTES = 16 << 10
+"""The least that a part has: in less of it tables of symbols decide more than values do."""
 _F16_BITS = 2.8
 """Entropy of bits 9 to 7 of a value, given those above, from which on they are the top of a mantissa."""
 
@@ -44,13 +48,23 @@ def dtype_of_data(size: int, sampler: Sampler) -> DType:
     """Return the dtype that the values of a file most probably have, by samples from all over it.
 
     The element width is the one in which the samples take fewer bytes. Values that are read in the wrong one have
-    bytes of different meaning in a plane, which costs 5 % and more.
+    bytes of different meaning in a plane: as 16-bit values f32 ones take 5 % more, while the reverse costs nothing. So
+    a file is f32 if any part of it clearly is and it does not take more as a whole.
     """
     sample = _sample(size, sampler)
     if len(sample) == 0:
         return _FALLBACK_16_BIT
+    size = max(_PART_BYTES, -(-len(sample) // (4 * _PARTS)) * 4)
+    parts = [sample[start : start + size] for start in range(0, len(sample), size)]
+    if _f32_share(sample) < 1 and any(_f32_share(part) < _CLEARLY_SMALLER for part in parts):
+        return DType.F32
+    return label_of_halves(sample.view("<u2"))
+
+
+def _f32_share(sample: npt.NDArray[np.uint8]) -> float:
+    """Return what a sample takes as f32, as a share of what it takes as 16-bit values."""
     half, full = (len(encode_payload(sample.data, dtype, level=Level.FAST)) for dtype in (_FALLBACK_16_BIT, DType.F32))
-    return DType.F32 if full < _CLEARLY_SMALLER * half else label_of_halves(sample.view("<u2"))
+    return full / half
 
 
 def label_of_halves(values: npt.NDArray[np.uint16]) -> DType:
@@ -104,7 +118,7 @@ def choose_dtype(
         path: its logical path.
         size: its length in bytes.
         sampler: reads parts of it.
-        explicit: what the xattr or a rule says; it wins, unless the length forbids it.
+        explicit: what the xattr or a rule says; it wins.
         header: of the file, where it was read already.
 
     Raises:
@@ -115,8 +129,6 @@ def choose_dtype(
         chosen = (read_header(size, sampler) if header is None else header).dtype
     if chosen is None:
         chosen = dtype_of_data(size, sampler)
-    if size % DType.F32.width and chosen.width != 2:
-        return _FALLBACK_16_BIT
     return chosen
 
 

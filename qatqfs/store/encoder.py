@@ -51,7 +51,7 @@ def encode_chunk(
     row_widths: Sequence[int] = (),
     memory: Memory | None = None,
 ) -> bytes:
-    """Return the payload of one chunk's raw bytes; an odd length, of the last chunk, gets its pad byte.
+    """Return the payload of one chunk's raw bytes; the last value of a file, if it is cut, is padded with zeros.
 
     Args:
         raw: the chunk.
@@ -65,7 +65,7 @@ def encode_chunk(
         OSError: EIO when what was encoded cannot be decoded, which is a fault of ours or of the machine's memory.
     """
     if len(raw) % dtype.width:
-        raw = bytes(raw) + b"\0"  # the index frame has the true length
+        raw = bytes(raw) + bytes(-len(raw) % dtype.width)  # the index frame has the true length
     with _faults_as_errors():
         return encode_payload(
             raw, dtype, level=level, appendable=appendable, row_widths=row_widths, memory=memory, verified=True
@@ -155,7 +155,7 @@ def write_container(
     Args:
         fd: descriptor to write to, at offset 0.
         read_at: reads the logical file.
-        size: its length in bytes; odd lengths need a 16-bit dtype, other multiples of the width too.
+        size: its length in bytes, any.
         dtype: of its values.
         header: what it says about its tensors.
         chunk_size: raw bytes per chunk, a multiple of 4.

@@ -62,8 +62,8 @@ class Opener:
         truncate = bool(flags & os.O_TRUNC)
         with self._tree.lock:
             if isinstance(path, Node):
-                if writable and path.kind is Kind.RAW:
-                    path.open_raw_for_writing()
+                if writable:
+                    self._prepare_for_writing(path)
                 return self._handle(path, writable=writable)
             with self._tree.parent(path) as (fd, above, name):
                 entry = self._tree.resolve(fd, above, name)
@@ -71,11 +71,12 @@ class Opener:
                     raise os_error(errno.ENOENT, path)
                 self._check_openable(path, entry, changes=writable or truncate)
                 node = self._tree.node_of(fd, path, entry)
-                if entry.kind is Kind.RAW and (writable or truncate):
-                    if truncate and self._is_to_become_container(fd, path, name, entry):
-                        self._rewrite_raw_as_container(fd, path, name, entry, node)
-                    else:
-                        node.open_raw_for_writing()
+                if (writable or truncate) and not (
+                    truncate
+                    and self._is_to_become_container(fd, path, name, entry)
+                    and self._rewrite_raw_as_container(fd, path, name, entry, node)
+                ):
+                    self._prepare_for_writing(node)
                 return self._handle(node, writable=writable)
 
     def finish(self, handle: Handle, *, truncate: bool) -> Handle:
@@ -93,6 +94,12 @@ class Opener:
             handle.close()
             raise
         return handle
+
+    @staticmethod
+    def _prepare_for_writing(node: Node) -> None:
+        """Make sure that what is written to a node can get into its backing inode; namespace lock held."""
+        if node.kind is Kind.RAW or os.geteuid() != 0:
+            node.open_for_writing()
 
     def _check_openable(self, path: bytes, entry: Entry, *, changes: bool) -> None:
         mode = entry.st.st_mode
@@ -154,7 +161,8 @@ class Opener:
                 raise os_error(errno.EPERM, path)
             existing = self._existing(fd, above, name)
             if existing is None:
-                node = self._create_node(fd, path, name, mode, owner)
+                with self._tree.room_for_one():
+                    node = self._create_node(fd, path, name, mode, owner)
                 return self._handle(node, writable=flags & os.O_ACCMODE in _WRITE_MODES), False
             if self._tree.hidden(existing):
                 flags |= os.O_TRUNC
@@ -246,22 +254,38 @@ class Opener:
 
     def _is_to_become_container(self, fd: int, path: bytes, name: bytes, entry: Entry) -> bool:
         """Whether a raw file that is being rewritten from nothing is to be compressed from now on."""
-        if entry.st.st_nlink > 1 or not names.plain_name_allowed(name) or self._options.is_raw(path):
-            return False
-        return len(names.container_name(name)) <= os.fstatvfs(fd).f_namemax
+        return (
+            entry.kind is Kind.RAW
+            and entry.st.st_nlink == 1
+            and os.geteuid() in (0, entry.st.st_uid)  # or it would change its owner
+            and names.plain_name_allowed(name)
+            and not self._options.is_raw(path)
+            and len(names.container_name(name)) <= os.fstatvfs(fd).f_namemax
+        )
 
-    def _rewrite_raw_as_container(self, fd: int, path: bytes, name: bytes, entry: Entry, node: Node) -> None:
-        """Let an empty container take the place of a raw file that is being truncated; namespace lock held."""
+    def _rewrite_raw_as_container(self, fd: int, path: bytes, name: bytes, entry: Entry, node: Node) -> bool:
+        """Let an empty container take the place of a raw file that is being truncated; namespace lock held.
+
+        Returns:
+            ``False`` if the directory is not one for us to change names in; the file stays raw then.
+
+        Raises:
+            OSError: any other failure.
+        """
         st = entry.st
-        if entry.shadowed is not None:
-            self._io.unlink(fd, entry.shadowed)
         old = node.key
-        opened = self._place_container(fd, path, name, st.st_mode, (st.st_uid, st.st_gid))
+        try:
+            if entry.shadowed is not None:
+                self._io.unlink(fd, entry.shadowed)
+            opened = self._place_container(fd, path, name, st.st_mode, (st.st_uid, st.st_gid))
+        except PermissionError:
+            return False
         copy_xattrs(self._io, InodeMetadata.of(node.fd), opened)
         self._io.unlink(fd, name)
         node.become_container(opened, key_of(os.fstat(opened.number)))
         node.changed_at = time.monotonic()
         self._tree.rekey(node, old)
+        return True
 
 
 def _exists(directory: int, stored: bytes) -> bool:

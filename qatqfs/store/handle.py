@@ -74,6 +74,7 @@ class Handle:
         if not self._closed:
             self._closed = True
             self._release(self)
+            del self.node  # a handle that somebody forgets must not keep a removed file open
 
     def __enter__(self) -> "Handle":
         return self

@@ -27,6 +27,7 @@ class InodeMetadata:
         gid: group.
         atime_ns: access time in nanoseconds.
         xattrs: names and values of the extended attributes, ACLs included, ordered.
+        complete: there are no others, which we may not read.
     """
 
     key: Key
@@ -35,38 +36,54 @@ class InodeMetadata:
     gid: int
     atime_ns: int
     xattrs: tuple[tuple[str, bytes], ...]
+    complete: bool
 
     @classmethod
     def of(cls, fd: Fd) -> "InodeMetadata":
         """Read the metadata of an open file; raises OSError."""
         st = os.fstat(fd.number)
         mode = stat.S_IMODE(st.st_mode)
-        return cls(key_of(st), mode, st.st_uid, st.st_gid, st.st_atime_ns, _xattrs(fd))
+        return cls(key_of(st), mode, st.st_uid, st.st_gid, st.st_atime_ns, *_xattrs(fd))
 
 
-def _xattrs(fd: Fd) -> tuple[tuple[str, bytes], ...]:
-    """Return the extended attributes that can be read, none where the filesystem has none; raises OSError."""
+def _xattrs(fd: Fd) -> tuple[tuple[tuple[str, bytes], ...], bool]:
+    """Return the extended attributes that can be read, and whether these are all; none where the filesystem has none.
+
+    Raises:
+        OSError: what reading them reported.
+    """
     try:
         names = os.listxattr(fd.number)
     except OSError as err:
         if err.errno != errno.EOPNOTSUPP:
             raise
-        return ()
+        return (), True
     found = []
+    complete = True
     for name in sorted(names):
         try:
             found.append((name, os.getxattr(fd.number, name)))
         except OSError as err:
             if err.errno not in (errno.ENODATA, errno.EPERM, errno.EACCES):  # gone meanwhile, or not for us
                 raise
-    return tuple(found)
+            complete = complete and err.errno == errno.ENODATA
+    return tuple(found), complete
+
+
+def has_all_of(source: InodeMetadata, target: Fd) -> bool:
+    """Whether a new container has the owner of the old one, and :func:`copy_metadata` knew all that it had to copy.
+
+    A daemon that is not root cannot give files away, nor read all attributes.
+    """
+    there = os.fstat(target.number)
+    return source.complete and (source.uid, source.gid) == (there.st_uid, there.st_gid)
 
 
 def copy_metadata(io: BackingIO, source: InodeMetadata, target: Fd, mtime_ns: int) -> None:
     """Give a new container the metadata of the old one, and the logical mtime in nanoseconds.
 
     Raises:
-        OSError: a privileged daemon was not allowed to.
+        OSError: what the system reported, but for an owner that we may not give: :func:`has_all_of` tells.
     """
     there = os.fstat(target.number)
     if source.key == key_of(there):
@@ -74,9 +91,13 @@ def copy_metadata(io: BackingIO, source: InodeMetadata, target: Fd, mtime_ns: in
     if (source.uid, source.gid) != (there.st_uid, there.st_gid):
         try:
             io.chown(target, source.uid, source.gid)
-        except PermissionError:
-            if os.geteuid() == 0:
+        except OSError as err:  # nor can root everywhere: without the capability, or an id that a container has not
+            if err.errno not in (errno.EPERM, errno.EACCES, errno.EINVAL):
                 raise
+    mode = source.mode | stat.S_IRUSR | stat.S_IWUSR
+    if mode != source.mode and os.geteuid() != 0:  # else the mode would forbid to change attributes
+        io.chmod(target, mode)
+        copy_xattrs(io, source, target)
     io.chmod(target, source.mode)
     copy_xattrs(io, source, target)
     io.set_times(target, source.atime_ns, mtime_ns)
@@ -88,7 +109,7 @@ def copy_xattrs(io: BackingIO, source: InodeMetadata, target: Fd) -> None:
     Raises:
         OSError: the target's cannot be read.
     """
-    there = dict(_xattrs(target))
+    there = dict(_xattrs(target)[0])
     for name in there.keys() - dict(source.xattrs).keys():
         with contextlib.suppress(PermissionError):
             io.removexattr(target, os.fsencode(name))

@@ -1,6 +1,8 @@
-"""Commits of files that have several names: the new container is copied into the inode that all of them share.
+"""Commits without a rename: the new container is copied into the inode of the old one.
 
-Renaming a new container over one name would leave the others behind. So the finished container is made durable
+Of several names a rename would leave all but one behind. A daemon that is not root may be kept from renaming: by the
+mode of the directory, as after ``cp -a`` of a read-only tree, by its sticky bit, or because a new file could not be
+given to the owner of the old one. So the finished container is made durable
 as ``ID.redo`` first, and the log names it; then its bytes are copied over the old ones. If that is cut short by
 whatever, recovery finds the redo file and builds on it as if it were the base. Meanwhile the file is served from
 the redo file, and the content lock is held: writers of such a file wait for the copying, readers do not.
@@ -10,12 +12,14 @@ import contextlib
 import dataclasses
 import errno
 import os
+import stat
 
 from qatqfs.store.backingio import BackingIO
 from qatqfs.store.chunkmap import ChunkMap
 from qatqfs.store.containerfile import ContainerFile
 from qatqfs.store.draft import Draft
 from qatqfs.store.node import Node
+from qatqfs.store.ownfiles import is_writable
 from qatqfs.store.snapshot import SnapshotLost
 from qatqfs.store.staging import StagingEntry
 from qatqfs.store.stagingarea import REDO
@@ -39,7 +43,7 @@ def commit_in_place(tree: Tree, node: Node, entry: StagingEntry, draft: Draft) -
     ctime_ns = tree.commit_times.ctime_ns(node.attributes())
     io.fsync(draft.fd)
     entry.sync()
-    target = Fd(os.open(node.fd.proc_path, os.O_RDWR | os.O_CLOEXEC))
+    target = node.fd if is_writable(node.fd) else tree.open_whatever_the_mode(node.fd)
     inode = Identity.of(target.number)
     if entry.exchange_draft(None) is not draft:
         raise SnapshotLost("the file was removed")  # who did that has thrown the draft away
@@ -50,6 +54,8 @@ def commit_in_place(tree: Tree, node: Node, entry: StagingEntry, draft: Draft) -
         if becomes != inode:  # else it would look as if it had become that, whatever is written next
             entry.log.intent(becomes)
         entry.log.intent(identity)
+        if not os.fstat(draft.fd.number).st_mode & stat.S_IRUSR:
+            io.chmod(draft.fd, stat.S_IRUSR | stat.S_IWUSR)  # it has the file's mode, and recovery is to read it
         # Only now: an earlier try may have been cut short, and then its redo file is all there is of what lies below.
         io.rename(where, draft.name, where, entry.entry_id + REDO)
     except OSError:
@@ -61,8 +67,7 @@ def commit_in_place(tree: Tree, node: Node, entry: StagingEntry, draft: Draft) -
     for outdated in {c for c in (old, node.forget_container()) if c is not None and c is not redo}:
         outdated.retire()
     io.fsync_directory(where)
-    copy_over(io, draft.fd, target)
-    io.set_times(target, atime_ns, mtime_ns)
+    _overwrite(io, entry, draft.fd, target, (atime_ns, mtime_ns))
     io.fsync(target)
     container = ContainerFile(node.fd, node.path or b"(unlinked)", reading)
     # The redo file must not be copied again over what is written from now on, even if it cannot be removed. With this
@@ -75,6 +80,27 @@ def commit_in_place(tree: Tree, node: Node, entry: StagingEntry, draft: Draft) -
         node.staging = None
         tree.commit_times.committed(os.fstat(target.number), ctime_ns)
         tree.rekey(node, node.key)
+
+
+def _overwrite(io: BackingIO, entry: StagingEntry, redo: Fd, target: Fd, times_ns: tuple[int, int]) -> None:
+    """Make a file's content that of a durable redo file, and nothing else different of it but the times.
+
+    Raises:
+        OSError: it failed, and may be done again.
+    """
+    mode = stat.S_IMODE(os.fstat(target.number).st_mode)
+    try:
+        copy_over(io, redo, target)
+    except OSError as err:
+        if err.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        entry.release_space()  # the redo file has all of it
+        copy_over(io, redo, target)
+    if stat.S_IMODE(os.fstat(target.number).st_mode) != mode:  # writing takes set-id bits away, unless one is root
+        with contextlib.suppress(PermissionError):
+            io.chmod(target, mode)
+    with contextlib.suppress(PermissionError):  # another user's file was written now, as far as anybody can be told
+        io.set_times(target, *times_ns)
 
 
 def copy_over(io: BackingIO, source: Fd, target: Fd) -> None:

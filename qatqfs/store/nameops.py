@@ -36,7 +36,8 @@ def _free_place(tree: Tree, path: bytes) -> Iterator[tuple[int, bytes]]:
             raise os_error(errno.EEXIST, path)
         if not names.plain_name_allowed(name):
             raise os_error(errno.EINVAL, path)
-        yield fd, name
+        with tree.room_for_one():
+            yield fd, name
 
 
 def _check_writable(tree: Tree, path: bytes) -> None:

@@ -23,8 +23,9 @@ from qatqfs.store.chunkcache import Chunk
 from qatqfs.store.commitlock import CommitLock
 from qatqfs.store.containerfile import ContainerFile, ReadContext, Retired, logical_length, signature_of
 from qatqfs.store.options import StoreOptions
+from qatqfs.store.ownfiles import is_writable, open_whatever_the_mode
 from qatqfs.store.staging import StagingEntry, create_entry
-from qatqfs.store.stagingarea import StagingArea
+from qatqfs.store.stagingarea import FILES_OF_ENTRY, StagingArea
 from qatqfs.store.sysfile import Fd, Identity, pread_exact
 
 _AHEAD_BYTES = 4 << 20
@@ -84,6 +85,7 @@ class Node:
         commit_cost: seconds that the last commit took, 0 before the first.
         several_names: it has, or had, names besides ``path``, which may be one that it has no more.
         durable: the name and the container are known to survive a power cut.
+        stays_container: something is in the way of the rule that wants it raw.
         metadata_durable: what was done to the container's metadata is, too.
     """
 
@@ -104,9 +106,9 @@ class Node:
         self.durable = False
         self.metadata_durable = False
         self.several_names = False
+        self.stays_container = False
         self._container: ContainerFile | None = None
         self._generation = 0  # counts what may make an open container stale; namespace lock
-        self._raw_writable = False
 
     # -- state -----------------------------------------------------------------------------------------
 
@@ -176,8 +178,15 @@ class Node:
         self._generation += 1
         self.kind, self.fd, self.key = Kind.CONTAINER, fd, key
         self._container = None
-        self._raw_writable = False
         self.durable = False
+
+    def become_raw(self, fd: Fd, key: Key) -> None:
+        """Turn from a container into the raw file that replaced it; content and namespace lock held."""
+        self._generation += 1
+        self.kind, self.fd, self.key = Kind.RAW, fd, key
+        self._container = None
+        self.durable = False
+        self.staging = None  # last: who finds none looks at the rest
 
     @property
     def opened_container(self) -> ContainerFile | None:
@@ -265,22 +274,34 @@ class Node:
             OSError: EFBIG beyond the largest file, EIO when content that has to be kept is corrupt,
                 ENOSPC and what else the disk reports.
         """
-        fd = self.fd
-        if self.kind is Kind.RAW:
-            written = self.context.io.pwrite_all(fd, data, offset)
-        else:
+        written = self._write_raw(data, offset)
+        if written is None:
             if offset + len(data) > self.context.options.max_file_size:
                 raise _os_error(errno.EFBIG)
             with self.lock:
-                staging = self.staging or self._begin_staging()
-                try:
-                    written = staging.write(data, offset)
-                finally:
-                    self._changed()
-                if staging.sequential_end - staging.ahead_end >= _AHEAD_BYTES:
-                    staging.ahead_end = staging.sequential_end
-                    self.context.advanced(self)
+                written = self._write_raw(data, offset)  # a commit may just have made it raw
+                if written is None:
+                    written = self._write_staged(data, offset)
         self.context.reading.statistics.add("write_bytes", written)
+        return written
+
+    def _write_raw(self, data: bytes | bytearray | memoryview, offset: int) -> int | None:
+        if self.kind is not Kind.RAW:
+            return None
+        fd = self.fd
+        if self.context.staging is not None:
+            self.context.staging.space.leave_room(max(0, offset + len(data) - os.fstat(fd.number).st_size))
+        return self.context.io.pwrite_all(fd, data, offset)
+
+    def _write_staged(self, data: bytes | bytearray | memoryview, offset: int) -> int:
+        staging = self.staging or self._begin_staging()
+        try:
+            written = staging.write(data, offset)
+        finally:
+            self._changed()
+        if staging.sequential_end - staging.ahead_end >= _AHEAD_BYTES:
+            staging.ahead_end = staging.sequential_end
+            self.context.advanced(self)
         return written
 
     def write_quickly(self, data: bytes | bytearray | memoryview, offset: int) -> int | None:
@@ -300,13 +321,12 @@ class Node:
         Raises:
             OSError: as :meth:`write`.
         """
-        fd = self.fd
-        if self.kind is Kind.RAW:
-            self.context.io.ftruncate(fd, size)
-            return
-        if size > self.context.options.max_file_size:
+        if size > self.context.options.max_file_size and self.kind is not Kind.RAW:
             raise _os_error(errno.EFBIG)
         with self.lock:
+            if self.kind is Kind.RAW:
+                self.context.io.ftruncate(self.fd, size)
+                return
             staging = self.staging
             if staging is None and self._has_length(size):
                 self._set_committed_mtime(time.time_ns())
@@ -354,16 +374,17 @@ class Node:
         unit = self.context.options.chunk_size
         if base is not None and base.length:
             unit, _ = base.chunk_unit(unit)
-        entry = create_entry(area)
-        try:
-            st = os.fstat(self.fd.number)
-            path, identity = self.path, Identity.of(self.fd.number)
-            self.several_names |= st.st_nlink > 1
-            entry.begin(identity, unit, base, path or b"", st.st_mtime_ns, several_names=self.several_names)
-            self._publish(entry, path)
-        except BaseException:
-            entry.give_up()
-            raise
+        with area.room_for(FILES_OF_ENTRY, later=1):
+            entry = create_entry(area)
+            try:
+                st = os.fstat(self.fd.number)
+                path, identity = self.path, Identity.of(self.fd.number)
+                self.several_names |= st.st_nlink > 1
+                entry.begin(identity, unit, base, path or b"", st.st_mtime_ns, several_names=self.several_names)
+                self._publish(entry, path)
+            except BaseException:
+                entry.give_up()
+                raise
         self.context.dirtied(self)
         return entry
 
@@ -398,8 +419,11 @@ class Node:
             with self.context.namespace_lock:
                 self.durable = self.fd is fd and self.path == path
 
-    def open_raw_for_writing(self) -> None:
-        """Make the descriptor of a raw file writable; namespace lock held. Raises OSError."""
-        if not self._raw_writable:
-            self.fd = Fd(os.open(self.fd.proc_path, os.O_RDWR | os.O_CLOEXEC))
-            self._raw_writable = True
+    def open_for_writing(self) -> None:
+        """Make the descriptor of the backing inode writable; namespace lock held. Raises OSError.
+
+        Raw files are written to through it. A container is, if its commit cannot rename another over it: then the
+        mode of the file may forbid to open it, which it does not yet when a program opens it for writing.
+        """
+        if not is_writable(self.fd):
+            self.fd = open_whatever_the_mode(self.context.staging, self.fd)

@@ -35,7 +35,7 @@ class StoreOptions:
         level: effort of the encoder.
         workers: threads that encode, and as many that decode ahead.
         dtype_rules: ``(pattern, dtype)`` in order, the first that fits a logical path wins.
-        raw_patterns: files to be created raw.
+        raw_patterns: files to be stored raw, by the name that they have when they are made or committed.
         read_only: write nothing at all below BACKING.
         on_corrupt: how a file known to be damaged looks.
         idle_seconds: how long an open file must rest before it is committed.
@@ -66,10 +66,15 @@ class StoreOptions:
         """The largest logical size in bytes; beyond it writes give EFBIG."""
         return self.chunk_size * MAX_CHUNKS
 
+    @property
+    def has_rules(self) -> bool:
+        """Whether how a file is stored depends on its name."""
+        return bool(self.dtype_rules or self.raw_patterns)
+
     def rule_dtype(self, path: bytes) -> DType | None:
         """Return the dtype that a rule gives to a logical path."""
         return next((dtype for pattern, dtype in self.dtype_rules if matches(pattern, path)), None)
 
     def is_raw(self, path: bytes) -> bool:
-        """Whether a new file at this logical path is to be stored raw."""
+        """Whether a file that is made or committed at this logical path is to be stored raw."""
         return any(matches(pattern, path) for pattern in self.raw_patterns)

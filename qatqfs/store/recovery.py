@@ -13,6 +13,7 @@ An entry in which nothing counts (no VALID record, or after a power cut no SYNC)
 that was promised to survive, and goes too.
 """
 
+import errno
 import logging
 import os
 from collections.abc import Iterable, Iterator
@@ -22,6 +23,7 @@ from qatqfs.store.attributes import key_of
 from qatqfs.store.containerfile import ContainerFile
 from qatqfs.store.descriptors import DescriptorShortage, is_want
 from qatqfs.store.node import Kind, Node
+from qatqfs.store.ownfiles import find_whatever_the_modes, put_modes_right
 from qatqfs.store.schedule import Committer
 from qatqfs.store.staging import StagingEntry, load_entry
 from qatqfs.store.stagingarea import StagingArea
@@ -49,6 +51,7 @@ class Recovery:
         self._tree = tree
         self._area = area
         self._committer = committer
+        self._denied: set[bytes] = set()
 
     def run(self) -> int:
         """Deal with every entry; returns how many files have content to commit.
@@ -59,6 +62,7 @@ class Recovery:
             OSError: the staging directory cannot be read.
         """
         self._area.sweep()
+        put_modes_right(self._area, self._tree.root)
         recovered = 0
         for entry_id in self._area.entry_ids():
             try:
@@ -104,6 +108,8 @@ class Recovery:
         redo = self._redo_of(entry, state)
         if redo is not None:
             return self._redo(entry, state, hints, redo)
+        if self._has_become_raw(hints, state):
+            return None
         found = self._look_at(hints, state)
         if found is None and (not state.current_boot or b"" in state.paths):
             # A rename may have got to the disk without the record that announced it; of several names any may do.
@@ -119,6 +125,23 @@ class Recovery:
             return None
         return self._orphan(entry, state, hints[0])
 
+    def _has_become_raw(self, hints: list[bytes], state: LogState) -> bool:
+        """Whether a commit has put all of an entry's content under the file's own name; removes what that replaced."""
+        for path in hints:
+            try:
+                entry = find_whatever_the_modes(self._area, self._tree.root, path)
+                at = self._position(self._tree.open_regular(entry), state)
+            except OSError:
+                continue
+            if not at or state.since(at)[0]:
+                continue
+            container = self._open_container(path)
+            if container is not None and self._position(container, state) is not None:
+                with self._tree.parent(path) as (directory, _, name):
+                    self._tree.context.io.unlink(directory, names.container_name(name))
+            return True
+        return False
+
     def _redo_of(self, entry: StagingEntry, state: LogState) -> tuple[Fd, int] | None:
         """Return the redo file if copying it may have begun, and the INTENT that names it."""
         redo = self._area.open_redo(entry.entry_id)
@@ -133,6 +156,8 @@ class Recovery:
         target = self._target_of_redo(state, hints)
         if target is None and state.unlinked:
             return None
+        if target is None:
+            self._check_gone(hints[0])
         opened, path = target or (entry.data, hints[0])
         node = Node(self._tree.context, key_of(os.fstat(opened.number)), path, Kind.CONTAINER, opened)
         node.several_names = target is not None
@@ -181,16 +206,29 @@ class Recovery:
 
     def _open_container(self, path: bytes) -> Fd | None:
         try:
-            with self._tree.parent(path) as (fd, _, name):
-                opened = self._tree.open_stored(fd, names.container_name(name))
+            entry = find_whatever_the_modes(self._area, self._tree.root, names.container_name(path))
+            opened = self._tree.open_regular(entry)
+        except PermissionError:
+            self._denied.add(path)
+            return None
         except OSError as err:
             if is_want(err):
                 raise
             return None
         return opened if os.fstat(opened.number).st_dev == self._tree.device else None
 
+    def _check_gone(self, path: bytes) -> None:
+        """Raise OSError if what was at a path may be there, where we must not look."""
+        if path in self._denied:
+            raise OSError(errno.EACCES, f"{os.fsdecode(path)!r} may not be read")
+
     def _orphan(self, entry: StagingEntry, state: LogState, path: bytes) -> Node:
-        """Make a node that no name leads to; its commit finds nothing at the path and goes to lost+found."""
+        """Make a node that no name leads to; its commit finds nothing at the path and goes to lost+found.
+
+        Raises:
+            OSError: it may be there still.
+        """
+        self._check_gone(path)
         found = None if state.is_self_contained(entry.size) else self._search(state)
         base = None
         if found is not None:

@@ -35,6 +35,8 @@ _LONGEST_REST_S = 300.0
 _FIRST_RETRY_S = 2.0
 _LONGEST_RETRY_S = 300.0
 _FREE_ATTEMPTS = 2
+_RENAME_S = 1.0
+"""How long after the last close programs rename a file that they wrote under a temporary name, at most."""
 _REMEMBERED = 10_000
 
 
@@ -59,8 +61,9 @@ class Committer:
         self._options = tree.context.options
         self._statistics = tree.context.reading.statistics
         self._condition = threading.Condition()
-        self._due: dict[Node, float] = {}
-        self._queue: list[tuple[float, int, Node]] = []  # a heap; what _due says otherwise about by now is skipped
+        self._due: dict[Node, int] = {}  # the number of its place in the queue
+        self._queue: list[tuple[float, int]] = []  # a heap; numbers that nobody has are skipped
+        self._waiting: dict[int, Node] = {}  # who has which number
         self._serial = itertools.count()
         self._pause: dict[Node, float] = {}
         self._rewrites: LRUCache[bytes, tuple[int, float]] = LRUCache(_REMEMBERED)  # by path: how often, when last
@@ -89,13 +92,21 @@ class Committer:
         return max(self._options.idle_seconds, self._patience(node))
 
     def _patience(self, node: Node) -> float:
-        """Return how long a file has to be left alone before its commit is worth what it costs, in seconds."""
+        """Return how long a file has to be left alone before its commit is worth what it costs, in seconds.
+
+        One that meets no rule, where there are rules, may have a name that is not its last: a moment for the rename.
+        """
+        path = node.path or b""
+        options = self._options
+        named = options.is_raw(path) or options.rule_dtype(path) is not None
+        least = min(_RENAME_S, options.idle_seconds) if options.has_rules and not named else 0.0
         cost = self._cost(node)
         if cost is None:
-            return 0.0
+            return least
         with self._condition:
-            times, _ = self._rewrites.get(node.path or b"", (0, 0.0))
-        return float(min(_COST_FACTOR * cost / _ASSUMED_BYTES_PER_S * 2**times, _LONGEST_REST_S))
+            times, _ = self._rewrites.get(path, (0, 0.0))
+        rest: float = min(_COST_FACTOR * cost / _ASSUMED_BYTES_PER_S * 2**times, _LONGEST_REST_S)
+        return max(least, rest)
 
     @staticmethod
     def _cost(node: Node) -> int | None:
@@ -118,17 +129,33 @@ class Committer:
 
     def _set_due(self, node: Node, delay: float) -> None:
         with self._condition:
-            due = self._due[node] = time.monotonic() + max(delay, self._pause.get(node, 0.0))
-            heapq.heappush(self._queue, (due, next(self._serial), node))
+            if node.path is None:
+                return  # it is never committed, and whoever removed its last name has called or is to call forget
+            due = time.monotonic() + max(delay, self._pause.get(node, 0.0))
+            number = next(self._serial)
+            self._waiting.pop(self._due.get(node, -1), None)
+            self._due[node], self._waiting[number] = number, node
+            heapq.heappush(self._queue, (due, number))
             self._condition.notify()
 
     def _run(self) -> None:
-        while (node := self._next_due()) is not None:
-            try:
-                self._commit_if_rested(node)
-            except Exception:
-                log.exception("%s: could not be committed", shown_path(node.path))
-                self._retry_later(node)
+        while self._commit_next():
+            pass
+
+    def _commit_next(self) -> bool:
+        """Wait for the next node that is due and commit it; ``False`` at the end.
+
+        A call of its own for each, so that a thread that waits keeps nothing of the last node, and no file open.
+        """
+        node = self._next_due()
+        if node is None:
+            return False
+        try:
+            self._commit_if_rested(node)
+        except Exception:
+            log.exception("%s: could not be committed", shown_path(node.path))
+            self._retry_later(node)
+        return True
 
     def _next_due(self) -> Node | None:
         with self._condition:
@@ -136,16 +163,16 @@ class Committer:
                 if not self._queue:
                     self._condition.wait()
                     continue
-                due, _, node = self._queue[0]
+                due, number = self._queue[0]
                 wait = due - time.monotonic()
-                if self._due.get(node) != due:
-                    heapq.heappop(self._queue)
+                if number in self._waiting and wait > 0:
+                    self._condition.wait(wait)
                     continue
-                if wait <= 0:
-                    heapq.heappop(self._queue)
+                heapq.heappop(self._queue)
+                node = self._waiting.pop(number, None)
+                if node is not None:
                     del self._due[node]
                     return node
-                self._condition.wait(wait)
             return None
 
     def _commit_if_rested(self, node: Node) -> None:
@@ -165,10 +192,12 @@ class Committer:
             self._note_rewrite(path, rest)
         if not done or node.dirty:
             self._set_due(node, self._rest(node))
-        self._forget(node)
+        self._settled(node)
 
     def _retry_later(self, node: Node) -> None:
         with self._condition:
+            if node.path is None:
+                return
             pause = min(2 * self._pause.get(node, _FIRST_RETRY_S / 2), _LONGEST_RETRY_S)
             self._pause[node] = pause
         self._set_due(node, pause)
@@ -225,7 +254,7 @@ class Committer:
         else:
             if node.dirty and node.path is not None:
                 raise OSError(errno.EBUSY, "the file was changed again and again")
-        self._forget(node)
+        self._settled(node)
 
     def commit_for_close(self, node: Node) -> None:
         """As :meth:`commit_now` for a close(2) that waits: it tells the program an errno, and the log of which file."""
@@ -244,8 +273,15 @@ class Committer:
             if thread.is_alive():
                 thread.join()
 
-    def _forget(self, node: Node) -> None:
+    def forget(self, node: Node) -> None:
+        """Drop a node that is removed, or has nothing to commit, from all tables."""
+        with self._condition:
+            self._pause.pop(node, None)
+            self._waiting.pop(self._due.pop(node, -1), None)
+
+    def _settled(self, node: Node) -> None:
+        """Note that a commit of a node has succeeded."""
         with self._condition:
             self._pause.pop(node, None)
             if not node.dirty:
-                self._due.pop(node, None)
+                self._waiting.pop(self._due.pop(node, -1), None)

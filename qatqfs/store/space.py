@@ -6,14 +6,21 @@ that does not fit beside that gets ENOSPC at once, where the program can deal wi
 for want of space. Space that others take meanwhile cannot be prevented: then a commit fails after all, and is
 tried again.
 
+Inodes are space, too: a commit needs one for its container beside those of the old container and of staging. Each
+dirty file reserves it, and whatever makes files leaves that many (:meth:`SpaceLedger.new_files`). Filesystems that
+make inodes as they need them say that they have none at all; then nothing is counted.
+
 One lock guards the sums. Free space is asked for again when half a second has passed or what was left of the
 last answer gets scarce, so a stream of small writes does not make a system call each.
 """
 
+import contextlib
 import errno
 import os
+import sys
 import threading
 import time
+from collections.abc import Iterator
 
 from qatqfs.store.sysfile import Fd
 
@@ -23,15 +30,26 @@ _HEADROOM = 128 << 10
 """Bytes kept free for logs, directory blocks and the rounding of sizes to blocks."""
 _PER_CHUNK = 160
 _PER_FILE = 16 << 10
+_PER_NAME = 8 << 10
+"""Bytes that something new takes: a block for its first content, and a share of a directory block."""
+_AMPLE_INODES = 1000
 
 
 def worst_case(dirty_bytes: int, chunks: int) -> int:
     """Return the most that so many bytes take when no strategy makes them smaller, framing included."""
-    return dirty_bytes + dirty_bytes // 256 + chunks * _PER_CHUNK + _PER_FILE if dirty_bytes or chunks else 0
+    return dirty_bytes + dirty_bytes // 256 + chunks * _PER_CHUNK + _PER_FILE
 
 
 def _missing(worst: int, on_disk: int) -> int:
     return max(0, worst - on_disk)
+
+
+def _missing_inodes(worst: int, on_disk: int) -> int:
+    return int(worst > 0 and on_disk == 0)
+
+
+def _no_space() -> OSError:
+    return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 class SpaceLedger:
@@ -49,12 +67,52 @@ class SpaceLedger:
         self._total = 0
         self._largest_copy = 0
         self._left = 0
+        self._inodes = 0  # what the files have still to make
+        self._being_made = 0
+        self._inodes_left = 0
         self._asked_at = float("-inf")
 
     @property
     def reserved(self) -> int:
         """Bytes that are not free although the filesystem says so."""
         return self._total + self._largest_copy + _HEADROOM if self._files else 0
+
+    @property
+    def reserved_inodes(self) -> int:
+        """Inodes that are not free although the filesystem says so."""
+        return self._inodes
+
+    @contextlib.contextmanager
+    def new_files(self, count: int, *, later: int = 0) -> Iterator[None]:
+        """Let files, directories or the like be made inside, if that leaves what commits need.
+
+        Args:
+            count: how many.
+            later: how many more the caller is going to reserve inside.
+
+        Raises:
+            OSError: ENOSPC, before anything is made.
+        """
+        with self._lock:
+            if self._files:
+                self._take(count * _PER_NAME)
+            self._take_inodes(count + later)
+            self._being_made += count + later
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._being_made -= count + later
+
+    def leave_room(self, size: int) -> None:
+        """Let so many bytes be written that belong to no dirty file, if that leaves what commits need.
+
+        Raises:
+            OSError: ENOSPC.
+        """
+        with self._lock:
+            if self._files:
+                self._take(size)
 
     def reserve(self, key: bytes, worst: int, writing: int = 0, *, copies: int | None = None) -> None:
         """Let a file reserve this much from now on, if there is room for that and for what is being written.
@@ -80,7 +138,9 @@ class SpaceLedger:
                 self._set_copies(key, copies)
 
     def _set(self, key: bytes, worst: int, on_disk: int) -> None:
-        self._total += _missing(worst, on_disk) - _missing(*self._files.get(key, (0, 0)))
+        before = self._files.get(key, (0, 0))
+        self._total += _missing(worst, on_disk) - _missing(*before)
+        self._inodes += _missing_inodes(worst, on_disk) - _missing_inodes(*before)
         self._files[key] = worst, on_disk
 
     def written(self, key: bytes, on_disk: int) -> None:
@@ -103,6 +163,8 @@ class SpaceLedger:
             more = worst - _missing(worst, on_disk)
             if st.f_bavail * st.f_frsize - self.reserved < more:
                 return False
+            if st.f_files and st.f_favail <= self._inodes + self._being_made:
+                return False
             self._set(key, worst, 0)
             self._asked_at = float("-inf")
             return True
@@ -112,14 +174,27 @@ class SpaceLedger:
         self._largest_copy = max(self._copies.values())
 
     def _take(self, more: int) -> None:
-        now = time.monotonic()
-        if now - self._asked_at > _FRESH_S or self._left - more < _AMPLE:
-            st = os.fstatvfs(self._directory.number)
-            self._left = st.f_bavail * st.f_frsize - self._total - self._largest_copy - _HEADROOM
-            self._asked_at = now
+        if self._is_old() or self._left - more < _AMPLE:
+            self._ask()
         if self._left < more:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            raise _no_space()
         self._left -= more
+
+    def _take_inodes(self, more: int) -> None:
+        if self._is_old() or self._inodes_left - more < _AMPLE_INODES:
+            self._ask()
+        if self._inodes_left < more:
+            raise _no_space()
+        self._inodes_left -= more
+
+    def _is_old(self) -> bool:
+        return time.monotonic() - self._asked_at > _FRESH_S
+
+    def _ask(self) -> None:
+        st = os.fstatvfs(self._directory.number)
+        self._left = st.f_bavail * st.f_frsize - self._total - self._largest_copy - _HEADROOM
+        self._inodes_left = st.f_favail - self._inodes - self._being_made if st.f_files else sys.maxsize
+        self._asked_at = time.monotonic()
 
     def charge(self, key: bytes, worst: int, copies: int) -> None:
         """As :meth:`reserve` for what is there already: never fails, whatever is free."""
@@ -137,6 +212,8 @@ class SpaceLedger:
     def release(self, key: bytes) -> None:
         """Give back all that a file has reserved."""
         with self._lock:
-            self._total -= _missing(*self._files.pop(key, (0, 0)))
+            before = self._files.pop(key, (0, 0))
+            self._total -= _missing(*before)
+            self._inodes -= _missing_inodes(*before)
             if self._copies.pop(key, None) is not None:
                 self._largest_copy = max(self._copies.values(), default=0)

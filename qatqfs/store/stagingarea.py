@@ -7,6 +7,8 @@ is gone at once), ``ID.relog``, a log that is about to replace the log. They mea
 ``ID.redo`` does: a finished container that is being copied into a file with several names
 (:mod:`qatqfs.store.inplace`).
 
+``INO-BTIME-OCTAL.mode`` says which mode a file has that is opened against it (:mod:`qatqfs.store.ownfiles`).
+
 The data file is created first and the log dropped first, so a data file without a log is garbage.
 
 Whoever gives a file up need not care whether it can be removed: what cannot is noted and tried again, before the
@@ -29,6 +31,9 @@ from qatqfs.wording import describe, shown_path
 log = logging.getLogger(__name__)
 
 DATA, LOG, NEW, RELOG, PRE, REDO = b".data", b".log", b".new", b".relog", b".pre", b".redo"
+MODE = b".mode"
+FILES_OF_ENTRY = 2
+"""Data file and log: what an entry has while it is in use."""
 NEW_FLAGS = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NOATIME
 _EXCLUSIVE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 
@@ -60,6 +65,10 @@ class StagingArea:
         suffix = LOG.decode()
         return [os.fsencode(n)[: -len(LOG)] for n in os.listdir(self.directory.number) if n.endswith(suffix)]
 
+    def names_with(self, ending: bytes) -> list[bytes]:
+        """List the files whose names end so; raises OSError."""
+        return [name for name in map(os.fsencode, os.listdir(self.directory.number)) if name.endswith(ending)]
+
     def sweep(self) -> None:
         """Remove what no log accounts for: half-made entries and containers that never got their name.
 
@@ -84,9 +93,22 @@ class StagingArea:
     def open_unnamed(self) -> Fd:
         """Make a file that is gone with its last descriptor; raises OSError."""
         name = self.new_id() + PRE
-        opened = self.open_exclusively(name)
+        with self.room_for(1):
+            opened = self.open_exclusively(name)
         self.give_up(name)
         return opened
+
+    @contextlib.contextmanager
+    def room_for(self, count: int, *, later: int = 0) -> Iterator[None]:
+        """As :meth:`SpaceLedger.new_files`, after what was given up is tried again to be removed if need be."""
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(self.space.new_files(count, later=later))
+            except OSError:
+                if not self.clear_away():
+                    raise
+                stack.enter_context(self.space.new_files(count, later=later))
+            yield
 
     def open_redo(self, entry_id: bytes) -> Fd | None:
         """Open the redo file of an entry if it has one; raises OSError."""

@@ -120,6 +120,7 @@ class Store:
             engine = CommitEngine(self.tree, self._area.lost_and_found, self._encoders, self._disk_waiter)
             self._committer = Committer(self.tree, engine)
             self._ahead = AheadEncoder(engine, self.options)
+            self.tree.on_dropped = self._dropped
             self.recovered = Recovery(self.tree, staging, self._committer).run()
             self._committer.start()
             self._ahead.start()
@@ -132,6 +133,12 @@ class Store:
     def _dirtied(self, node: Node) -> None:
         if self._committer is not None:
             self._committer.dirtied(node)
+
+    def _dropped(self, node: Node) -> None:
+        if self._committer is not None:
+            self._committer.forget(node)
+        if self._ahead is not None:
+            self._ahead.forget(node)
 
     def _advanced(self, node: Node) -> None:
         if self._ahead is not None:
@@ -352,7 +359,7 @@ class Store:
             self.tree.context.io.fsync_directory(fd)
 
     def statvfs(self) -> os.statvfs_result:
-        """Return the backing filesystem's space in 4 KiB blocks, and the longest logical name.
+        """Return the backing filesystem's space in 4 KiB blocks, its inodes, and the longest logical name.
 
         What commits are going to need does not count as free.
         """
@@ -361,7 +368,9 @@ class Store:
         taken = -(-staging.space.reserved // _BLOCK) if staging is not None else 0
         free = [max(0, blocks * real.f_frsize // _BLOCK - taken) for blocks in (real.f_bfree, real.f_bavail)]
         scaled = (real.f_blocks * real.f_frsize // _BLOCK, *free)
-        rest = (real.f_files, real.f_ffree, real.f_favail, real.f_flag, real.f_namemax - len(SUFFIX))
+        inodes = staging.space.reserved_inodes if staging is not None else 0
+        inodes_free = [max(0, free - inodes) for free in (real.f_ffree, real.f_favail)]
+        rest = (real.f_files, *inodes_free, real.f_flag, real.f_namemax - len(SUFFIX))
         return os.statvfs_result((_BLOCK, _BLOCK, *scaled, *rest))
 
     def snapshot(self) -> dict[str, int]:

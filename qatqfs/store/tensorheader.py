@@ -26,6 +26,8 @@ Sampler = Callable[[int, int], bytes]
 _HEADER_BYTES = 1 << 20
 _MOST_WIDTHS = 4
 """Row widths proposed for one chunk: each takes a few microseconds."""
+_F32_SHARE = 4
+"""A file is f32 if one byte in so many is of f32 values."""
 _MOST_DIMENSIONS = 64
 """Numpy's own limit; many more would make products that take seconds."""
 _LARGEST = 1 << 63
@@ -70,14 +72,18 @@ class TensorHeader:
 
     @property
     def dtype(self) -> DType | None:
-        """What most of their bytes are; ``None`` if that is no dtype of ours or not on its grid."""
+        """What most of their bytes are, f32 if a quarter is: as such 16-bit values take no more, but not the reverse.
+
+        ``None`` if that is no dtype of ours or not on its grid.
+        """
         weights: Counter[DType] = Counter()
         for tensor in self.tensors:
             if tensor.dtype is not None:
                 weights[tensor.dtype] += tensor.stop - tensor.start
         if not weights:
             return None
-        best = weights.most_common(1)[0][0]
+        most = weights.most_common(1)[0][0]
+        best = DType.F32 if _F32_SHARE * weights[DType.F32] >= weights.total() else most
         return best if self.tensors[0].start % best.width == 0 else None
 
     def row_widths(self, start: int, stop: int, dtype: DType) -> tuple[int, ...]:

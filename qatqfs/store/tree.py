@@ -13,7 +13,7 @@ import os
 import stat
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
 from cachetools import LRUCache
@@ -26,7 +26,8 @@ from qatqfs.store.damage import FileSignature
 from qatqfs.store.descriptors import is_want, to_stay_open
 from qatqfs.store.node import Kind, Node, NodeContext
 from qatqfs.store.options import OnCorrupt
-from qatqfs.store.sysfile import Fd, open_directory, open_listing
+from qatqfs.store.ownfiles import open_whatever_the_mode
+from qatqfs.store.sysfile import Fd, open_directory, open_entry, open_listing
 
 _SIZES_REMEMBERED = 100_000
 
@@ -76,6 +77,8 @@ class Tree:
         on_rekey: called with the old and the new key, under ``lock``, when a logical file gets another
             backing inode.
         on_gone: called with the key, under ``lock``, when the last name of a backing inode is gone.
+        on_dropped: called with a node, under ``lock``, that has no name any more, or that nobody has open and that has
+            nothing to commit: whoever keeps it in a table keeps its files open, and their space.
         commit_times: what to show as ctime of what a commit has changed.
     """
 
@@ -87,6 +90,7 @@ class Tree:
         self.device = os.fstat(root.number).st_dev
         self.on_rekey: Callable[[Key, Key, Node], None] = lambda old, new, node: None
         self.on_gone: Callable[[Key], None] = lambda key: None
+        self.on_dropped: Callable[[Node], None] = lambda node: None
         self.commit_times = CommitTimes(context.io)
         self._sizes: LRUCache[FileSignature, int] = LRUCache(_SIZES_REMEMBERED)
         self._sizes_lock = threading.Lock()
@@ -141,6 +145,8 @@ class Tree:
                 self.context.io.fsync_directory(fd)
         except FileNotFoundError:
             pass
+        except PermissionError:  # it cannot be opened, but everything can be made durable
+            self.context.io.syncfs(self.root)
 
     # -- resolution ------------------------------------------------------------------------------------
 
@@ -247,14 +253,35 @@ class Tree:
             self._sizes[signature] = length
         return length
 
-    @staticmethod
-    def open_stored(fd: int, stored: bytes) -> Fd:
+    def open_stored(self, fd: int, stored: bytes) -> Fd:
         """Open a regular file in an open directory for reading; raises OSError."""
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
         try:
             return Fd(os.open(stored, flags | os.O_NOATIME, dir_fd=fd))
         except PermissionError:  # O_NOATIME is for the owner and root
+            pass
+        try:
             return Fd(os.open(stored, flags, dir_fd=fd))
+        except PermissionError:
+            return self.open_regular(open_entry(fd, stored))
+
+    def open_regular(self, entry: Fd) -> Fd:
+        """Open an O_PATH descriptor of a regular file for reading; raises OSError (EINVAL if it is none)."""
+        if not stat.S_ISREG(os.fstat(entry.number).st_mode):
+            raise os_error(errno.EINVAL)
+        try:
+            return Fd(os.open(entry.proc_path, os.O_RDONLY | os.O_CLOEXEC))
+        except PermissionError:
+            return self.open_whatever_the_mode(entry)
+
+    def open_whatever_the_mode(self, fd: Fd) -> Fd:
+        """As :func:`qatqfs.store.ownfiles.open_whatever_the_mode`; nobody who uses the mount sees what it takes."""
+        with self.lock:
+            shown_ns = self.commit_times.ctime_ns(from_stat(os.fstat(fd.number)))
+            try:
+                return open_whatever_the_mode(self.context.staging, fd)
+            finally:
+                self.commit_times.committed(os.fstat(fd.number), shown_ns)
 
     def list_names(self, path: bytes) -> list[bytes]:
         """Return the logical names in a directory, each once, in the order of the backing filesystem.
@@ -293,6 +320,13 @@ class Tree:
                     result.append((name, None))
         return result
 
+    # -- room ------------------------------------------------------------------------------------------
+
+    def room_for_one(self) -> AbstractContextManager[None]:
+        """Let one file, directory or the like be made inside; raises OSError (ENOSPC) if commits need the room."""
+        staging = self.context.staging
+        return staging.room_for(1) if staging is not None else nullcontext()
+
     # -- nodes -----------------------------------------------------------------------------------------
 
     def node_of(self, fd: int, path: bytes, entry: Entry) -> Node:
@@ -321,8 +355,10 @@ class Tree:
         if node.path is None and node.staging is not None:
             node.staging.give_up()
             node.staging = None
-        if not node.dirty and self.nodes.get(node.key) is node:
-            del self.nodes[node.key]
+        if not node.dirty:
+            if self.nodes.get(node.key) is node:
+                del self.nodes[node.key]
+            self.on_dropped(node)
 
     def rekey(self, node: Node, old: Key) -> None:
         """Note that a node's backing inode was replaced; namespace lock held."""
@@ -337,6 +373,7 @@ class Tree:
         node = self.nodes.get(key)
         if node is not None:
             node.path = None
+            self.on_dropped(node)
             if node.staging is not None:
                 node.staging.cancel_commit()
                 node.staging.give_up_draft()

@@ -308,14 +308,26 @@ def with_index(parts: list[bytes], total: int, *, true_length: int, per_chunk: i
     return container([*parts[:-1], parts[-1] + frame], total)
 
 
-def test_a_pad_byte_that_is_not_zero_makes_the_last_chunk_corrupt() -> None:
-    parts = [encode_payload(b"abcd", DType.F16, strategy=7), encode_payload(b"ef\1\1", DType.F16, strategy=7)]
-    data = with_index(parts, 4, true_length=7, per_chunk=2, dtype=DType.F16)
+@pytest.mark.parametrize(
+    ("dtype", "pad", "pad_size"),
+    [
+        (DType.F16, b"f\1\1", 1),
+        (DType.F32, b"fg\1", 1),
+        (DType.F32, b"f\1\0", 2),
+        (DType.F32, b"\1\0\0", 3),
+    ],
+)
+def test_a_pad_byte_that_is_not_zero_makes_the_last_chunk_corrupt(dtype: DType, pad: bytes, pad_size: int) -> None:
+    per_chunk = 4 // dtype.width
+    parts = [encode_payload(raw, dtype, strategy=7) for raw in (b"abcd", b"e" + pad)]
+    data = with_index(parts, 2 * per_chunk, true_length=8 - pad_size, per_chunk=per_chunk, dtype=dtype)
     found = open_bytes(data)
-    assert (found.indexed, found.length) == (True, 7)
+    assert (found.indexed, found.length) == (True, 8 - pad_size)
     assert found.read_chunk(0) == b"abcd"
     with pytest.raises(InvalidContainer, match="pad"):
         found.read_chunk(1)
+    (problem,) = verify_container(read_at(data), len(data))
+    assert "pad" in str(problem.error)
 
 
 @pytest.mark.parametrize(

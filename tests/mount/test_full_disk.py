@@ -1,9 +1,11 @@
 """A backing directory on a filesystem that is really full."""
 
 import contextlib
+import errno
 import json
 import os
 import re
+import shutil
 import subprocess
 import time
 from collections.abc import Iterator
@@ -23,6 +25,20 @@ MIB = 1 << 20
 def small_filesystem(path: Path, size: str) -> Iterator[Path]:
     path.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", path], check=True)
+    try:
+        yield path
+    finally:
+        subprocess.run(["umount", "-l", path], check=True)
+
+
+@contextlib.contextmanager
+def filesystem_of_few_inodes(path: Path, image: Path) -> Iterator[Path]:
+    """An ext4 of 200 inodes."""
+    path.mkdir()
+    with image.open("wb") as stream:
+        stream.truncate(32 << 20)
+    subprocess.run(["mkfs.ext4", "-q", "-F", "-N", "200", image], check=True)
+    subprocess.run(["mount", "-o", "loop", image, path], check=True)
     try:
         yield path
     finally:
@@ -101,3 +117,30 @@ def test_a_backing_directory_made_read_only_under_the_mount_gives_erofs(tmp_path
             subprocess.run(["mount", "-o", "remount,rw", disk], check=True)
         (mount.path / "z").write_bytes(b"again")
         assert (mount.path / "z").read_bytes() == b"again"
+
+
+@pytest.mark.skipif(shutil.which("mkfs.ext4") is None, reason="needs mkfs.ext4 (Debian package e2fsprogs)")
+def test_a_disk_without_inodes_is_reported_in_time_and_loses_nothing(tmp_path: Path) -> None:
+    with filesystem_of_few_inodes(tmp_path / "disk", tmp_path / "image") as disk:
+        backing = disk / "backing"
+        with mounted(tmp_path, backing=backing) as mount:
+            contents: dict[str, bytes] = {}
+            with contextlib.ExitStack() as stack:  # open to the end, so that all of them are dirty at once
+                for i in range(200):
+                    name, data = f"x{i}", b"content of %d" % i
+                    try:
+                        stream = stack.enter_context((mount.path / name).open("wb", buffering=0))
+                        contents[name] = b""
+                        stream.write(data)
+                    except OSError as err:
+                        errors = [err.errno]
+                        break
+                    contents[name] = data
+                assert errors == [errno.ENOSPC]
+                assert len(contents) > 30
+                assert "ENOSPC" in [errno_of((mount.path / f"d{i}").mkdir) for i in range(5)]
+            mount.sync()
+            assert list((backing / ".qatqfs/staging").iterdir()) == []
+            assert "could not be committed" not in mount.log_text()
+            mount.remount()
+            assert {name: (mount.path / name).read_bytes() for name in contents} == contents

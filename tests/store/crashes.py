@@ -87,6 +87,7 @@ class Scenario:
         one_of: names of which a loss of power may leave each with what another was meant to have.
         kept: bytes that must be in some file whatever happens.
         removes: a file that was synced and then removed may be in lost+found after a loss of power.
+        options: of all stores.
     """
 
     name: str
@@ -96,6 +97,7 @@ class Scenario:
     one_of: tuple[bytes, ...] = ()
     kept: bytes = b""
     removes: bool = False
+    options: StoreOptions = OPTIONS
 
 
 class Trial:
@@ -109,7 +111,7 @@ class Trial:
         aside = base / "aside"
         aside.mkdir()
         first = FaultyIO()
-        store = Store(self.backing, OPTIONS, io=first)
+        store = Store(self.backing, scenario.options, io=first)
         with store.create(BYSTANDER) as handle:
             handle.write(pattern(3 * CHUNK, 99), 0)
         store.sync()
@@ -126,10 +128,10 @@ class Trial:
         store = None
         try:
             if not self.scenario.dirty:
-                store = Store(self.backing, OPTIONS, io=self.io)
+                store = Store(self.backing, self.scenario.options, io=self.io)
             arm(self.io, len(self.io.steps))
             if store is None:
-                store = Store(self.backing, OPTIONS, io=self.io)
+                store = Store(self.backing, self.scenario.options, io=self.io)
             self._kept = self.scenario.act(store, self.history)
         except Killed:
             return True
@@ -148,7 +150,7 @@ class Trial:
     def check(self, allowed: Callable[[History, bytes], list[Content]], torn: int) -> None:
         """Recover with a new store and compare, before and after everything is committed."""
         power = isinstance(self.io, PowerIO)
-        with Store(self.backing, OPTIONS, io=_Quiet()) as store:
+        with Store(self.backing, self.scenario.options, io=_Quiet()) as store:
             for _ in range(2):
                 contents = {path: read(store, path, unreadable=power) for path in self.history.versions}
                 assert any(self.scenario.kept in (content or b"") for content in contents.values())
@@ -173,7 +175,12 @@ class Trial:
             assert list((self.backing / ".qatqfs/lost+found").iterdir()) == []
         for path, content in contents.items():
             if content is not None and content is not UNREADABLE:
-                decode_container((self.backing / f"{path.decode()}.qatc").read_bytes())
+                raw = self.backing / path.decode()
+                if raw.exists():
+                    assert raw.read_bytes() == content
+                    assert not (self.backing / f"{path.decode()}.qatc").exists()
+                else:
+                    decode_container((self.backing / f"{path.decode()}.qatc").read_bytes())
 
 
 class _Quiet(BackingIO):

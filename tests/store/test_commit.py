@@ -171,15 +171,34 @@ def test_a_dtype_asked_for_later_is_taken_at_the_next_commit(store: Store, backi
     assert decode_container((backing / "x.bf16.qatc").read_bytes()).dtype == "f32"
 
 
-def test_a_length_that_the_dtype_cannot_have_re_encodes_as_16_bit(store: Store, backing: Path) -> None:
+@pytest.mark.parametrize("size", [1, 2, 3, CHUNK + 1, 10 * CHUNK + 2, 10 * CHUNK + 3])
+def test_f32_values_of_any_length_are_padded_with_zeros(store: Store, backing: Path, size: int) -> None:
+    data = content(size)
+    write(store, b"x.f32", data)
+    store.sync()
+    stored = (backing / "x.f32.qatc").read_bytes()
+    assert Container.from_buffer(stored).length == size
+    found = decode_container(stored)  # by another decoder, which gives the pad bytes, too
+    assert (found.dtype, found.raw) == ("f32", data + bytes(-size % 4))
+    with store.open(b"x.f32") as handle:
+        assert handle.read(size + 9, 0) == data
+
+
+def test_a_padded_container_is_appended_to_cut_and_grown_in_its_dtype(store: Store, backing: Path) -> None:
     data = content(10 * CHUNK)
     write(store, b"x.f32", data)
     store.sync()
     write(store, b"x.f32", b"odd", len(data))
     store.sync()
+    write(store, b"x.f32", b"e", len(data) + 3)
+    store.sync()
+    assert decode_container((backing / "x.f32.qatc").read_bytes()).raw == data + b"odde"
+    store.truncate(b"x.f32", CHUNK + 2)
+    store.sync()
+    store.truncate(b"x.f32", CHUNK + 5)
+    store.sync()
     found = decode_container((backing / "x.f32.qatc").read_bytes())
-    assert found.dtype != "f32"
-    assert found.raw[:-1] == data + b"odd"
+    assert (found.dtype, found.raw) == ("f32", data[: CHUNK + 2] + bytes(6))
 
 
 def test_an_append_lets_the_kernel_copy_what_was_there(backing: Path) -> None:
@@ -336,7 +355,7 @@ def test_a_file_that_is_cut_during_its_commit_is_committed_as_it_is_then(
     pausing.go_on.set()
     barrier.join(60)
     expected = data[: 3 * CHUNK].ljust(5 * CHUNK, b"\0") + b"behind the cut"
-    assert raw(backing / "x.f32.qatc") == expected
+    assert raw(backing / "x.f32.qatc") == expected + bytes(-len(expected) % 4)
     handle.close()
 
 

@@ -1,11 +1,12 @@
 """Every step of every operation, stopped by a kill and by a loss of power."""
 
+import dataclasses
 import errno
 import os
 from pathlib import Path
 
 import pytest
-from crashes import CHUNK, History, Scenario, kill_everywhere, lose_power_everywhere, pattern
+from crashes import CHUNK, OPTIONS, History, Scenario, kill_everywhere, lose_power_everywhere, pattern
 
 from qatqfs.store import Store, commit
 from qatqfs.store.backingio import BackingIO
@@ -16,6 +17,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExc
 OLD = pattern(5 * CHUNK + 100, 1)
 OTHER = pattern(2 * CHUNK, 2)
 NEW = pattern(3 * CHUNK + 50, 3)
+RAW_RULE = dataclasses.replace(OPTIONS, raw_patterns=("raw",))
 POWER_SEEDS = int(os.environ.get("QATQFS_POWER_SEEDS", "3"))
 
 
@@ -234,6 +236,28 @@ def sync_during_the_commit(store: Store, history: History) -> object:
     return kept
 
 
+def commit_as_raw(store: Store, history: History) -> object:
+    """What programs do: write under another name, rename, and only then it meets a rule."""
+    handle = store.open(b"x", os.O_RDWR)
+    history.write(handle, "x", pattern(2 * CHUNK, 22), CHUNK + 7)
+    history.makes_durable(handle.fsync, b"x")
+    history.does(lambda: store.rename(b"x", b"raw"), x=None, raw=history.now(b"x"))
+    history.makes_durable(handle.fsync, b"x", b"raw")
+    history.makes_durable(store.sync, b"raw")
+    history.write(handle, "raw", pattern(10, 23), 5)
+    return handle
+
+
+def commit_new_as_raw(store: Store, history: History) -> object:
+    kept = []
+    history.does(lambda: kept.append(store.create(b"n")), n=b"")
+    history.write(kept[0], "n", NEW, 0)
+    history.does(lambda: store.rename(b"n", b"raw"), n=None, raw=NEW)
+    history.makes_durable(kept[0].fsync, b"n", b"raw")
+    store.sync()
+    return kept
+
+
 def recover(store: Store, history: History) -> None:
     store.sync()
 
@@ -256,6 +280,8 @@ SCENARIOS = [
     Scenario("link and commit", old_file, link, one_of=(b"x", b"y")),
     Scenario("commit a file with two names", two_names, commit_two_names),
     Scenario("unlink one of two names and commit", two_names, unlink_one_of_two, kept=OLD[-CHUNK:]),
+    Scenario("commit as raw", old_file, commit_as_raw, one_of=(b"x", b"raw"), options=RAW_RULE),
+    Scenario("commit a new file as raw", nothing, commit_new_as_raw, one_of=(b"n", b"raw"), options=RAW_RULE),
     Scenario("recover and commit", dirty_file, recover, dirty=True),
 ]
 

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from strict_decoder import decode_container
 
-from qatqfs.codec import DType
+from qatqfs.codec import DType, encode_container
 from qatqfs.store.dtypechoice import choose_dtype, dtype_of_data
+from qatqfs.store.tensorheader import Tensor, TensorHeader
 
 ROWS, COLUMNS = 600, 128
 
@@ -86,16 +87,40 @@ def test_f32_that_holds_bf16_values_is_f32() -> None:
     assert found(f32((tensor.view(np.uint32) & np.uint32(0xFFFF0000)).view(np.float32))) is DType.F32
 
 
+@pytest.mark.parametrize("other", [DType.F16, DType.BF16])
+@pytest.mark.parametrize("share", [0.15, 0.5])
+def test_values_of_both_widths_are_f32_for_that_costs_the_others_nothing(other: DType, share: float) -> None:
+    wide = b"".join(f32(values(seed)) for seed in range(4))
+    narrow = b"".join(WRITERS[other](values(seed)) for seed in range(50))[: int(len(wide) * (1 / share - 1)) // 4 * 4]
+    for content in (wide + narrow, narrow + wide, narrow[: len(narrow) // 2 & ~3] + wide + narrow):
+        assert found(content) is DType.F32
+        sizes = {dtype: len(encode_container(content, dtype, values_per_chunk=65536)) for dtype in (DType.F32, other)}
+        assert sizes[DType.F32] < sizes[other]
+
+
+def test_f32_values_at_any_offset_are_f32() -> None:
+    raw = f32(values())
+    assert [found(b"\x80\x02c"[:offset] + raw) for offset in range(4)] == [DType.F32] * 4
+
+
+def test_a_header_of_tensors_of_both_widths_says_f32_if_a_quarter_is() -> None:
+    def stated(wide: int, narrow: int) -> DType | None:
+        tensors = [Tensor(0, wide, DType.F32, ()), Tensor(wide, wide + narrow, DType.BF16, ())]
+        return TensorHeader(tensors).dtype
+
+    assert [stated(25, 75), stated(24, 76), stated(99, 1)] == [DType.F32, DType.BF16, DType.F32]
+
+
 @pytest.mark.parametrize("content", [b"", b"a", bytes(4096), bytes(3_000_000), b"\x80" * 7])
 def test_what_says_nothing_is_of_16_bits(content: bytes) -> None:
     assert found(content) is DType.BF16
 
 
 @pytest.mark.parametrize("cut", [1, 2, 3])
-def test_a_length_that_is_no_multiple_of_four_is_of_16_bits(cut: int) -> None:
-    assert chosen(f32(values())[:-cut]).width == 2
+def test_the_length_decides_nothing(cut: int) -> None:
+    assert chosen(f32(values())[:-cut]) is DType.F32
     assert chosen(f16(values())[:-cut]) is DType.F16
-    assert chosen(f32(values())[:-cut], explicit=DType.F32).width == 2
+    assert chosen(f16(values())[:-cut], explicit=DType.F32) is DType.F32
 
 
 def test_what_somebody_said_wins_then_the_name_then_a_header_then_the_bytes() -> None:

@@ -62,7 +62,7 @@ def test_every_container_satisfies_a_strict_decoder(store: Store, backing: Path,
     store.sync()
     decoded = decode_container((backing / f"{name.decode()}.qatc").read_bytes())
     assert canonical_layout(decoded)
-    assert decoded.raw == data + b"\0" * (size % 2)
+    assert decoded.raw == data + bytes(-size % (4 if decoded.dtype == "f32" else 2))
 
 
 def test_the_suffix_names_the_dtype(store: Store, backing: Path) -> None:
@@ -70,12 +70,6 @@ def test_the_suffix_names_the_dtype(store: Store, backing: Path) -> None:
         write(store, name, content(64))
         store.sync()
         assert decode_container((backing / f"{name.decode()}.qatc").read_bytes()).dtype == dtype
-
-
-def test_a_length_that_is_no_multiple_of_four_is_stored_as_16_bit(store: Store, backing: Path) -> None:
-    write(store, b"x.f32", content(4095))
-    store.sync()
-    assert decode_container((backing / "x.f32.qatc").read_bytes()).dtype != "f32"
 
 
 def test_the_dtype_attribute_of_a_directory_above_wins(store: Store, backing: Path) -> None:

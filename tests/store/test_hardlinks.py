@@ -1,5 +1,6 @@
 """Files with several names: one content, whichever name is written through, whenever it is committed."""
 
+import errno
 import os
 from pathlib import Path
 
@@ -188,3 +189,18 @@ def test_a_sync_of_a_directory_commits_what_was_written_by_a_name_elsewhere(
         store.sync(b"d")
         assert stored(backing, "d/x") == b"patch" + DATA[5:]
         assert stored(backing, "other") == DATA  # a barrier for d is none for the rest
+
+
+@pytest.mark.parametrize("error", [errno.EPERM, errno.EINVAL])
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to make files of several users")
+def test_a_file_whose_owner_cannot_be_given_keeps_it(backing: Path, error: int) -> None:
+    io = FaultyIO()
+    with Store(backing, StoreOptions(chunk_size=4096, idle_seconds=3600.0), io=io) as store:
+        with store.create(b"x") as handle:
+            handle.write(b"content", 0)
+        store.chown(b"x", 54321, 54322)
+        io.fail(error, "chown")  # as in a container without the capability, or without that user
+        store.sync()
+        st = store.stat(b"x")
+        assert (st.uid, st.gid) == (54321, 54322)
+        assert decode_container((backing / "x.qatc").read_bytes()).raw[:7] == b"content"

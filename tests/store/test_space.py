@@ -93,6 +93,18 @@ def test_many_files_written_until_the_disk_was_full_can_all_be_committed(disk: P
         assert all(read(store, name) == data for name, data in contents.items())
 
 
+def test_a_file_with_two_names_written_until_the_disk_was_full_can_be_committed(disk: Path) -> None:
+    with Store(disk, OPTIONS) as store:
+        store.create(b"x").close()
+        store.link(b"x", b"y")
+        data = write_until_full(store, b"x", MIB)  # as much again goes to the redo file, and to the inode of both names
+        assert len(data) > 20 * MIB
+        store.sync()
+        assert "commit_failures" not in store.snapshot()
+        assert read(store, b"y") == data
+    assert decode_container((disk / "y.qatc").read_bytes()) == data
+
+
 def test_changing_a_container_that_could_not_be_copied_is_refused_at_the_write(disk: Path) -> None:
     with Store(disk, OPTIONS) as store:
         data = os.urandom(24 * MIB)
