@@ -47,7 +47,7 @@ CAN_DROP = drops_safely(os.uname().release)
 """Whether the kernel is one that writes uncached; then a filesystem may still refuse to."""
 
 OPERATIONS = (
-    *("open", "pwrite", "ftruncate", "copy_range", "punch", "fsync", "fdatasync", "fsync_directory"),
+    *("open", "pwrite", "ftruncate", "copy_range", "punch", "fsync", "fdatasync", "fsync_directory", "syncfs"),
     *("link", "link_open", "unlink", "rmdir", "rename", "mkdir", "symlink", "mknod"),
     *("chmod", "chown", "chown_symlink", "set_times", "setxattr", "removexattr"),
 )
@@ -137,6 +137,11 @@ class BackingIO:
     def fdatasync(self, fd: Fd) -> None:
         """Make content and size of a file survive a power cut."""
         os.fdatasync(fd.number)
+
+    def syncfs(self, fd: Fd) -> None:
+        """Make everything on the filesystem that a file is on survive a power cut."""
+        if libc.syncfs(fd.number) != 0:
+            raise fail()
 
     # -- names -----------------------------------------------------------------------------------------
 

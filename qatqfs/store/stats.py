@@ -9,7 +9,7 @@ class Statistics:
 
     Names in use: ``read_bytes``, ``write_bytes``, ``cache_hits``, ``cache_misses``, ``chunks_decoded``,
     ``chunks_encoded``, ``encoded_raw_bytes``, ``encoded_stored_bytes``, ``commits``, ``commit_failures``,
-    ``corrupt_chunks``, ``corrupt_files``, ``recovered_files``, ``lost_files``.
+    ``corrupt_chunks``, ``corrupt_files``, ``recovered_files``, ``lost_files``, ``files_in_doubt``.
     """
 
     def __init__(self) -> None:
