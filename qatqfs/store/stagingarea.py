@@ -72,10 +72,10 @@ class StagingArea:
         """Remove what is half made: entries without content, and containers that never got their name.
 
         Returns:
-            How many files without a log had to be kept in lost+found.
+            How many files without a log are kept in lost+found now. One that cannot be moved there stays.
 
         Raises:
-            OSError: the directory cannot be read, or a file cannot be kept.
+            OSError: the directory cannot be read.
         """
         kept = 0
         names = {os.fsencode(name) for name in os.listdir(self.directory.number)}
@@ -85,7 +85,10 @@ class StagingArea:
             if kind in (NEW, RELOG, PRE):
                 self.give_up(name)
             elif kind in (DATA, REDO) and stem + LOG not in names:
-                kept += self.keep(name, "has no log")
+                try:
+                    kept += self.keep(name, "has no log")
+                except OSError as err:
+                    log.error("staging file %s has no log and stays: %s", os.fsdecode(name), str(err))
         return kept
 
     def keep(self, name: bytes, why: str) -> bool:
@@ -98,12 +101,8 @@ class StagingArea:
         Raises:
             OSError: it cannot be looked at or moved.
         """
-        try:
-            found = Fd(os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=self.directory.number))
-        except FileNotFoundError:
-            return False
-        size = os.fstat(found.number).st_size
-        if not data_ranges(found, size):
+        found = self._with_content(name)
+        if found is None:
             self.give_up(name)
             return False
         self.io.fsync(found)
@@ -112,20 +111,30 @@ class StagingArea:
         log.error(
             "staging file %s of %d bytes %s; it is kept in lost+found as %s",
             os.fsdecode(name),
-            size,
+            os.fstat(found.number).st_size,
             why,
             os.fsdecode(kept_as),
         )
         return True
 
+    def _with_content(self, name: bytes) -> Fd | None:
+        """Open a file if there is anything in it; raises OSError."""
+        try:
+            found = Fd(os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=self.directory.number))
+        except FileNotFoundError:
+            return None
+        return found if data_ranges(found, os.fstat(found.number).st_size) else None
+
     def keep_entry(self, entry_id: bytes, why: str) -> bool:
-        """As :meth:`keep` for the data file of an entry, its redo file and, if there is either, its log."""
-        kept = self.keep(entry_id + REDO, why) | self.keep(entry_id + DATA, why)
-        if kept:
-            self._move(entry_id + LOG, self.free_lost_name(entry_id + LOG))
-        else:
-            self.give_up(entry_id + LOG)
-        return kept
+        """As :meth:`keep` for all files of an entry whose data file or redo file has anything in it."""
+        contents = [entry_id + ending for ending in (DATA, REDO) if self._with_content(entry_id + ending) is not None]
+        if not contents:
+            self.give_up_entry(entry_id)
+            return False
+        self._move(entry_id + LOG, self.free_lost_name(entry_id + LOG))  # first: what has no log is kept, too
+        for name in contents:
+            self.keep(name, why)
+        return True
 
     def _move(self, name: bytes, kept_as: bytes) -> None:
         self.io.rename(self.directory.number, name, self.lost_and_found.number, kept_as)

@@ -220,24 +220,26 @@ class Store:
                     self._area = None
 
     def secure_staging(self) -> None:
-        """Make uncommitted content survive a loss of power, and log which files have some.
+        """Make containers and uncommitted content survive a loss of power, and log which files have some.
 
         Raises:
             OSError: it may not survive one; what was acknowledged is in staging nevertheless.
         """
-        left = self.tree.dirty_nodes() if self._committer is not None else []
-        if not left:
+        if self._committer is None:
             return
+        left = self.tree.dirty_nodes()
         names = ", ".join(os.fsdecode(node.path or b"(unlinked)") for node in left[:_NAMED])
         if len(left) > _NAMED:
             names += f" and {len(left) - _NAMED} more"
         try:
             self._durability.make_durable(left)
         except OSError as err:
-            log.error("left in staging, where a loss of power may tear it (%s): %s", str(err), names)
-            number = err.errno or errno.EIO
-            raise OSError(number, f"uncommitted content may not survive a loss of power: {err.strerror}") from err
-        log.warning("left in staging for the next mount, durable: %s", names)
+            what = f"uncommitted content of {names}" if left else "what was committed lately"
+            log.error("%s may not survive a loss of power: %s", what, str(err))
+            what = "uncommitted content" if left else "what was committed lately"
+            raise OSError(err.errno or errno.EIO, f"{what} may not survive a loss of power: {err.strerror}") from err
+        if left:
+            log.warning("left in staging for the next mount, durable: %s", names)
 
     def _leave_no_drafts(self) -> None:
         """Give back the space of what was encoded of uncommitted files: the next store begins anew."""
