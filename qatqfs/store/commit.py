@@ -396,7 +396,7 @@ class CommitEngine:
                 draft = self._complete(node, entry, snapshot, set(), path)
                 copy_metadata(self._io, InodeMetadata.of(node.fd), draft.fd, entry.mtime_ns)
                 self._io.fsync(draft.fd)
-                self._keep(path, entry, draft, "what was written after the last sync may be torn; all of it")
+                self._keep(path, entry, draft, "what was written before the machine went down may be torn; all of it")
                 entry.exchange_draft(None)
             finally:
                 entry.give_up_draft()

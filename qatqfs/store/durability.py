@@ -89,11 +89,15 @@ class Durability:
 
     def _run(self) -> None:
         yield_to_others()
+        told: str | None = None
         while self._wait():
             try:
                 self.make_durable(self._take())
+                told = None
             except OSError as err:
-                log.error("what was written lately cannot be made durable yet: %s", str(err))
+                if told != str(err):  # a disk that has failed would fill the log
+                    told = str(err)
+                    log.error("what was written lately cannot be made durable yet: %s", told)
             except Exception:
                 log.exception("what was written lately cannot be made durable")
 

@@ -10,8 +10,8 @@ Each entry is reattached as a dirty file and committed in the background, so a m
   under any other name.
 
 If the machine went down since, or the log is damaged, only what a SYNC covers is sure to be whole, and the file has
-just that. What the entry says beyond is in doubt. It becomes a container in lost+found: without a SYNC in the
-background, with one before the entry is made to say only what is sure.
+just that. What the entry says beyond is in doubt. It becomes a container in lost+found: in the background if nothing
+of the entry is sure and it builds on nothing, else before the file is served.
 
 An entry goes only if nothing was written, if a container has all of it, or if its file was removed.
 What no log makes sense of is moved to lost+found as it is.
@@ -147,14 +147,14 @@ class Recovery:
                 os.fsdecode(place.path),
                 sure_size,
             )
-        if not left.has_sure_content:
-            if more:
-                self._give_away(left, data, place)
-            else:
-                self._area.discard(left.entry_id)
+        if more and not left.has_sure_content and said.is_self_contained(size, place.at):
+            self._give_away(left, data, place)
             return
-        if more:
+        if more:  # at once, for what it builds on may be replaced as soon as the file is served
             self._keep_copy(left, data, place)
+        if not left.has_sure_content:
+            self._area.discard(left.entry_id)
+            return
         if size > sure_size:
             self._area.io.ftruncate(data, sure_size)
         self._area.io.set_times(data, None, left.sure.synced_mtime_ns)
@@ -195,7 +195,7 @@ class Recovery:
             entry.time.keep(left.said.kept_mtime_ns)
         entry.attach(left.said, place.at, place.base, place.path, redo=place.redo)
         node.staging = entry
-        self._report(left, place.path, entry.size, "a copy goes to lost+found, and the file is as it was last synced")
+        self._report(left, place.path, entry.size, "all of it goes to lost+found, and the file is as before")
         try:
             self._engine.keep_copy(node)
         except OSError as err:
