@@ -1,7 +1,8 @@
 """Random operations from several processes on a mount and on a plain directory side by side; run by scripts/stress.
 
 Results, errnos and contents have to be the same. With --kill the daemon is killed now and then, and everything that
-it had acknowledged has to be there after the next mount. Prints the seed, and for a failure a short trace of
+it had acknowledged has to be there after the next mount: under its name, also if sync(1) has run meanwhile, and after
+a reboot there or in lost+found and in the log. Prints the seed, and for a failure a short trace of
 operations that still fails if there is one.
 """
 
@@ -48,6 +49,7 @@ def _run(base: Path, options: argparse.Namespace, seed: int) -> int:
     result = session.run(base, seed=seed, seconds=options.seconds, workers=options.workers, kill=options.kill)
     print(
         f"{result.operations} operations, {result.kills} kills ({result.interrupted} operations interrupted),"
+        f" {result.reboots} of them before a reboot ({result.lost} contents in lost+found),"
         f" {result.directories} directories compared"
     )
     for failure in result.failures:

@@ -56,6 +56,15 @@ _NOT_FOR_FSTAB = frozenset({"foreground", "fstab_texts"})
     help="Let close(2) of a written file wait until it is in a container, for those who read BACKING directly.",
 )
 @click.option(
+    "--durable-after",
+    type=click.FloatRange(min=0),
+    metavar="SECONDS",
+    default=DEFAULTS.durable_after,
+    show_default=True,
+    help="Let what was written survive a loss of power after about so many seconds even if no program calls fsync; 0"
+    " leaves that to the system. No program waits for it.",
+)
+@click.option(
     "--on-corrupt",
     type=click.Choice([choice.value for choice in OnCorrupt]),
     default=DEFAULTS.on_corrupt.value,

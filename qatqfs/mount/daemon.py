@@ -14,6 +14,7 @@ import os
 import resource
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -282,21 +283,30 @@ async def _answer(mountpoint: str, store: Store, stop: signals.StopRequest, read
 
 
 def _notes(store: Store) -> list[str]:
+    notes = []
+    if store.in_doubt:
+        files = "1 file" if store.in_doubt == 1 else f"{store.in_doubt} files"
+        notes.append(
+            f"the newest content of {files} may be torn, for the machine went down before it was known to be on disk:"
+            " it is kept in .qatqfs/lost+found in the backing directory, and the log names it"
+        )
     if store.recovered is None:
-        return ["only the owner of .qatqfs can tell whether files have uncommitted content; it would not show here"]
-    if store.recovered == 0:
-        return []
+        notes.append(
+            "only the owner of .qatqfs can tell whether files have uncommitted content; it would not show here"
+        )
+    if not store.recovered:
+        return notes
     files = "1 file has" if store.recovered == 1 else f"{store.recovered} files have"
     if store.options.read_only:
         return [f"{files} uncommitted content, which shows after the next read-write mount"]
-    return [f"{files} content from before an unclean end; it is there, and being committed now"]
+    return [*notes, f"{files} content from before an unclean end; it is there, and being committed now"]
 
 
 def _close_store(store: Store) -> None:
     def give_up(number: int, frame: object) -> None:
-        log.warning("second signal: what is in staging is left to the next mount")
-        logging.shutdown()
-        os._exit(1)
+        log.warning("second signal: what is not committed is left to the next mount")
+        # On a thread, for this one may hold the locks that it takes, and goes on meanwhile.
+        threading.Thread(target=_leave, args=(store,), daemon=True).start()
 
     signals.on_second_request(give_up)
     try:
@@ -304,7 +314,22 @@ def _close_store(store: Store) -> None:
     except Exception as err:
         if not isinstance(err, OSError):
             log.exception("closing failed")
-        raise MountError(f"not everything could be committed; the next mount tries again: {err}") from err
+        if store.tree.dirty_nodes():
+            raise MountError(f"not everything could be committed; the next mount tries again: {err}") from err
+        raise MountError(f"everything is committed, but may not survive a loss of power: {err}") from err
+
+
+def _leave(store: Store) -> None:
+    """End the process once what is in staging is durable, or cannot be made so, which the log says."""
+    try:
+        store.secure_staging()
+    except OSError:
+        pass  # it is in the log
+    except Exception:
+        log.exception("what is left in staging may not survive a loss of power")
+    finally:
+        logging.shutdown()
+        os._exit(1)
 
 
 class _Option(str):

@@ -102,7 +102,7 @@ class DaemonWatch:
         """Say where uncommitted files are, having looked."""
         with contextlib.suppress(OSError, StoreError):
             if self._root is not None and waiting_files(self._root) >= files:
-                return "they are safe in staging for the next mount"
+                return "they are in staging for the next mount"
         return f"they are not in {self.backing!r} any more"
 
 

@@ -75,7 +75,7 @@ def _tell_of_the_dead(path: str, watch: DaemonWatch, tell: Tell) -> None:
     left = watch.files_left()
     if left:
         raise MountError(
-            f"{path} is unmounted; its daemon was gone, and {left} file(s) are safe in staging for the next mount"
+            f"{path} is unmounted; its daemon was gone, and {left} file(s) are in staging for the next mount"
         )
     rest = "everything was committed" if left == 0 else "what it had not committed is recovered by the next mount"
     tell(f"the daemon of {path} was gone; {rest}")

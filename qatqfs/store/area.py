@@ -192,8 +192,9 @@ def waiting_files(root: Fd) -> int:
 
 
 def lost_files(root: Fd) -> list[str]:
-    """List the containers in lost+found; raises as :func:`waiting_files`."""
-    return sorted(os.fsdecode(name) for name in list_private(root, LOST_AND_FOUND, SUFFIX))
+    """List the containers in lost+found, and data files that no log accounts for; raises as :func:`waiting_files`."""
+    found = (name for ending in (SUFFIX, b".data") for name in list_private(root, LOST_AND_FOUND, ending))
+    return sorted(map(os.fsdecode, found))
 
 
 def list_private(root: Fd, directory: bytes, ending: bytes) -> list[bytes]:

@@ -35,7 +35,7 @@ from qatqfs.store.rawcommit import EMPTY_CONTAINER_SIZE, commit_raw, is_to_be_ra
 from qatqfs.store.snapshot import Snapshot
 from qatqfs.store.staging import StagingEntry
 from qatqfs.store.stats import Statistics
-from qatqfs.store.sysfile import Fd, Identity
+from qatqfs.store.sysfile import Identity
 from qatqfs.store.tree import Tree
 from qatqfs.wording import describe, shown_path
 
@@ -47,7 +47,6 @@ class CommitEngine:
 
     Args:
         tree: the names.
-        lost_and_found: directory for content whose place was taken by somebody else.
         executor: threads to encode on.
         disk_waiter: one that may wait for the disk.
 
@@ -56,12 +55,11 @@ class CommitEngine:
         statistics: of the store.
     """
 
-    def __init__(self, tree: Tree, lost_and_found: Fd, executor: Executor, disk_waiter: Executor) -> None:
+    def __init__(self, tree: Tree, executor: Executor, disk_waiter: Executor) -> None:
         self._tree = tree
         self._options = tree.context.options
         self._io = tree.context.io
         self.statistics = tree.context.reading.statistics
-        self._lost_and_found = lost_and_found
         self.executor = executor
         self._disk_waiter = disk_waiter
         self._finished = FinishedEntries(tree)
@@ -165,6 +163,8 @@ class CommitEngine:
                 return False
         if in_place:
             return self._commit_in_place(node, entry, snapshot, draft)
+        if not durable:
+            self._tree.context.committed()
         if whole:
             self._remove(node, entry, placed or b"" if durable else b"")
         else:
@@ -365,13 +365,53 @@ class CommitEngine:
 
     def _to_lost_and_found(self, node: Node, entry: StagingEntry, draft: Draft) -> None:
         assert node.path is not None
-        name = names.container_name(names.split(node.path)[1][:180] + b"." + entry.entry_id)
-        self._io.rename(entry.area.directory.number, draft.name, self._lost_and_found.number, name)
-        self._io.fsync_directory(self._lost_and_found.number)
+        if entry.in_doubt:
+            self._keep(node.path, entry, draft, "what was written shortly before the machine went down may be torn")
+            return
+        self._keep(
+            node.path,
+            entry,
+            draft,
+            "was replaced or removed in the backing directory while it had uncommitted content;"
+            " what was written through the mount",
+        )
+
+    def _keep(self, path: bytes, entry: StagingEntry, draft: Draft, what: str) -> None:
+        """Give a complete draft a name in lost+found, durably, and log what it is; raises OSError."""
+        area = entry.area
+        name = area.free_lost_name(names.container_name(names.split(path)[1][:180] + b"." + entry.entry_id))
+        self._io.rename(area.directory.number, draft.name, area.lost_and_found.number, name)
+        self._io.fsync_directory(area.lost_and_found.number)
         self.statistics.add("lost_files")
+        size, entry_id = entry.size, entry.entry_id.decode()
         log.error(
-            "%s: was replaced or removed in the backing directory while it had uncommitted content;"
-            " what was written through the mount is kept as %s",
-            shown_path(node.path),
+            "%s: %s (%d bytes of staging entry %s) is kept in lost+found as %s",
+            shown_path(path),
+            what,
+            size,
+            entry_id,
             shown_path(name),
         )
+
+    def keep_copy(self, node: Node) -> None:
+        """Put what a node's content is now into a durable container in lost+found, and change nothing else.
+
+        Args:
+            node: dirty, and known to nobody else.
+
+        Raises:
+            OSError: it failed.
+        """
+        entry, path = node.staging, node.path
+        assert entry is not None and path is not None
+        with node.commit_lock, node.lock:
+            snapshot = entry.freeze()
+            try:
+                draft = self._complete(node, entry, snapshot, set(), path)
+                copy_metadata(self._io, InodeMetadata.of(node.fd), draft.fd, entry.mtime_ns)
+                self._io.fsync(draft.fd)
+                self._keep(path, entry, draft, "what was written before the machine went down may be torn; all of it")
+                entry.exchange_draft(None)
+            finally:
+                entry.give_up_draft()
+                entry.thaw()

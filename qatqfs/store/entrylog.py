@@ -7,6 +7,7 @@ names is kept, so that a log that grew long, or is of an earlier boot, can be wr
 import errno
 import os
 import threading
+from dataclasses import dataclass
 
 from qatqfs.store.chunkmap import OPEN_END, ChunkMap
 from qatqfs.store.stagingarea import LOG, RELOG, StagingArea
@@ -15,6 +16,23 @@ from qatqfs.store.sysfile import Fd, Identity
 
 _LONG_LOG = 1 << 20
 """Bytes from which a sync writes the log anew."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """What an entry was at one moment: once the data file is durable as it was then, that can be logged.
+
+    Attributes:
+        log: counts how often the log has been written anew.
+        records: in the log.
+        size: of the data file in bytes.
+        mtime_ns: of the data file in nanoseconds.
+    """
+
+    log: int
+    records: int
+    size: int
+    mtime_ns: int
 
 
 class EntryLog:
@@ -28,7 +46,8 @@ class EntryLog:
 
     Attributes:
         unlinked: it says that the last name of the file went.
-        synced: it has a SYNC record, so the entry survives a power cut and its commit has to as well.
+        synced: it has a SYNC record, or is about to get one: the entry survives a power cut, so its commit has to
+            as well.
         is_old: it is of an earlier boot and has to be written anew before the content changes.
         base_identity: of the container that the entry builds on.
     """
@@ -37,7 +56,7 @@ class EntryLog:
         self.unlinked = False
         self.synced = False
         self.is_old = False
-        self._unheard: int | None = None  # errno of a failure that only a commit has heard of
+        self._unheard: int | None = None  # errno of a failure that no program has heard of
         self.base_identity: Identity | None = None
         self._area = area
         self._io = area.io
@@ -48,6 +67,9 @@ class EntryLog:
         self._path = b""
         self._anywhere = False
         self._redone_into: Identity | None = None
+        self._times_renewed = 0
+        self._covered = 0  # records that a SYNC covers
+        self._named = False  # the log's and the data file's name are durable
 
     def begin(self, identity: Identity, chunks: ChunkMap, path: bytes, *, several_names: bool) -> None:
         """Write the first records; until the last of them is there the entry counts for nothing.
@@ -136,7 +158,7 @@ class EntryLog:
             self._writer.intent(identity)
             self._held(chunks)
             if self.synced:
-                self._writer.sync(st.st_size, st.st_mtime_ns)
+                self._log_sync(st)
                 self._io.fdatasync(self._fd)
 
     def held(self, chunks: ChunkMap) -> None:
@@ -150,7 +172,7 @@ class EntryLog:
         self._writer.valid(chunks.base_chunks, OPEN_END)
 
     def sync_data(self, data: Fd) -> None:
-        """Make the data file durable for a commit; raises OSError, which the next :meth:`sync` raises as well.
+        """Make the data file durable unasked; raises OSError, which the next :meth:`sync` raises as well.
 
         The system says once that a file could not be written, and whoever calls fsync(2) has to hear of it.
         """
@@ -168,11 +190,46 @@ class EntryLog:
         st = os.fstat(data.number)
         self._io.fdatasync(data)
         with self._lock:
-            self._writer.sync(st.st_size, st.st_mtime_ns)
+            self._log_sync(st)
             self._io.fdatasync(self._fd)
-        if not self.synced:
+        self.make_name_durable()
+        self.synced = True
+
+    def _log_sync(self, st: os.stat_result) -> None:
+        self._writer.sync(st.st_size, st.st_mtime_ns)
+        self._covered = self._writer.count
+
+    def make_name_durable(self) -> None:
+        """Let recovery find the entry after a power cut."""
+        if not self._named:
             self._io.fsync_directory(self._area.directory.number)
+            self._named = True
+
+    # -- making it durable while a writer goes on ------------------------------------------------------
+
+    def mark(self, data: Fd) -> Mark:
+        """Note what the entry is now, and that it is going to be durable; the content lock is held, briefly.
+
+        The steps are: this, :meth:`sync_data`, :meth:`sync_up_to`, :meth:`make_durable`.
+        """
+        with self._lock:
+            st = os.fstat(data.number)
             self.synced = True
+            return Mark(self._times_renewed, self._writer.count, st.st_size, st.st_mtime_ns)
+
+    def sync_up_to(self, mark: Mark) -> bool:
+        """Log that the data file is durable as it was at a mark; returns whether there was anything to say."""
+        with self._lock:
+            if mark.log != self._times_renewed or mark.records < self._covered:
+                return False  # somebody has made more durable since
+            self._writer.sync_covering(mark.size, mark.mtime_ns, mark.records)
+            self._covered = mark.records
+            return True
+
+    def make_durable(self) -> None:
+        """Make the log durable, and its name."""
+        self._io.fdatasync(self._fd)
+        self.make_name_durable()
 
     # -- writing it anew -------------------------------------------------------------------------------
 
@@ -214,8 +271,10 @@ class EntryLog:
                 raise
             self._fd = log
             self.is_old = False
+            self._times_renewed += 1
+            self._covered = self._writer.count
             self._io.fsync_directory(where)
-            self.synced = True
+            self.synced = self._named = True
 
     def _write_all(self, chunks: ChunkMap, low: int | None, data: Fd) -> None:
         assert self.base_identity is not None

@@ -51,6 +51,7 @@ class NodeContext:
         namespace_lock: see the module's text.
         dirtied: called, without the namespace lock, when a node got uncommitted content.
         advanced: called, without the namespace lock, when a sequential writer has got further by some megabytes.
+        committed: called, without any lock, when a container got its name that nobody has made durable.
         fsync_parent: makes the directory of a logical path durable.
     """
 
@@ -61,6 +62,7 @@ class NodeContext:
     namespace_lock: threading.RLock
     dirtied: Callable[["Node"], None]
     advanced: Callable[["Node"], None]
+    committed: Callable[[], None]
     fsync_parent: Callable[[bytes], None]
 
 
@@ -79,6 +81,7 @@ class Node:
         staging: uncommitted content, ``None`` when the container says it all.
         sequence: counts changes of content; a commit compares it.
         changed_at: monotonic time of the last change in seconds.
+        durable_sequence: what ``sequence`` was when the content was last made durable; -1 if that is not known.
         handles: open handles.
         writers: those among them that may write.
         commit_lock: held during a commit, so that there is one at a time, and while it is encoded ahead.
@@ -99,6 +102,7 @@ class Node:
         self.staging: StagingEntry | None = None
         self.sequence = 0
         self.changed_at = 0.0
+        self.durable_sequence = -1
         self.handles = 0
         self.writers = 0
         self.commit_lock = CommitLock()
@@ -402,11 +406,13 @@ class Node:
         with self.lock:
             if not (self.durable and self.metadata_durable) or self.kind is Kind.RAW:
                 # First what staging builds on, and for a new file its name: recovery has to find them.
-                self._make_durable()
+                self.make_container_durable()
             if self.staging is not None:
                 self.staging.sync()
+                self.durable_sequence = self.sequence
 
-    def _make_durable(self) -> None:
+    def make_container_durable(self) -> None:
+        """Make the backing inode and the file's name durable, whatever is in staging; raises OSError."""
         fd, path = self.fd, self.path
         self.metadata_durable = True  # said first, so that a chmod that comes meanwhile has the last word
         try:

@@ -1,6 +1,7 @@
 """How a store is to behave, and the PATTERN rules among it."""
 
 import fnmatch
+import math
 import os
 from dataclasses import dataclass
 from enum import Enum
@@ -40,6 +41,8 @@ class StoreOptions:
         on_corrupt: how a file known to be damaged looks.
         idle_seconds: how long an open file must rest before it is committed.
         commit_on_close: closing a file that was written waits until it is in a container.
+        durable_after: seconds after which what was written survives a loss of power though nobody called fsync; 0
+            leaves that to the system.
     """
 
     cache_size: int = 512 * MIB
@@ -52,6 +55,7 @@ class StoreOptions:
     on_corrupt: OnCorrupt = OnCorrupt.EIO
     idle_seconds: float = 1.0
     commit_on_close: bool = False
+    durable_after: float = 5.0
 
     def __post_init__(self) -> None:
         if self.chunk_size < 4 or self.chunk_size % 4 or self.chunk_size > 128 * MIB:
@@ -60,6 +64,8 @@ class StoreOptions:
             raise ValueError(f"at least one worker is needed, not {self.workers}")
         if self.cache_size < 0:
             raise ValueError(f"cache size must not be negative: {self.cache_size}")
+        if not 0 <= self.durable_after < math.inf:
+            raise ValueError(f"durable after must be a number of seconds from 0 on, not {self.durable_after}")
 
     @property
     def max_file_size(self) -> int:

@@ -9,33 +9,38 @@ Each entry is reattached as a dirty file and committed in the background, so a m
 * neither: what was written becomes a container in lost+found, completed with what it builds on if that is found
   under any other name.
 
-An entry in which nothing counts (no VALID record, or after a power cut no SYNC) held no acknowledged data
-that was promised to survive, and goes too.
+If the machine went down since, or the log is damaged, only what a SYNC covers is sure to be whole, and the file has
+just that. What the entry says beyond is in doubt. It becomes a container in lost+found: in the background if nothing
+of the entry is sure and it builds on nothing, else before the file is served.
+
+An entry goes only if nothing was written, if a container has all of it, or if its file was removed.
+What no log makes sense of is moved to lost+found as it is.
 """
 
 import errno
 import logging
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable
 
-from qatqfs.store import names
-from qatqfs.store.attributes import key_of
-from qatqfs.store.containerfile import ContainerFile
-from qatqfs.store.descriptors import DescriptorShortage, is_want
-from qatqfs.store.node import Kind, Node
-from qatqfs.store.ownfiles import find_whatever_the_modes, put_modes_right
-from qatqfs.store.schedule import Committer
-from qatqfs.store.staging import StagingEntry, load_entry
+from qatqfs.store.chunkmap import ChunkMap
+from qatqfs.store.commit import CommitEngine
+from qatqfs.store.descriptors import DescriptorShortage
+from qatqfs.store.errors import StoreError
+from qatqfs.store.leftover import Leftover, differ, map_of, read_leftover
+from qatqfs.store.node import Node
+from qatqfs.store.ownfiles import put_modes_right
+from qatqfs.store.places import Locator, Place
+from qatqfs.store.rawcommit import EMPTY_CONTAINER_SIZE
+from qatqfs.store.staging import StagingEntry
 from qatqfs.store.stagingarea import StagingArea
-from qatqfs.store.staginglog import LogState
-from qatqfs.store.sysfile import Fd, Identity
+from qatqfs.store.staginglog import LogState, LogWriter, SilentWriter
+from qatqfs.store.sysfile import Fd, pread_exact
 from qatqfs.store.tree import Tree
+from qatqfs.wording import shown_path
 
 log = logging.getLogger(__name__)
 
-
-Found = tuple[Fd, int, bytes]
-"""The container that an entry builds on, which one of its log it is, and its logical path."""
+_VERIFY_BYTES = 4 << 20
 
 
 class Recovery:
@@ -44,220 +49,238 @@ class Recovery:
     Args:
         tree: the names.
         area: where the entries are.
-        committer: gets the dirty nodes.
+        engine: makes the containers in lost+found that cannot wait.
+        commit_some: commits files that were recovered already, to have their descriptors back.
+
+    Attributes:
+        recovered: files that have content to commit.
+        in_doubt: files of which something went, or is going, to lost+found because it may be torn.
     """
 
-    def __init__(self, tree: Tree, area: StagingArea, committer: Committer) -> None:
+    def __init__(
+        self, tree: Tree, area: StagingArea, engine: CommitEngine, commit_some: Callable[[], None] = lambda: None
+    ) -> None:
         self._tree = tree
         self._area = area
-        self._committer = committer
-        self._denied: set[bytes] = set()
+        self._locator = Locator(tree, area)
+        self._engine = engine
+        self._commit_some = commit_some
+        self.recovered = 0
+        self.in_doubt = 0
 
-    def run(self) -> int:
-        """Deal with every entry; returns how many files have content to commit.
+    def run(self) -> None:
+        """Deal with every entry.
 
         An entry that cannot be read is left as it is, with a line in the log.
 
         Raises:
             OSError: the staging directory cannot be read.
+            StoreError: there is no space to keep what is in doubt; nothing is lost.
         """
-        self._area.sweep()
+        self.in_doubt += self._area.sweep()
         put_modes_right(self._area, self._tree.root)
-        recovered = 0
         for entry_id in self._area.entry_ids():
             try:
-                recovered += self._recover_with_room(entry_id)
+                self._recover_with_room(entry_id)
             except OSError as err:
                 log.error("staging entry %s cannot be recovered and is kept: %s", entry_id.decode(), err)
-        for node in self._tree.dirty_nodes():
-            self._committer.dirtied(node)
-        if recovered:
-            log.info("recovered %d file(s) with uncommitted content", recovered)
-            self._tree.context.reading.statistics.add("recovered_files", recovered)
-        return recovered
+        statistics = self._tree.context.reading.statistics
+        if self.recovered:
+            log.info("recovered %d file(s) with uncommitted content", self.recovered)
+            statistics.add("recovered_files", self.recovered)
+        if self.in_doubt:
+            statistics.add("files_in_doubt", self.in_doubt)
 
-    def _recover_with_room(self, entry_id: bytes) -> bool:
+    def _recover_with_room(self, entry_id: bytes) -> None:
         try:
-            return self._recover(entry_id)
+            self._recover(read_leftover(self._area, entry_id))
         except DescriptorShortage:
             log.info("more files have uncommitted content than may be open; committing some of them first")
-            self._committer.sync()
-        return self._recover(entry_id)
+        else:
+            return
+        self._commit_some()
+        self._recover(read_leftover(self._area, entry_id))
 
-    def _recover(self, entry_id: bytes) -> bool:
-        loaded = load_entry(self._area, entry_id)
-        if loaded is None:
-            self._area.discard(entry_id)
-            return False
-        entry, state = loaded
-        node = self._reattach(entry, state)
-        if node is None:
-            entry.drop()
-            return False
-        if not state.current_boot:
+    def _recover(self, left: Leftover) -> None:
+        if left.data is None or left.sure.done:
+            if left.was_synced and not (left.said.done or left.said.unlinked or left.said.intents):
+                log.error("staging entry %s was synced, but its data file is missing", left.entry_id.decode())
+            self._area.discard(left.entry_id)
+        elif not left.is_readable:
+            self.in_doubt += self._area.keep_entry(left.entry_id, "has a log that cannot be read")
+        elif left.is_sure:
+            self._recover_sure(left, left.data)
+        else:
+            self._recover_doubtful(left, left.data)
+
+    def _recover_sure(self, left: Leftover, data: Fd) -> None:
+        state = left.sure
+        raw = self._locator.raw_file(state, left.entry_id)
+        if raw is not None:
+            self._locator.remove_replaced(state, raw[1])
+            self._area.discard(left.entry_id)
+            return
+        place = self._locator.place(state, left.entry_id, data)
+        if place is None or place.has_all_of(state):
+            self._area.discard(left.entry_id)
+            return
+        entry = self._entry(left, data)
+        if state.kept_mtime_ns is not None:
+            entry.time.keep(state.kept_mtime_ns)
+        self._attach(entry, state, place)
+
+    def _entry(self, left: Leftover, data: Fd, *, in_doubt: bool = False) -> StagingEntry:
+        """Return an entry of files that are there; :meth:`StagingEntry.attach` has to follow."""
+        area, state = self._area, left.said
+        kind = SilentWriter if in_doubt else LogWriter
+        writer = kind(area.io, left.log, area.boot_id, sequence=state.next_sequence, offset=state.good_length)
+        entry = StagingEntry(area, left.entry_id, data, left.log, writer)
+        entry.log.synced = True  # it may have been written long ago: no commit may make it less durable than it is
+        entry.in_doubt = in_doubt
+        return entry
+
+    def _attach(self, entry: StagingEntry, state: LogState, place: Place) -> None:
+        """Let a file have an entry's content, to be committed."""
+        entry.attach(state, place.at, place.base, place.path, redo=place.redo)
+        if not (state.is_sure or entry.in_doubt):
             entry.renew_log()
+        node = place.node
         node.staging = entry
         with self._tree.lock:
             self._tree.nodes[node.key] = node
-        return True
+        self._tree.context.dirtied(node)
+        self.recovered += not entry.in_doubt
 
-    def _reattach(self, entry: StagingEntry, state: LogState) -> Node | None:
-        """Return a node for the file that an entry belongs to, ``None`` if the entry is not needed."""
-        assert state.base is not None
-        hints = list(dict.fromkeys(path for path in reversed(state.paths) if path))
-        redo = self._redo_of(entry, state)
-        if redo is not None:
-            return self._redo(entry, state, hints, redo)
-        if self._has_become_raw(hints, state):
-            return None
-        found = self._look_at(hints, state)
-        if found is None and (not state.current_boot or b"" in state.paths):
-            # A rename may have got to the disk without the record that announced it; of several names any may do.
-            found = self._search(state)
-        if found is not None:
-            opened, at, path = found
-            if at and not state.since(at)[0]:
-                return None
-            node = Node(self._tree.context, key_of(os.fstat(opened.number)), path, Kind.CONTAINER, opened)
-            entry.attach(state, at, self._base_of(node, entry, state, at), path)
-            return node
-        if state.unlinked or not hints:
-            return None
-        return self._orphan(entry, state, hints[0])
+    # -- what is in doubt ------------------------------------------------------------------------------
 
-    def _has_become_raw(self, hints: list[bytes], state: LogState) -> bool:
-        """Whether a commit has put all of an entry's content under the file's own name; removes what that replaced."""
-        for path in hints:
-            try:
-                entry = find_whatever_the_modes(self._area, self._tree.root, path)
-                at = self._position(self._tree.open_regular(entry), state)
-            except OSError:
-                continue
-            if not at or state.since(at)[0]:
-                continue
-            container = self._open_container(path)
-            if container is not None and self._position(container, state) is not None:
-                with self._tree.parent(path) as (directory, _, name):
-                    self._tree.context.io.unlink(directory, names.container_name(name))
-            return True
-        return False
+    def _recover_doubtful(self, left: Leftover, data: Fd) -> None:
+        """Let a file have what is sure, and lost+found what is said beyond."""
+        said = left.said
+        raw = self._locator.raw_file(said, left.entry_id)
+        if raw is not None:
+            self._recover_raw(left, data, raw)
+            return
+        place = self._locator.place(said, left.entry_id, data)
+        size = os.fstat(data.number).st_size
+        if place is None or (place.has_all_of(said) and self._is_whole(place.node, size)):
+            self._area.discard(left.entry_id)
+            return
+        if not place.named or place.has_all_of(said):
+            self._give_away(left, data, place)
+            return
+        sure_size, sure_map = self._sure_content(left, data, place, size)
+        more = size > 0 and differ(map_of(said, place.at, place.base, data, size), sure_map, (size, sure_size))
+        if size == 0 < sure_size:
+            log.error(
+                "%s: has %d bytes again: that it was emptied is not known to have reached the disk",
+                shown_path(place.path),
+                sure_size,
+            )
+        if more and not left.has_sure_content and said.is_self_contained(size, place.at):
+            self._give_away(left, data, place)
+            return
+        if more:  # at once, for what it builds on may be replaced as soon as the file is served
+            self._keep_copy(left, data, place)
+        if not left.has_sure_content:
+            self._area.discard(left.entry_id)
+            return
+        if size > sure_size:
+            self._area.io.ftruncate(data, sure_size)
+        self._area.io.set_times(data, None, left.sure.synced_mtime_ns)
+        self._attach(self._entry(left, data), left.sure, place)
 
-    def _redo_of(self, entry: StagingEntry, state: LogState) -> tuple[Fd, int] | None:
-        """Return the redo file if copying it may have begun, and the INTENT that names it."""
-        redo = self._area.open_redo(entry.entry_id)
-        if redo is None:
-            return None
-        identity = Identity.of(redo.number)
-        at = max((n for n, one in enumerate(state.intents, 1) if one == identity), default=None)
-        return (redo, at) if at is not None else None
+    def _recover_raw(self, left: Leftover, data: Fd, raw: tuple[Fd, bytes]) -> None:
+        """Deal with an entry whose commit put a raw file in the container's place: no checksum tells if that is torn.
 
-    def _redo(self, entry: StagingEntry, state: LogState, hints: list[bytes], redo: tuple[Fd, int]) -> Node | None:
-        """Return a node that builds on a finished container which may be half copied into the file's inode."""
-        target = self._target_of_redo(state, hints)
-        if target is None and state.unlinked:
-            return None
-        if target is None:
-            self._check_gone(hints[0])
-        opened, path = target or (entry.data, hints[0])
-        node = Node(self._tree.context, key_of(os.fstat(opened.number)), path, Kind.CONTAINER, opened)
-        node.several_names = target is not None
-        base = ContainerFile(redo[0], path, self._tree.context.reading)
-        entry.attach(state, redo[1], base, path, redo=True)
-        return node
-
-    def _target_of_redo(self, state: LogState, hints: list[bytes]) -> tuple[Fd, bytes] | None:
-        assert state.base is not None
-        wanted = state.base.identity
-        for path in (*hints, *self._all_files()):
-            opened = self._open_container(path)
-            if opened is not None and wanted.is_same_inode(opened.number):
-                return opened, path
-        return None
-
-    def _look_at(self, paths: Iterable[bytes], state: LogState) -> Found | None:
-        for path in paths:
-            opened = self._open_container(path)
-            at = self._position(opened, state) if opened is not None else None
-            if opened is not None and at is not None:
-                return opened, at, path
-        return None
+        It was made durable before it got its name if the entry was, or if it replaced something.
+        """
+        assert left.said.base is not None
+        opened, path = raw
+        durable = left.was_synced or left.said.base.identity.size > EMPTY_CONTAINER_SIZE
+        if not durable and not _same_content(opened, data):
+            self._give_away(left, data, self._locator.lost_place(path, data))
+            return
+        self._locator.remove_replaced(left.said, path)
+        self._area.discard(left.entry_id)
 
     @staticmethod
-    def _position(opened: Fd, state: LogState) -> int | None:
-        """Return which container of a log an open file is: 0 the base, n that of the n-th INTENT."""
-        assert state.base is not None
-        identity = Identity.of(opened.number)
-        known = [state.base.identity, *state.intents]
-        return max((at for at, one in enumerate(known) if one == identity), default=None)
+    def _sure_content(left: Leftover, data: Fd, place: Place, size: int) -> tuple[int, ChunkMap]:
+        """Return size and map of what is sure: of the entry, or if nothing of it is, of what it builds on."""
+        assert left.said.base is not None
+        if not left.has_sure_content:
+            length = place.base.length if place.base is not None else 0
+            return length, ChunkMap(left.said.base.chunk_size, length)
+        sure_size = left.sure_size(size)
+        return sure_size, map_of(left.sure, place.at, place.base, data, sure_size)
 
-    @staticmethod
-    def _base_of(node: Node, entry: StagingEntry, state: LogState, at: int) -> ContainerFile | None:
-        """Return what a node's container holds, ``None`` if it cannot be read and nothing of it is needed.
+    def _give_away(self, left: Leftover, data: Fd, place: Place) -> None:
+        """Have an entry become a container in lost+found in the background."""
+        self._area.io.fdatasync(data)  # it is going to be the same if that is interrupted, and never logged durable
+        node = self._locator.node_without_name(place.path, data)
+        base = place.base if not place.has_all_of(left.said) else None
+        at = place.at if base is not None else 0
+        entry = self._entry(left, data, in_doubt=True)
+        if left.said.kept_mtime_ns is not None:
+            entry.time.keep(left.said.kept_mtime_ns)
+        self._report(left, place.path, os.fstat(data.number).st_size, "it goes to lost+found")
+        self._attach(entry, left.said, Place(node, at, base, place.path, named=False))
+
+    def _keep_copy(self, left: Leftover, data: Fd, place: Place) -> None:
+        """Put what an entry says into lost+found, and leave the entry as it is.
 
         Raises:
-            OSError: it cannot be read and is needed.
+            StoreError: there is no space for that.
+            OSError: it failed otherwise.
         """
+        node = self._locator.node_without_name(place.path, data)
+        entry = self._entry(left, data, in_doubt=True)
+        if left.said.kept_mtime_ns is not None:
+            entry.time.keep(left.said.kept_mtime_ns)
+        entry.attach(left.said, place.at, place.base, place.path, redo=place.redo)
+        node.staging = entry
+        self._report(left, place.path, entry.size, "all of it goes to lost+found, and the file is as before")
         try:
-            return node.container()
-        except OSError:
-            if not state.is_self_contained(entry.size, at):
-                raise
-            return None
-
-    def _open_container(self, path: bytes) -> Fd | None:
-        try:
-            entry = find_whatever_the_modes(self._area, self._tree.root, names.container_name(path))
-            opened = self._tree.open_regular(entry)
-        except PermissionError:
-            self._denied.add(path)
-            return None
+            self._engine.keep_copy(node)
         except OSError as err:
-            if is_want(err):
+            if err.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
-            return None
-        return opened if os.fstat(opened.number).st_dev == self._tree.device else None
+            raise StoreError(
+                f"no space to keep a copy of {os.fsdecode(place.path)!r}, of which the newest content may be torn:"
+                f" free {entry.size} bytes on the filesystem of BACKING and try again ({err.strerror})"
+            ) from err
+        finally:
+            self._area.space.release(left.entry_id)
 
-    def _check_gone(self, path: bytes) -> None:
-        """Raise OSError if what was at a path may be there, where we must not look."""
-        if path in self._denied:
-            raise OSError(errno.EACCES, f"{os.fsdecode(path)!r} may not be read")
-
-    def _orphan(self, entry: StagingEntry, state: LogState, path: bytes) -> Node:
-        """Make a node that no name leads to; its commit finds nothing at the path and goes to lost+found.
-
-        Raises:
-            OSError: it may be there still.
-        """
-        self._check_gone(path)
-        found = None if state.is_self_contained(entry.size) else self._search(state)
-        base = None
-        if found is not None:
-            base = ContainerFile(found[0], path, self._tree.context.reading)
-        entry.attach(state, found[1] if found is not None else 0, base, path)
+    def _report(self, left: Leftover, path: bytes, size: int, what: str) -> None:
+        self.in_doubt += 1
+        why = "its log is damaged" if left.said.damaged else "the machine went down before it was known to be on disk"
         log.error(
-            "%s: has uncommitted content, but what it belongs to is gone or was replaced; moving it to lost+found%s",
-            os.fsdecode(path),
-            "" if found is not None or state.is_self_contained(entry.size) else ", with zeros for what only that had",
+            "%s: %d bytes in staging entry %s may be torn, because %s: %s",
+            shown_path(path),
+            size,
+            left.entry_id.decode(),
+            why,
+            what,
         )
-        key = key_of(os.fstat(entry.data.number))
-        return Node(self._tree.context, key, path, Kind.CONTAINER, entry.data)
 
-    def _search(self, state: LogState) -> Found | None:
-        """Look for the container that an entry builds on under every name in BACKING."""
-        return self._look_at(self._all_files(), state)
+    @staticmethod
+    def _is_whole(node: Node, size: int) -> bool:
+        """Whether a container has all of a content of so many bytes, every checksum compared."""
+        try:
+            container = node.container()
+            for offset in range(0, container.length, _VERIFY_BYTES):
+                container.read_uncached(offset, min(_VERIFY_BYTES, container.length - offset))
+        except OSError:
+            return False
+        return container.length == size
 
-    def _all_files(self) -> Iterator[bytes]:
-        """Yield the logical paths of everything that is no directory."""
-        directories = [b""]
-        while directories:
-            above = directories.pop()
-            try:
-                found = self._tree.list_names(above)
-            except OSError:
-                continue
-            for name in found:
-                path = names.join(above, name)
-                if self._tree.is_directory(path):
-                    directories.append(path)
-                else:
-                    yield path
+
+def _same_content(one: Fd, other: Fd) -> bool:
+    """Whether two files have the same bytes; raises OSError."""
+    size = os.fstat(one.number).st_size
+    if os.fstat(other.number).st_size != size:
+        return False
+    return all(
+        pread_exact(one.number, _VERIFY_BYTES, offset) == pread_exact(other.number, _VERIFY_BYTES, offset)
+        for offset in range(0, size, _VERIFY_BYTES)
+    )

@@ -10,16 +10,16 @@ import errno
 import os
 import threading
 
-from qatqfs.store import staginglog
 from qatqfs.store.chunkmap import ChunkMap, chunks_of
 from qatqfs.store.containerfile import ContainerFile, Retired
 from qatqfs.store.descriptors import to_stay_open
 from qatqfs.store.draft import Draft
-from qatqfs.store.entrylog import EntryLog
+from qatqfs.store.entrylog import EntryLog, Mark
+from qatqfs.store.leftover import map_of
 from qatqfs.store.snapshot import Aside, Snapshot
 from qatqfs.store.space import worst_case
 from qatqfs.store.stagedtime import StagedTime
-from qatqfs.store.stagedview import View, data_ranges
+from qatqfs.store.stagedview import View
 from qatqfs.store.stagingarea import DATA, LOG, StagingArea
 from qatqfs.store.staginglog import LogState, LogWriter
 from qatqfs.store.sysfile import Fd, Identity
@@ -38,41 +38,6 @@ def create_entry(area: StagingArea) -> "StagingEntry":
     return StagingEntry(area, entry_id, data, log, LogWriter(area.io, log, area.boot_id))
 
 
-def load_entry(area: StagingArea, entry_id: bytes) -> "tuple[StagingEntry, LogState] | None":
-    """Open an entry that an earlier daemon left; :meth:`StagingEntry.attach` has to follow.
-
-    After a power cut the data file is cut to the size of its last SYNC: what lies behind it never counted.
-
-    Returns:
-        The entry and what its log says, or ``None`` when nothing in it counts (the caller discards it).
-
-    Raises:
-        OSError: the files cannot be read.
-    """
-    where = area.directory.number
-    flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
-    log = Fd(os.open(entry_id + LOG, flags, dir_fd=where))
-    state = staginglog.replay(os.pread(log.number, os.fstat(log.number).st_size, 0), area.boot_id)
-    if state.base is None or not state.valid or state.done:
-        return None
-    try:
-        data = to_stay_open(Fd(os.open(entry_id + DATA, flags, dir_fd=where)))
-    except FileNotFoundError:
-        return None
-    if not state.current_boot:
-        if state.synced_size is None:
-            return None
-        if os.fstat(data.number).st_size > state.synced_size:
-            area.io.ftruncate(data, state.synced_size)
-        area.io.set_times(data, None, state.synced_mtime_ns)
-    writer = LogWriter(area.io, log, area.boot_id, sequence=state.next_sequence, offset=state.good_length)
-    entry = StagingEntry(area, entry_id, data, log, writer)
-    entry.log.synced = state.synced_size is not None
-    if state.current_boot and state.kept_mtime_ns is not None:
-        entry.time.keep(state.kept_mtime_ns)
-    return entry, state
-
-
 class StagingEntry:
     """One file's uncommitted content: some chunks in a data file, the rest still those of the container below.
 
@@ -89,6 +54,7 @@ class StagingEntry:
             :meth:`exchange_draft` only.
         sequential_end: where a writer that began an empty file at offset 0 and never left a gap has got to, in bytes.
         ahead_end: how far of that somebody was told to encode ahead.
+        in_doubt: it may be torn, so it becomes a container in lost+found and nothing else.
     """
 
     def __init__(self, area: StagingArea, entry_id: bytes, data: Fd, log: Fd, writer: LogWriter) -> None:
@@ -101,6 +67,7 @@ class StagingEntry:
         self.draft: Draft | None = None
         self.sequential_end = 0
         self.ahead_end = 0
+        self.in_doubt = False
         self._draft_lock = threading.Lock()
         self._io = area.io
         self._view = View(ChunkMap(1, 0), None)
@@ -174,28 +141,14 @@ class StagingEntry:
         Raises:
             OSError: as writing does.
         """
-        assert state.base is not None
         self.log.adopt(state, at, path, redo=redo)
-        unit = state.base.chunk_size
-        held, low = state.since(at)
         size = self.size
-        # A cut that came before its SIZE record shows in the size of the data file.
-        whole = base.length if base is not None else 0
-        length = min(whole, size, low if low is not None else size)
-        self._low_unlogged = length < whole
-        chunks = ChunkMap(unit, length)
-        total = chunks_of(size, unit)
-        for first, stop in held:
-            if first < min(stop, chunks.base_chunks, total):
-                chunks.hold(first, min(stop, chunks.base_chunks, total))
-        for first, stop in data_ranges(self.data, size):
-            # Where the base has nothing the data file says it all: what was never written is a hole in it.
-            start = max(first // unit, chunks.base_chunks)
-            if start < chunks_of(stop, unit):
-                chunks.hold(start, chunks_of(stop, unit))
+        chunks = map_of(state, at, base, self.data, size)
+        self._low_unlogged = base is not None and chunks.base_length < base.length
         self._view = View(chunks, base)
         copies = base.stored_size if base is not None else 0
-        self.area.space.charge(self.entry_id, worst_case(chunks.held_bytes(size), total), copies)
+        worst = worst_case(chunks.held_bytes(size), chunks_of(size, chunks.unit))
+        self.area.space.charge(self.entry_id, worst, copies)
 
     # -- log -------------------------------------------------------------------------------------------
 
@@ -374,6 +327,14 @@ class StagingEntry:
             self.log.write_anew(self._view.chunks, self._low, self.data)
         else:
             self.log.sync(self.data)
+
+    def mark(self) -> Mark:
+        """Begin to make what was written so far durable, without waiting for the disk; content lock held.
+
+        See :meth:`qatqfs.store.entrylog.EntryLog.mark` for what has to follow. Raises OSError.
+        """
+        self._settle_log()
+        return self.log.mark(self.data)
 
     # -- commit ----------------------------------------------------------------------------------------
 

@@ -9,13 +9,16 @@ is gone at once), ``ID.relog``, a log that is about to replace the log. They mea
 
 ``INO-BTIME-OCTAL.mode`` says which mode a file has that is opened against it (:mod:`qatqfs.store.ownfiles`).
 
-The data file is created first and the log dropped first, so a data file without a log is garbage.
+The data file is created first and dropped first: an entry that is half made or half removed is an empty data file,
+or a log alone. A data file that has something and no log, or none that can be read, is nothing of that, so it is
+never dropped: it is moved to lost+found as it is, and so is a redo file.
 
 Whoever gives a file up need not care whether it can be removed: what cannot is noted and tried again, before the
 next commit, before a writer is told that there is no space, when the store is closed, and when it is opened.
 """
 
 import contextlib
+import itertools
 import logging
 import os
 import threading
@@ -24,7 +27,9 @@ from collections.abc import Iterator
 
 from qatqfs.store import staginglog
 from qatqfs.store.backingio import BackingIO
+from qatqfs.store.names import SUFFIX
 from qatqfs.store.space import SpaceLedger
+from qatqfs.store.stagedview import data_ranges
 from qatqfs.store.sysfile import Fd
 from qatqfs.wording import describe, shown_path
 
@@ -35,6 +40,7 @@ MODE = b".mode"
 FILES_OF_ENTRY = 2
 """Data file and log: what an entry has while it is in use."""
 NEW_FLAGS = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NOATIME
+_ORDER = (DATA, REDO, LOG)  # in which they go: the log tells until the end that the others are not needed
 _EXCLUSIVE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 
 
@@ -43,17 +49,20 @@ class StagingArea:
 
     Args:
         directory: open descriptor of ``.qatqfs/staging``.
+        lost_and_found: of ``.qatqfs/lost+found``.
         io: makes the changes.
 
     Attributes:
         directory: see above.
+        lost_and_found: see above.
         io: see above.
         space: what the entries have reserved.
         boot_id: of the running boot.
     """
 
-    def __init__(self, directory: Fd, io: BackingIO) -> None:
+    def __init__(self, directory: Fd, lost_and_found: Fd, io: BackingIO) -> None:
         self.directory = directory
+        self.lost_and_found = lost_and_found
         self.io = io
         self.space = SpaceLedger(directory)
         self.boot_id = staginglog.current_boot_id()
@@ -69,18 +78,88 @@ class StagingArea:
         """List the files whose names end so; raises OSError."""
         return [name for name in map(os.fsencode, os.listdir(self.directory.number)) if name.endswith(ending)]
 
-    def sweep(self) -> None:
-        """Remove what no log accounts for: half-made entries and containers that never got their name.
+    def sweep(self) -> int:
+        """Remove what is half made: entries without content, and containers that never got their name.
+
+        Returns:
+            How many files without a log are kept in lost+found now. One that cannot be moved there stays.
 
         Raises:
             OSError: the directory cannot be read.
         """
+        kept = 0
         names = {os.fsencode(name) for name in os.listdir(self.directory.number)}
         for name in names:
             stem, dot, ending = name.rpartition(b".")
             kind = dot + ending
-            if kind in (NEW, RELOG, PRE) or (kind in (DATA, REDO) and stem + LOG not in names):
+            if kind in (NEW, RELOG, PRE):
                 self.give_up(name)
+            elif kind in (DATA, REDO) and stem + LOG not in names:
+                try:
+                    kept += self.keep(name, "has no log")
+                except OSError as err:
+                    log.error("staging file %s has no log and stays: %s", os.fsdecode(name), str(err))
+        return kept
+
+    def keep(self, name: bytes, why: str) -> bool:
+        """Move a file to lost+found as it is, if there is anything in it, else remove it.
+
+        Args:
+            name: of the file.
+            why: what is wrong with it, for the log.
+
+        Raises:
+            OSError: it cannot be looked at or moved.
+        """
+        found = self._with_content(name)
+        if found is None:
+            self.give_up(name)
+            return False
+        self.io.fsync(found)
+        kept_as = self.free_lost_name(name + (SUFFIX if name.endswith(REDO) else b""))
+        self._move(name, kept_as)
+        log.error(
+            "staging file %s of %d bytes %s; it is kept in lost+found as %s",
+            os.fsdecode(name),
+            os.fstat(found.number).st_size,
+            why,
+            os.fsdecode(kept_as),
+        )
+        return True
+
+    def _with_content(self, name: bytes) -> Fd | None:
+        """Open a file if there is anything in it; raises OSError."""
+        try:
+            found = Fd(os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=self.directory.number))
+        except FileNotFoundError:
+            return None
+        return found if data_ranges(found, os.fstat(found.number).st_size) else None
+
+    def keep_entry(self, entry_id: bytes, why: str) -> bool:
+        """As :meth:`keep` for all files of an entry whose data file or redo file has anything in it."""
+        contents = [entry_id + ending for ending in (DATA, REDO) if self._with_content(entry_id + ending) is not None]
+        if not contents:
+            self.give_up_entry(entry_id)
+            return False
+        self._move(entry_id + LOG, self.free_lost_name(entry_id + LOG))  # first: what has no log is kept, too
+        for name in contents:
+            self.keep(name, why)
+        return True
+
+    def _move(self, name: bytes, kept_as: bytes) -> None:
+        self.io.rename(self.directory.number, name, self.lost_and_found.number, kept_as)
+        self.io.fsync_directory(self.lost_and_found.number)
+
+    def free_lost_name(self, name: bytes) -> bytes:
+        """Return a name that is free in lost+found: this one, or with a number before its last ending."""
+        stem, dot, ending = name.rpartition(b".")
+        candidates = (b"%s-%d%s%s" % (stem, number, dot, ending) for number in itertools.count(2))
+        for candidate in itertools.chain([name], candidates):
+            try:
+                os.stat(candidate, dir_fd=self.lost_and_found.number, follow_symlinks=False)
+            except FileNotFoundError:
+                return candidate
+        raise AssertionError("unreachable")  # some number is free
 
     def open_exclusively(self, name: bytes, mode: int = 0o600) -> Fd:
         """Make a file that is not there yet; raises OSError (ENOSPC, EROFS ...)."""
@@ -180,19 +259,34 @@ class StagingArea:
             return False
         with self._given_up_lock:
             waiting, self._given_up = self._given_up, {}
-        failures = [self._try_to_remove(name, fd) for name, fd in waiting.items()]
-        return None in failures
+        stuck: set[bytes] = set()
+        gone = False
+        for name, fd in waiting.items():
+            stem = name.rpartition(b".")[0]
+            if stem in stuck:  # an entry's log stays as long as its data
+                with self._given_up_lock:
+                    self._given_up[name] = fd
+            elif self._try_to_remove(name, fd) is None:
+                gone = True
+            else:
+                stuck.add(stem)
+        return gone
 
     def give_up_entry(self, entry_id: bytes) -> None:
         """As :meth:`discard`, but what cannot be removed is removed later; never fails."""
-        for ending in (LOG, DATA, REDO):
-            self.give_up(entry_id + ending)
+        names = [entry_id + ending for ending in _ORDER]
+        while names and (failure := self._try_to_remove(names[0], None)) is None:
+            del names[0]
+        if names:  # what comes after has to stay until that is gone, and is tried after it
+            log.warning("staging file %s cannot be removed yet: %s", os.fsdecode(names[0]), failure)
+            with self._given_up_lock:
+                self._given_up.update(dict.fromkeys(names))
         self.space.release(entry_id)
 
     def discard(self, entry_id: bytes) -> None:
-        """Remove an entry, log first, and give back what it had reserved; raises OSError."""
+        """Remove an entry, log last, and give back what it had reserved; raises OSError."""
         try:
-            for ending in (LOG, DATA, REDO):
+            for ending in _ORDER:
                 self.remove(entry_id + ending)
         finally:
             self.space.release(entry_id)

@@ -9,8 +9,8 @@ class Statistics:
 
     Names in use: ``read_bytes``, ``write_bytes``, ``cache_hits``, ``cache_misses``, ``chunks_decoded``,
     ``chunks_encoded``, ``encoded_raw_bytes``, ``encoded_stored_bytes``, ``commits``, ``commit_failures``,
-    ``corrupt_chunks``, ``corrupt_files``, ``recovered_files``, ``lost_files``, ``no_space_errors`` (requests of
-    programs that failed with ENOSPC or EDQUOT).
+    ``corrupt_chunks``, ``corrupt_files``, ``recovered_files``, ``lost_files``, ``files_in_doubt``, ``no_space_errors``
+    (requests of programs that failed with ENOSPC or EDQUOT).
 
     Args:
         above: other counters, which get the same; for a count of one piece of work.

@@ -10,6 +10,7 @@ called from any thread. Everything raises :class:`OSError` with the errno that a
 """
 
 import contextlib
+import errno
 import logging
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +25,7 @@ from qatqfs.store.chunkcache import ChunkCache
 from qatqfs.store.commit import CommitEngine
 from qatqfs.store.containerfile import RUN_CHUNKS, ReadContext
 from qatqfs.store.damage import DamageRegister
+from qatqfs.store.durability import Durability
 from qatqfs.store.errors import StoreError
 from qatqfs.store.files import Opener
 from qatqfs.store.handle import Handle
@@ -39,11 +41,13 @@ from qatqfs.store.stats import Statistics
 from qatqfs.store.syncs import Syncs
 from qatqfs.store.sysfile import yield_to_others
 from qatqfs.store.tree import Tree
-from qatqfs.wording import describe
+from qatqfs.wording import describe, shown_path
 
 log = logging.getLogger(__name__)
 
 _BLOCK = 4096
+_NAMED = 20
+"""Files that a line of the log names."""
 _READ_AHEAD_RUNS_PER_WORKER = 2
 
 Owner = tuple[int, int] | None
@@ -65,6 +69,7 @@ class Store:
         statistics: counters.
         recovered: files found in staging: reattached, or in a read-only store waiting for a read-write one; ``None`` if
             this user may not look.
+        in_doubt: files of which an earlier boot left what may be torn, so that it is kept in lost+found.
         tree: names and nodes, for the mount.
         opener: opens files in two steps, for the mount.
         syncs: syncs in the background, for the mount.
@@ -89,7 +94,7 @@ class Store:
                 self._area = PrivateArea(root, io)
             except OSError as err:
                 raise StoreError(f"cannot write to backing directory {os.fspath(path)!r}: {err.strerror}") from err
-            staging = StagingArea(self._area.staging, io)
+            staging = StagingArea(self._area.staging, self._area.lost_and_found, io)
         workers = self.options.workers
         self._decoders = ThreadPoolExecutor(workers, thread_name_prefix="qatqfs-decode")
         self._encoders = ThreadPoolExecutor(workers, thread_name_prefix="qatqfs-encode", initializer=yield_to_others)
@@ -109,6 +114,7 @@ class Store:
             namespace_lock=RLock(),
             dirtied=self._dirtied,
             advanced=self._advanced,
+            committed=self._committed,
             fsync_parent=self._fsync_parent,
         )
         self.tree = Tree(root, context)
@@ -116,13 +122,18 @@ class Store:
         self.syncs = Syncs(self.sync)
         self._committer: Committer | None = None
         self._ahead: AheadEncoder | None = None
+        self._durability = Durability(io, root, self.options.durable_after)
+        self.in_doubt = 0
         if self._area is not None and staging is not None:
-            engine = CommitEngine(self.tree, self._area.lost_and_found, self._encoders, self._disk_waiter)
+            engine = CommitEngine(self.tree, self._encoders, self._disk_waiter)
             self._committer = Committer(self.tree, engine)
             self._ahead = AheadEncoder(engine, self.options)
             self.tree.on_dropped = self._dropped
-            self.recovered = Recovery(self.tree, staging, self._committer).run()
+            recovery = Recovery(self.tree, staging, engine, self._committer.sync)
+            self._run_or_leave(recovery)
+            self.recovered, self.in_doubt = recovery.recovered, recovery.in_doubt
             self._committer.start()
+            self._durability.start()
             self._ahead.start()
         else:
             # Everything but .qatqfs may be open to this user.
@@ -130,9 +141,25 @@ class Store:
                 self.recovered = waiting_files(root)
         self.opener = Opener(self.tree, self._released)
 
+    def _run_or_leave(self, recovery: Recovery) -> None:
+        """Recover what is in staging; if that cannot be done leave everything, the lock included, to the next try."""
+        try:
+            recovery.run()
+        except BaseException:
+            self._closed = True
+            self._shut_down_executors()
+            if self._area is not None:
+                self._area.close()
+            raise
+
+    def _shut_down_executors(self) -> None:
+        for executor in (self._decoders, self._encoders, self._disk_waiter):
+            executor.shutdown(cancel_futures=True)
+
     def _dirtied(self, node: Node) -> None:
         if self._committer is not None:
             self._committer.dirtied(node)
+            self._durability.dirtied(node)
 
     def _dropped(self, node: Node) -> None:
         if self._committer is not None:
@@ -143,6 +170,9 @@ class Store:
     def _advanced(self, node: Node) -> None:
         if self._ahead is not None:
             self._ahead.advanced(node)
+
+    def _committed(self) -> None:
+        self._durability.committed()
 
     def _released(self, node: Node) -> None:
         if self._committer is not None:
@@ -177,19 +207,20 @@ class Store:
         return Pending.of(self.tree.dirty_nodes(below))
 
     def sync(self, below: bytes = b"") -> None:
-        """Return once what was written so far at or below a path is in containers (not: on the disk's platter).
+        """Return once what was written so far at or below a path is in containers, and they survive a loss of power.
 
         A file with several names is committed whichever of them is meant.
 
         Raises:
             NotCommitted: files could not be committed; their content stays in staging and is served from there.
-            OSError: everything is committed, but what is left of it in staging could not be removed. ESTALE: staging
-                itself is gone.
+            OSError: everything is committed, but what is left of it in staging could not be removed, or the disk
+                failed to write something on this filesystem. ESTALE: staging itself is gone.
         """
         if self._committer is not None:
             self._committer.sync(below)
         if self._area is not None:
             self._area.check_in_place()
+            self._durability.make_all_durable()
 
     def make_room(self) -> bool:
         """Commit a file that nobody has open, which gives its descriptors back.
@@ -210,11 +241,14 @@ class Store:
     def close(self, *, commit: bool = True) -> None:
         """Commit everything, stop the threads and release the lock; a second call does nothing.
 
+        What is not committed then is durable in staging, and the log names it.
+
         Args:
             commit: ``False`` leaves uncommitted content to the recovery of the next store.
 
         Raises:
-            OSError: a file could not be committed (everything else was, and the store is closed all the same).
+            OSError: a file could not be committed (everything else was, and the store is closed all the same), or
+                not even be made durable in staging.
         """
         if self._closed:
             return
@@ -234,15 +268,40 @@ class Store:
             if self._committer is not None:
                 self._committer.stop()
             self.syncs.stop()
-            self._decoders.shutdown(cancel_futures=True)
-            self._encoders.shutdown(cancel_futures=True)
-            self._disk_waiter.shutdown(cancel_futures=True)
+            self._durability.stop()
+            self._shut_down_executors()
             try:
                 self._leave_no_drafts()
+                self.secure_staging()
+            except OSError as err:
+                error = f"{error}; {describe(err)}" if error is not None else describe(err)
+                raise
             finally:
                 if self._area is not None:
                     self._area.close(left=len(self.tree.dirty_nodes()), error=error)
                     self._area = None
+
+    def secure_staging(self) -> None:
+        """Make containers and uncommitted content survive a loss of power, and log which files have some.
+
+        Raises:
+            OSError: it may not survive one; what was acknowledged is in staging nevertheless.
+        """
+        if self._committer is None:
+            return
+        left = self.tree.dirty_nodes()
+        names = ", ".join(shown_path(node.path) for node in left[:_NAMED])
+        if len(left) > _NAMED:
+            names += f" and {len(left) - _NAMED} more"
+        try:
+            self._durability.make_durable(left)
+        except OSError as err:
+            what = f"uncommitted content of {names}" if left else "what was committed lately"
+            log.error("%s may not survive a loss of power: %s", what, str(err))
+            what = "uncommitted content" if left else "what was committed lately"
+            raise OSError(err.errno or errno.EIO, f"{what} may not survive a loss of power: {err.strerror}") from err
+        if left:
+            log.warning("left in staging for the next mount, durable: %s", names)
 
     def _leave_no_drafts(self) -> None:
         """Give back the space of what was encoded of uncommitted files: the next store begins anew."""

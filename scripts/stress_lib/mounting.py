@@ -10,11 +10,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from qatqfs.mount import control, mountinfo
+from qatqfs.store.backingio import BackingIO
+from qatqfs.store.sysfile import Fd
 
 _START_SECONDS = 60
 _STOP_SECONDS = 600
-_OPTIONS = ("--chunk-size", "16K", "--cache-size", "8M")
-"""Small chunks and a small cache: their edges are met often."""
+_OPTIONS = ("--chunk-size", "16K", "--cache-size", "8M", "--durable-after", "0.5")
+"""Small chunks, a small cache, and little time until everything is durable: their edges are met often."""
+_COMMAND = Path(__file__).with_name("boot.py")
 
 
 class StressMount:
@@ -30,10 +33,20 @@ class StressMount:
         self.backing.mkdir()
         self.path.mkdir()
         self._process: subprocess.Popen[bytes] | None = None
+        self._boots = 0
 
     def start(self) -> None:
         """Mount; returns once the mount answers."""
-        command = [sys.executable, "-m", "qatqfs.cli", "mount", "-f", "--log-file", str(self.log), *_OPTIONS]
+        command = [
+            sys.executable,
+            str(_COMMAND),
+            str(self._boots),
+            "mount",
+            "-f",
+            "--log-file",
+            str(self.log),
+            *_OPTIONS,
+        ]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen([*command, str(self.backing), str(self.path)], stdout=log, stderr=log)
         deadline = time.monotonic() + _START_SECONDS
@@ -70,6 +83,14 @@ class StressMount:
             self._process = None
         if mountinfo.mounted_at(os.fspath(self.path)) is not None:
             mountinfo.unmount(os.fspath(self.path), lazy=True)
+
+    def write_to_disk(self) -> None:
+        """Do what sync(1) does, for the filesystem of the backing directory."""
+        BackingIO().syncfs(Fd(os.open(self.backing, os.O_RDONLY)))
+
+    def reboot(self) -> None:
+        """Let the next mount believe that the machine was started again since the last."""
+        self._boots += 1
 
     def remount(self) -> None:
         """Unmount, wait until everything is committed, and mount again."""

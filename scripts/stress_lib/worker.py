@@ -2,7 +2,8 @@
 
 Its own directory is compared after every operation. The daemon may be killed at any moment: then the operation
 under way may have happened or not, or a write in part, and everything before it has to be there. After a kill the
-worker goes on in a new directory; the old one is compared again at the end of the run.
+worker goes on in a new directory; the old one is compared again at the end of the run. After a reboot content may be
+in lost+found instead (:mod:`stress_lib.lost`), also that of directories it has left.
 """
 
 import json
@@ -16,14 +17,16 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from stress_lib.generator import Generator
+from stress_lib.lost import LostAndFound, Snapshot, settled
 from stress_lib.pair import Difference, Pair
-from stress_lib.world import Operation, Outcome
+from stress_lib.world import Operation, Outcome, World
 
 _LONGEST_TRACE = 1500
 _WRITES = ("write", "pwrite", "map_store")
 _SHARED_EVERY = 20
 _RECORD_SIZE = 64
-Snapshot = dict[str, Any]
+Seen = tuple[Snapshot, dict[str, bytes]]
+"""A directory's snapshot and the contents of its files."""
 R = TypeVar("R")
 
 
@@ -41,11 +44,13 @@ class Signals:
         stop: set when the work is over.
         kills: kills of the daemon, counted just before each.
         mounts: the value of ``kills`` that the running mount has seen.
+        reboots: how many of the kills were followed by one, counted once all that is in doubt is in lost+found.
     """
 
     stop: Event
     kills: Counter
     mounts: Counter
+    reboots: Counter
 
 
 @dataclass
@@ -85,18 +90,23 @@ class Worker:
         seed: of the whole run.
         mountpoint: of the mount; its directory ``shared`` is for all workers.
         plain: a directory for plain twins.
+        backing: of the mount.
         signals: shared with the session.
         links: whether hard links of files are possible.
     """
 
-    def __init__(self, number: int, seed: int, mountpoint: Path, plain: Path, signals: Signals, *, links: bool) -> None:
+    def __init__(
+        self, number: int, seed: int, mountpoint: Path, plain: Path, backing: Path, signals: Signals, *, links: bool
+    ) -> None:
         self._number = number
         self._mountpoint = mountpoint
         self._plain = plain
+        self._lost_and_found = LostAndFound(backing)
         self._signals = signals
         self._generator = Generator(f"{seed}/{number}", links=links)
         self._directories = 0
         self._kills_seen = 0
+        self._reboots_seen = 0
         self._report = Report(0, 0, None, [], {}, [], [], [])
 
     def run(self, report_to: Path) -> None:
@@ -155,8 +165,14 @@ class Worker:
         pair.plain.apply(operation)
         after, new_contents = pair.plain.snapshot(), pair.plain.contents()
         pair.close()
+        reboots = self._reboots_seen
         found, found_contents = self._look(lambda: (pair.here.snapshot(), pair.here.contents()))
-        if found != after and (_acknowledged(operation, here) or found != before):
+        if self._reboots_seen != reboots:
+            old, new = (before, contents), (after, new_contents)
+            if not self._is_settled((found, found_contents), old, new, operation, here):
+                expected = {"before": _differing(before, found), "after": _differing(after, found)}
+                return Difference([*operation, "killed before a reboot, outcome", *here], found, expected)
+        elif found != after and (_acknowledged(operation, here) or found != before):
             torn = operation[0] in _WRITES and not _acknowledged(operation, here)
             if not (
                 torn and _is_mixture(found_contents, contents, new_contents) and _same_but_content(found, before, after)
@@ -166,12 +182,33 @@ class Worker:
         self._report.snapshots[pair.here.root.name] = found
         raise Interrupted
 
+    def _is_settled(self, found: Seen, before: Seen, after: Seen, operation: Operation, outcome: Outcome) -> bool:
+        """Whether after a reboot everything is in place or in lost+found, the operation under way done or not."""
+        lost = self._lost_and_found
+        allowed = [after] if _acknowledged(operation, outcome) else [after, before]
+        if any(settled(found[0], snapshot, lost.digests()) for snapshot, _ in allowed):
+            return True
+        if (
+            len(allowed) == 1
+            or operation[0] not in _WRITES
+            or not before[1].keys() == after[1].keys() == found[1].keys()
+        ):
+            return False
+        return _same_but_content(found[0], before[0], after[0]) and all(
+            any(
+                _is_mixture({path: content}, {path: before[1][path]}, {path: after[1][path]})
+                for content in (there, *lost.contents().values())
+            )
+            for path, there in found[1].items()
+        )
+
     def _leave(self, pair: Pair) -> Difference | None:
         """Compare a directory for the last time before going elsewhere."""
         pair.close()
-        difference = self._look(pair.compare_all)
         self._report.snapshots[pair.here.root.name] = pair.plain.snapshot()
-        return difference
+        reboots = self._reboots_seen
+        difference = self._look(pair.compare_all)
+        return difference if self._reboots_seen == reboots else None  # else it was compared meanwhile
 
     def _look(self, work: Callable[[], R]) -> R:
         """Look at the mount until no kill comes between: what is seen of a dying mount may be half of it."""
@@ -220,9 +257,32 @@ class Worker:
         return self._signals.kills.value != self._kills_seen
 
     def _wait_for_mount(self) -> None:
-        while self._signals.mounts.value != self._signals.kills.value:
-            time.sleep(0.02)
-        self._kills_seen = self._signals.mounts.value
+        while True:
+            while self._signals.mounts.value != self._signals.kills.value:
+                time.sleep(0.02)
+            self._kills_seen = self._signals.mounts.value
+            reboots = self._signals.reboots.value
+            if reboots == self._reboots_seen:
+                return
+            try:
+                self._look_at_what_was_left()
+            except OSError:
+                if not self._killed():
+                    raise
+                continue
+            if not self._killed():
+                self._reboots_seen = reboots
+                return
+
+    def _look_at_what_was_left(self) -> None:
+        """Take directories as a reboot has left them, if nothing of them is missing."""
+        for name, expected in self._report.snapshots.items():
+            found = World(self._mountpoint / name).snapshot()
+            if not settled(found, expected, self._lost_and_found.digests()):
+                if self._killed():
+                    return
+                raise AssertionError(f"{name} after a reboot: {_differing(found, expected)}, not {expected}")
+            self._report.snapshots[name] = found
 
 
 def _acknowledged(operation: Operation, outcome: Outcome) -> bool:

@@ -200,5 +200,5 @@ def test_no_option_has_two_meanings():
     assert not own & others
     assert own == {
         *("cache_size", "chunk_size", "level", "workers", "dtype", "raw", "read_only", "allow_other"),
-        *("on_corrupt", "log_file", "debug", "commit_on_close"),
+        *("on_corrupt", "log_file", "debug", "commit_on_close", "durable_after"),
     }

@@ -244,7 +244,7 @@ def test_umount_says_what_could_not_be_committed_and_where_it_is(tmp_path: Path)
         before, after = result.stderr.splitlines()
         assert before == "qatqfs: x: could not be committed yet: Disk quota exceeded"
         assert "1 file(s) could not be committed (x: Disk quota exceeded)" in after
-        assert "they are safe in staging for the next mount" in after
+        assert "they are in staging for the next mount" in after
         assert mount.process is not None and mount.process.wait(60) == 2
         mount.process = None
     with mounted(tmp_path, backing=mount.backing) as again:

@@ -29,6 +29,7 @@ def open_store(backing: Path):
     def opener(**options: object) -> Store:
         options.setdefault("chunk_size", 4096)
         options.setdefault("idle_seconds", 3600.0)  # commits happen when a test says so, or at the last close
+        options.setdefault("durable_after", 0.0)  # and so does everything else
         store = Store(backing, StoreOptions(**options))  # type: ignore[arg-type]
         opened.append(store)
         return store

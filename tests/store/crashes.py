@@ -22,7 +22,7 @@ from qatqfs.store import Handle, Store, StoreOptions, staginglog
 from qatqfs.store.backingio import BackingIO
 
 CHUNK = 4096
-OPTIONS = StoreOptions(chunk_size=CHUNK, idle_seconds=3600.0, workers=1, level=Level.FAST)
+OPTIONS = StoreOptions(chunk_size=CHUNK, idle_seconds=3600.0, workers=1, level=Level.FAST, durable_after=0.0)
 BYSTANDER = b"bystander"
 DECOY = b"decoy"
 
@@ -86,7 +86,6 @@ class Scenario:
         dirty: leave what ``prepare`` did uncommitted, as a killed daemon does.
         one_of: names of which a loss of power may leave each with what another was meant to have.
         kept: bytes that must be in some file whatever happens.
-        removes: a file that was synced and then removed may be in lost+found after a loss of power.
         options: of all stores.
     """
 
@@ -96,7 +95,6 @@ class Scenario:
     dirty: bool = False
     one_of: tuple[bytes, ...] = ()
     kept: bytes = b""
-    removes: bool = False
     options: StoreOptions = OPTIONS
 
 
@@ -152,7 +150,7 @@ class Trial:
         power = isinstance(self.io, PowerIO)
         with Store(self.backing, self.scenario.options, io=_Quiet()) as store:
             for _ in range(2):
-                contents = {path: read(store, path, unreadable=power) for path in self.history.versions}
+                contents = self._contents(store, unreadable=power)
                 assert any(self.scenario.kept in (content or b"") for content in contents.values())
                 for path, found in contents.items():
                     names = self.scenario.one_of if power and path in self.scenario.one_of else (path,)
@@ -168,11 +166,35 @@ class Trial:
                     assert acceptable(found, wanted, torn), (
                         f"{path!r} has {_shown(found)}, allowed: {[_shown(w) for w in wanted]}"
                     )
-                assert set(store.list_names()) <= set(self.history.versions)
                 store.sync()
+        self._check_stored(contents)
+        lost = self._lost_and_found()
+        assert power or not lost
+
+    def check_nothing_lost(self) -> None:
+        """Recover as after a reboot and look for everything acknowledged: in place, or in lost+found and reported."""
+        with Store(self.backing, OPTIONS, io=_Quiet()) as store:
+            store.sync()
+            contents = self._contents(store, unreadable=False)
+            in_doubt = store.in_doubt
+        self._check_stored(contents)
+        lost = self._lost_and_found()
+        assert bool(lost) == bool(in_doubt) or self.scenario.dirty  # then the store that was killed may have told
+        for path, found in contents.items():
+            wanted = after_kill(self.history, path)
+            if b"" in wanted:  # there is no byte of it that could be missing
+                continue
+            assert any(acceptable(content, wanted, torn=1) for content in [found, *lost]), (
+                f"{path!r} has {_shown(found)}, lost+found {[_shown(content) for content in lost]},"
+                f" allowed: {[_shown(w) for w in wanted]}"
+            )
+
+    def _contents(self, store: Store, *, unreadable: bool) -> dict[bytes, Content]:
+        assert set(store.list_names()) <= set(self.history.versions)
+        return {path: read(store, path, unreadable=unreadable) for path in self.history.versions}
+
+    def _check_stored(self, contents: dict[bytes, Content]) -> None:
         assert list((self.backing / ".qatqfs/staging").iterdir()) == []
-        if not (power and self.scenario.removes):
-            assert list((self.backing / ".qatqfs/lost+found").iterdir()) == []
         for path, content in contents.items():
             if content is not None and content is not UNREADABLE:
                 raw = self.backing / path.decode()
@@ -181,6 +203,11 @@ class Trial:
                     assert not (self.backing / f"{path.decode()}.qatc").exists()
                 else:
                     decode_container((self.backing / f"{path.decode()}.qatc").read_bytes())
+
+    def _lost_and_found(self) -> list[bytes]:
+        """The contents in lost+found: of whole containers, and of data files that no log accounts for."""
+        kept = [path for path in (self.backing / ".qatqfs/lost+found").iterdir() if path.suffix != ".log"]
+        return [decode_container(p.read_bytes()).raw if p.suffix == ".qatc" else p.read_bytes() for p in kept]
 
 
 class _Quiet(BackingIO):
@@ -193,6 +220,9 @@ class _Quiet(BackingIO):
         pass
 
     def fsync_directory(self, directory: int) -> None:
+        pass
+
+    def syncfs(self, fd: object) -> None:
         pass
 
 
@@ -272,6 +302,35 @@ def kill_everywhere(scenario: Scenario, base: Path) -> int:
     return len(points)
 
 
+def reboot_everywhere(scenario: Scenario, base: Path, monkeypatch) -> int:
+    """As :func:`kill_everywhere`, and then the machine is started again in good order; and before, if there is dirt."""
+    boots = itertools.count()
+    if scenario.dirty:
+        _start_anew(monkeypatch, next(boots))
+    steps = steps_of(scenario, base)
+    points = [("before", n) for n in range(len(steps) + 1)]
+    points += [("in", n) for n, name in enumerate(steps) if name == "pwrite"]
+    for how, number in points:
+        trial = Trial(scenario, base, power=False)
+
+        def arm(io: FaultyIO, first: int, how: str = how, number: int = number) -> None:
+            (io.kill_before if how == "before" else io.kill_in)(first + number)
+
+        if scenario.dirty:
+            _start_anew(monkeypatch, next(boots))
+        trial.run(arm)
+        _start_anew(monkeypatch, next(boots))
+        with _point(f"{scenario.name}: killed {how} step {number} of {len(steps)}, then another boot"):
+            trial.check_nothing_lost()
+        shutil.rmtree(base)
+        base.mkdir()
+    return len(points)
+
+
+def _start_anew(monkeypatch, boot: int) -> None:
+    monkeypatch.setattr(staginglog, "current_boot_id", lambda: b"boot %11d" % boot)
+
+
 def lose_power_everywhere(scenario: Scenario, base: Path, seeds: int, monkeypatch) -> int:
     """Lose power before each step and after the last, with several ways that the disk may look."""
     steps = steps_of(scenario, base)
@@ -284,8 +343,7 @@ def lose_power_everywhere(scenario: Scenario, base: Path, seeds: int, monkeypatc
             assert isinstance(trial.io, PowerIO)
             trial.io.lose_power(seed * 1000 + number)
             trial.io.forget_aside()
-            boot = b"boot %11d" % next(boots)
-            monkeypatch.setattr(staginglog, "current_boot_id", lambda boot=boot: boot)
+            _start_anew(monkeypatch, next(boots))
             trial.reuse_inode_numbers()
             with _point(f"{scenario.name}: power lost before step {number} of {len(steps)}, seed {seed}"):
                 trial.check(after_power_loss, torn=BLOCK)

@@ -30,6 +30,7 @@ from qatqfs.store.backingio import OPERATIONS, BackingIO
 from qatqfs.store.sysfile import Fd
 
 BLOCK = 4096
+_MAKES_DURABLE = ("fsync", "fdatasync", "fsync_directory", "syncfs")
 
 
 class Killed(BaseException):
@@ -58,7 +59,11 @@ class FaultyIO(BackingIO):
 
     def perform(self, name: str, args: tuple) -> Any:
         """Do a step for real; what only makes durable is left out, for no test really cuts the power."""
-        return None if name in ("fsync", "fdatasync", "fsync_directory") else getattr(BackingIO, name)(self, *args)
+        return (
+            None
+            if name in ("fsync", "fdatasync", "fsync_directory", "syncfs")
+            else getattr(BackingIO, name)(self, *args)
+        )
 
     def step(self, name: str, args: tuple) -> Any:
         with self._step_lock:
@@ -274,6 +279,14 @@ class PowerIO(FaultyIO):
     def _record_fsync_directory(self, directory: int) -> None:
         number = os.fstat(directory).st_ino
         self._changes = [change for change in self._changes if not any(key[0] == number for key in change.after)]
+
+    def _record_syncfs(self, fd: Fd) -> None:
+        self._changes.clear()
+        for number, content in self._contents.items():
+            path = self._path_of(number)
+            if path is not None and stat.S_ISREG(os.lstat(path).st_mode):
+                content.durable, content.metadata = Path(path).read_bytes(), _metadata(path)
+                content.pending.clear()
 
     def _record_link(self, source_directory: int, source: bytes, directory: int, name: bytes) -> None:
         self._real("link", source_directory, source, directory, name)

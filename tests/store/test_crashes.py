@@ -6,10 +6,20 @@ import os
 from pathlib import Path
 
 import pytest
-from crashes import CHUNK, OPTIONS, History, Scenario, kill_everywhere, lose_power_everywhere, pattern
+from crashes import (
+    CHUNK,
+    OPTIONS,
+    History,
+    Scenario,
+    kill_everywhere,
+    lose_power_everywhere,
+    pattern,
+    reboot_everywhere,
+)
 
 from qatqfs.store import Store, commit
 from qatqfs.store.backingio import BackingIO
+from qatqfs.store.entrylog import EntryLog
 from qatqfs.store.sysfile import RENAME_EXCHANGE, Fd
 
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # threads are killed
@@ -53,6 +63,19 @@ def change(handle, history: History) -> None:
     history.write(handle, "x", pattern(10, 4), CHUNK + 7)
     history.write(handle, "x", pattern(2 * CHUNK, 5), 2 * CHUNK - 5)
     history.write(handle, "x", pattern(CHUNK, 6), 4 * CHUNK)
+
+
+def files_in_doubt(store: Store, history: History) -> object:
+    """A file that was written to after it was synced, and a new one that never was."""
+    kept = [dirty_file(store, history)]
+    history.write(kept[0], "x", pattern(CHUNK, 22), 7 * CHUNK)
+    history.write(kept[0], "x", pattern(20, 23), 5)
+    kept.append(store.create(b"n"))
+    kept[1].write(NEW, 0)
+    history.start(b"n", b"")
+    history.versions[b"n"].append(NEW)
+    history.acknowledged[b"n"] = 1
+    return kept
 
 
 def create(store: Store, history: History) -> object:
@@ -258,6 +281,49 @@ def commit_new_as_raw(store: Store, history: History) -> object:
     return kept
 
 
+def write_during_a_sync_that_nobody_waits_for(store: Store, history: History) -> object:
+    handle = store.open(b"x", os.O_RDWR)
+    change(handle, history)
+    real = EntryLog.sync_data
+
+    def write_meanwhile(log: EntryLog, data: Fd) -> None:
+        EntryLog.sync_data = real
+        history.write(handle, "x", pattern(CHUNK, 24), 6 * CHUNK)
+        real(log, data)
+        history.write(handle, "x", pattern(20, 25), 5)
+
+    EntryLog.sync_data = write_meanwhile
+    try:
+        history.makes_durable(store.secure_staging, b"x")
+    finally:
+        EntryLog.sync_data = real
+    history.makes_durable(store.secure_staging, b"x")
+    store.sync()
+    return handle
+
+
+def commit_during_a_sync_that_nobody_waits_for(store: Store, history: History) -> object:
+    """A new file whose container takes its place between the two halves of what makes it durable."""
+    kept = []
+    history.does(lambda: kept.append(store.create(b"n")), n=b"")
+    history.write(kept[0], "n", NEW, 0)
+    io, real = store.tree.context.io, EntryLog.sync_data
+
+    def commit_meanwhile(log: EntryLog, data: Fd) -> None:
+        EntryLog.sync_data = real
+        real(log, data)
+        io.syncfs = lambda fd: None  # else the end of the commit would make it durable
+        store.sync()
+        del io.syncfs
+
+    EntryLog.sync_data = commit_meanwhile
+    try:
+        history.makes_durable(store.secure_staging, b"n")
+    finally:
+        EntryLog.sync_data = real
+    return kept
+
+
 def recover(store: Store, history: History) -> None:
     store.sync()
 
@@ -272,7 +338,7 @@ SCENARIOS = [
     Scenario("rename over", two_files, rename_over, one_of=(b"x", b"y"), kept=OLD[-CHUNK:]),
     Scenario("exchange", two_files, exchange, one_of=(b"x", b"y"), kept=OLD[-CHUNK:]),
     Scenario("unlink", old_file, unlink),
-    Scenario("unlink while dirty", old_file, unlink_dirty, removes=True),
+    Scenario("unlink while dirty", old_file, unlink_dirty),
     Scenario("commit a new file", nothing, commit_new),
     Scenario("commit changes", old_file, commit_changes),
     Scenario("commit while writing", old_file, commit_while_writing),
@@ -282,7 +348,10 @@ SCENARIOS = [
     Scenario("unlink one of two names and commit", two_names, unlink_one_of_two, kept=OLD[-CHUNK:]),
     Scenario("commit as raw", old_file, commit_as_raw, one_of=(b"x", b"raw"), options=RAW_RULE),
     Scenario("commit a new file as raw", nothing, commit_new_as_raw, one_of=(b"n", b"raw"), options=RAW_RULE),
+    Scenario("write during a sync that nobody waits for", old_file, write_during_a_sync_that_nobody_waits_for),
+    Scenario("commit during a sync that nobody waits for", nothing, commit_during_a_sync_that_nobody_waits_for),
     Scenario("recover and commit", dirty_file, recover, dirty=True),
+    Scenario("recover what is in doubt", files_in_doubt, recover, dirty=True),
 ]
 
 
@@ -302,6 +371,14 @@ def report(capsys: pytest.CaptureFixture, text: str) -> None:
 def test_a_kill_at_any_step_loses_nothing_acknowledged(scenario: Scenario, base: Path, capsys) -> None:
     points = kill_everywhere(scenario, base)
     report(capsys, f"{scenario.name}: killed at {points} points")
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda s: s.name)
+def test_a_kill_at_any_step_and_a_reboot_lose_nothing_acknowledged(
+    scenario: Scenario, base: Path, capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    points = reboot_everywhere(scenario, base, monkeypatch)
+    report(capsys, f"{scenario.name}: killed at {points} points, then another boot")
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda s: s.name)

@@ -31,7 +31,13 @@ class Run:
         self.rng = random.Random(seed)
         self.backing = backing
         idle_seconds = self.rng.choice([0.01, 3600.0, 3600.0])
-        self.options = StoreOptions(chunk_size=CHUNK, idle_seconds=idle_seconds, workers=1, level=Level.FAST)
+        self.options = StoreOptions(
+            chunk_size=CHUNK,
+            idle_seconds=idle_seconds,
+            workers=1,
+            level=Level.FAST,
+            durable_after=self.rng.choice([0.0, 0.01]),
+        )
         self.names: dict[bytes, int] = {}
         self.contents: dict[int, bytes] = {}
         self.handles: dict[int, Handle] = {}
@@ -58,7 +64,8 @@ class Run:
             try:
                 operation(rate)
             except OSError as err:
-                if "injected" not in str(err) and err.errno != errno.ENOSPC:  # which a short write becomes
+                late = operation == self.fsync and err.errno == errno.EIO  # of what nobody waited for
+                if "injected" not in str(err) and err.errno != errno.ENOSPC and not late:  # which a short write becomes
                     raise
         self.failing = 0.0
         for number in [n for n in self.handles if n in self.names.values() and self.rng.random() < 0.1]:

@@ -1,6 +1,7 @@
 import os
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -86,6 +87,71 @@ def test_without_a_sync_nothing_of_an_earlier_boot_counts(tmp_path: Path) -> Non
     state = replay(log_bytes(tmp_path, unsynced), OTHER_BOOT)
     assert state.base is None
     assert state.valid == []
+
+
+def test_a_sync_covers_as_many_records_as_it_says(tmp_path: Path) -> None:
+    def write(log: LogWriter) -> None:
+        log.base(Base(IDENTITY, 4096))
+        log.valid(0, 1)
+        log.valid(1, 1)
+        log.sync_covering(5000, 7, 2)
+
+    state = replay(log_bytes(tmp_path, write), OTHER_BOOT)
+    assert state.valid == [(0, 1)]
+    assert (state.synced_size, state.synced_mtime_ns) == (5000, 7)
+
+
+def test_a_sync_of_less_that_comes_later_takes_nothing_back(tmp_path: Path) -> None:
+    def write(log: LogWriter) -> None:
+        log.base(Base(IDENTITY, 4096))
+        log.valid(0, 1)
+        log.sync(9000, 8)
+        log.valid(1, 1)
+        log.sync_covering(5000, 7, 1)
+
+    state = replay(log_bytes(tmp_path, write), OTHER_BOOT)
+    assert state.valid == [(0, 1)]
+    assert (state.synced_size, state.synced_mtime_ns) == (9000, 8)
+
+
+def test_what_is_in_doubt_counts_for_who_asks_for_it(tmp_path: Path) -> None:
+    state = replay(log_bytes(tmp_path, everything), OTHER_BOOT, doubtful=True)
+    assert (state.low_size, state.done, state.is_sure, state.doubtful) == (100, True, False, True)
+
+
+def test_a_log_that_goes_on_behind_damage_is_damaged(tmp_path: Path) -> None:
+    whole = log_bytes(tmp_path, everything)
+    second = replay(whole[:150], BOOT).good_length
+    broken = bytearray(whole)
+    broken[second + 40] ^= 1
+    state = replay(bytes(broken), BOOT)
+    assert (state.good_length, state.damaged, state.is_sure) == (second, True, False)
+
+
+@pytest.mark.parametrize("cut", [1, 10, 40])
+def test_a_log_whose_last_record_is_torn_is_not_damaged(tmp_path: Path, cut: int) -> None:
+    state = replay(log_bytes(tmp_path, everything)[:-cut], BOOT)
+    assert (state.damaged, state.cut_short, state.is_sure) == (False, cut != 36, True)
+
+
+@given(st.lists(st.integers(0, 20_000), max_size=5), st.integers(0, (1 << 64) - 1), st.integers(-(1 << 31), 1 << 33))
+def test_whatever_is_written_can_be_read(lengths: list[int], number: int, seconds: int) -> None:
+    fd = Fd(os.memfd_create("log"))
+    log = LogWriter(BackingIO(), fd, BOOT)
+    log.base(Base(IDENTITY, 4096))
+    for length in lengths:
+        log.path(b"p" * length)
+    log.valid(number, OPEN_END)
+    log.sync(number, seconds * 10**9)
+    log.sync_covering(number, seconds * 10**9, number)
+    state = replay(os.pread(fd.number, 1 << 20, 0), BOOT)
+    assert state.next_sequence == log.count == len(lengths) + 4
+    assert state.paths == [b"p" * length for length in lengths]
+
+
+def test_a_path_too_long_for_a_record_may_be_anywhere(tmp_path: Path) -> None:
+    state = replay(log_bytes(tmp_path, lambda log: (log.base(Base(IDENTITY, 4096)), log.path(b"p" * (1 << 21)))), BOOT)
+    assert state.paths == [b""]
 
 
 def test_a_cut_log_counts_up_to_its_last_whole_record(tmp_path: Path) -> None:
