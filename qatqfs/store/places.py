@@ -21,8 +21,8 @@ from qatqfs.wording import shown_path
 
 log = logging.getLogger(__name__)
 
-_NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.ENAMETOOLONG, errno.EBUSY)
-"""Of open(2): no file is there, or something else; any other error says nothing about that."""
+_NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EINVAL, errno.ENXIO, errno.ENAMETOOLONG, errno.EBUSY)
+"""Of opening a regular file: no file is there, or something else; any other error says nothing about that."""
 
 Found = tuple[Fd, int, bytes]
 """The container that an entry builds on, which one of its log it is, and its logical path."""

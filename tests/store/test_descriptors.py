@@ -109,7 +109,7 @@ def test_a_base_that_cannot_be_opened_for_want_of_something_is_not_taken_for_los
         raise OSError(number, os.strerror(number))
 
     with monkeypatch.context() as patch:
-        patch.setattr(Tree, "open_stored", staticmethod(fail))
+        patch.setattr(Tree, "open_regular", fail)
         Store(backing).close()
     assert os.listdir(backing / ".qatqfs/lost+found") == []
     with Store(backing) as store:

@@ -11,6 +11,7 @@ from strict_decoder import decode_container
 
 from qatqfs.store import Store, StoreError, StoreOptions, staginglog
 from qatqfs.store.area import lost_files, open_backing
+from qatqfs.store.sysfile import Fd
 from qatqfs.store.tree import Tree
 
 CHUNK = 4096
@@ -363,11 +364,11 @@ def test_an_error_does_not_count_as_absence(
     if rebooted:
         reboot(monkeypatch)
 
-    def fails(fd: int, stored: bytes) -> None:
+    def fails(tree: Tree, entry: Fd) -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     with monkeypatch.context() as patch:
-        patch.setattr(Tree, "open_stored", staticmethod(fails))
+        patch.setattr(Tree, "open_regular", fails)
         with Store(backing, OPTIONS) as store:
             assert store.recovered == 0
     assert staged(backing) == before
