@@ -16,9 +16,9 @@ from qatqfs.cli.outcome import Outcome
 from qatqfs.codec import CONTAINER_MAGIC, MAX_PAYLOAD_BYTES, PAYLOAD_HEADER_SIZE, PAYLOAD_MAGIC, LimitExceeded
 from qatqfs.codec.payload import read_bare_header
 from qatqfs.mount import mountinfo
-from qatqfs.store import names
-from qatqfs.store.area import LOST_AND_FOUND
-from qatqfs.store.sysfile import Fd, pread_exact
+from qatqfs.store import paths as names
+from qatqfs.store.private import LOST_AND_FOUND
+from qatqfs.store.system.files import Fd, pread_exact
 
 CONTAINER_SUFFIX = os.fsdecode(names.SUFFIX)
 PAYLOAD_SUFFIX = ".qatq"

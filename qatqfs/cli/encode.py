@@ -13,9 +13,9 @@ from qatqfs.cli.progress import Progress
 from qatqfs.cli.values import encoding_options, parse_dtype, store_options
 from qatqfs.codec import MAX_CHUNKS, DType, Level
 from qatqfs.store import StoreOptions
-from qatqfs.store.dtypechoice import choose_dtype, xattr_dtype
-from qatqfs.store.encoder import write_container
-from qatqfs.store.tensorheader import read_header
+from qatqfs.store.encoding.chunks import write_container
+from qatqfs.store.tensors.dtype import choose_dtype, xattr_dtype
+from qatqfs.store.tensors.header import read_header
 
 
 @click.command()

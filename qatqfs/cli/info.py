@@ -14,7 +14,7 @@ from qatqfs.cli.progress import Progress
 from qatqfs.cli.tables import bytes_text, count_text, table
 from qatqfs.codec import STRATEGIES, UNLIMITED, Container, read_payload_header
 from qatqfs.codec.payload import EXACT_HEADER_SIZE, EXACT_MODE, MODE_NAMES, read_bare_header
-from qatqfs.store.area import lost_files, open_backing, waiting_files
+from qatqfs.store.private import lost_files, open_backing, waiting_files
 
 _HEADING = ("FILE", "DTYPE", "CHUNKS", "CHUNK", "RAW", "STORED", "RATIO", "STRATEGIES")
 _ALIGNMENT = "<<>>>>><"

@@ -16,8 +16,8 @@ from qatqfs.cli.outcome import Outcome
 from qatqfs.cli.progress import Progress
 from qatqfs.codec import CONTAINER_MAGIC, DType
 from qatqfs.store import StoreOptions
-from qatqfs.store.dtypechoice import choose_dtype, dtype_of_suffix, xattr_dtype
-from qatqfs.store.tensorheader import read_header
+from qatqfs.store.tensors.dtype import choose_dtype, dtype_of_suffix, xattr_dtype
+from qatqfs.store.tensors.header import read_header
 
 _MOST_LOOKS = 256
 """Files of one suffix that are looked into for their dtype; each takes some milliseconds."""

@@ -34,7 +34,7 @@ from qatqfs.codec import (
     encode_payloads,
     read_payload_header,
 )
-from qatqfs.store.tensorheader import NO_HEADER, TensorHeader, read_header
+from qatqfs.store.tensors.header import NO_HEADER, TensorHeader, read_header
 
 PIECE_BYTES = 4 << 20
 """Bytes of a piece at most: twice what zstd looks back at level 3."""

@@ -14,7 +14,7 @@ from qatqfs.mount.inodes import Inode, InodeTable
 from qatqfs.mount.nospace import NoSpaceLog
 from qatqfs.store import Attributes, Handle, Node, Store
 from qatqfs.store.attributes import BLOCK_SIZE
-from qatqfs.store.descriptors import DescriptorShortage, fitting_threads
+from qatqfs.store.system.descriptors import DescriptorShortage, fitting_threads
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from qatqfs.mount import mountinfo
 from qatqfs.mount.errors import MountError
-from qatqfs.store.names import PRIVATE_DIR
+from qatqfs.store.paths import PRIVATE_DIR
 
 _DEVICE = "/dev/fuse"
 _LEAST_DESCRIPTORS = 128

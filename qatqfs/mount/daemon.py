@@ -24,7 +24,7 @@ from qatqfs.mount.errors import MountError
 from qatqfs.mount.logs import set_up_logging
 from qatqfs.mount.opening import open_store
 from qatqfs.store import Store, StoreOptions
-from qatqfs.store.descriptors import fitting_threads
+from qatqfs.store.system.descriptors import fitting_threads
 
 log = logging.getLogger(__name__)
 

@@ -12,11 +12,11 @@ import select
 
 from qatqfs.mount.asking import Daemon
 from qatqfs.mount.mountinfo import Mount
-from qatqfs.store.area import LOCK, open_backing, waiting_files
 from qatqfs.store.errors import StoreError
 from qatqfs.store.holder import Holder, State, read_holder
-from qatqfs.store.names import PRIVATE_DIR
-from qatqfs.store.sysfile import Fd
+from qatqfs.store.paths import PRIVATE_DIR
+from qatqfs.store.private import LOCK, open_backing, waiting_files
+from qatqfs.store.system.files import Fd
 
 
 class DaemonWatch:

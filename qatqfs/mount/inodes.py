@@ -18,7 +18,7 @@ from itertools import count
 
 from qatqfs.store import Attributes, Node
 from qatqfs.store.attributes import Key
-from qatqfs.store.names import join
+from qatqfs.store.paths import join
 
 ROOT = 1
 """Inode number of the top, fixed by the FUSE protocol."""

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from qatqfs.mount.errors import MountError
-from qatqfs.store.names import PRIVATE_DIR
-from qatqfs.store.sysfile import Fd
+from qatqfs.store.paths import PRIVATE_DIR
+from qatqfs.store.system.files import Fd
 from qatqfs.wording import shown
 
 _MAX_LOG_BYTES = 1 << 20

@@ -1,10 +1,21 @@
 """A backing directory as logical files, usable without FUSE.
 
-:class:`Store` opens a backing directory; :class:`Handle` is an open file in it. Below them, in the order a
-byte passes: :mod:`~qatqfs.store.files` and :mod:`~qatqfs.store.nameops` find and create names over
-:mod:`~qatqfs.store.tree`; :mod:`~qatqfs.store.node` reads through :mod:`~qatqfs.store.containerfile` and
-:mod:`~qatqfs.store.chunkcache` and writes to :mod:`~qatqfs.store.staging`; :mod:`~qatqfs.store.commit` turns
-staging into containers; :mod:`~qatqfs.store.recovery` picks up what a killed process left.
+:class:`Store` opens a backing directory; :class:`Handle` is an open file in it. Each folder is a room with one subject,
+and its docstring is a map of it. Imports go from the last of this list to the first, which ``tests/test_layers.py``
+keeps:
+
+* ``system``: descriptors, system calls, every change of BACKING;
+* base modules: ``errors``, ``holder``, ``options``, ``counters``, ``paths``, ``attributes``, ``private``;
+* ``tensors``: what a file says about its tensors;
+* ``reading``: containers to verified bytes;
+* ``staging``: where written bytes live until they are in a container;
+* ``encoding``: bytes to payloads;
+* ``names``: logical names, and the files that are open or dirty;
+* ``commit``: from staging to containers, and recovery;
+* ``store``: the public face.
+
+A read goes through ``store``, ``names`` and ``reading``. A write goes through ``store``, ``names`` and ``staging``, and
+later through ``commit`` and ``encoding``.
 
 Importing this package imports none of them: a command that asks a running mount something needs no encoder.
 """
@@ -15,8 +26,8 @@ from qatqfs.store.errors import StoreError
 
 if TYPE_CHECKING:
     from qatqfs.store.attributes import Attributes
-    from qatqfs.store.handle import Handle
-    from qatqfs.store.node import Kind, Node
+    from qatqfs.store.names.handle import Handle
+    from qatqfs.store.names.node import Kind, Node
     from qatqfs.store.options import OnCorrupt, StoreOptions
     from qatqfs.store.store import Store
 else:
@@ -26,9 +37,9 @@ else:
         __name__,
         {
             "Attributes": "qatqfs.store.attributes",
-            "Handle": "qatqfs.store.handle",
-            "Kind": "qatqfs.store.node",
-            "Node": "qatqfs.store.node",
+            "Handle": "qatqfs.store.names.handle",
+            "Kind": "qatqfs.store.names.node",
+            "Node": "qatqfs.store.names.node",
             "OnCorrupt": "qatqfs.store.options",
             "Store": "qatqfs.store.store",
             "StoreOptions": "qatqfs.store.options",

@@ -16,31 +16,32 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from threading import RLock
 
-from qatqfs.store import metadata, nameops
-from qatqfs.store.ahead import AheadEncoder
-from qatqfs.store.area import PrivateArea, open_backing, waiting_files
 from qatqfs.store.attributes import Attributes
-from qatqfs.store.backingio import BackingIO
-from qatqfs.store.chunkcache import ChunkCache
-from qatqfs.store.commit import CommitEngine
-from qatqfs.store.containerfile import RUN_CHUNKS, ReadContext
-from qatqfs.store.damage import DamageRegister
-from qatqfs.store.durability import Durability
+from qatqfs.store.commit.ahead import AheadEncoder
+from qatqfs.store.commit.durability import Durability
+from qatqfs.store.commit.engine import CommitEngine
+from qatqfs.store.commit.recovery import Recovery
+from qatqfs.store.commit.schedule import Committer
+from qatqfs.store.commit.syncs import Syncs
+from qatqfs.store.counters import Statistics
 from qatqfs.store.errors import StoreError
-from qatqfs.store.files import Opener
-from qatqfs.store.handle import Handle
-from qatqfs.store.metadata import Target
-from qatqfs.store.names import SUFFIX
-from qatqfs.store.node import Node, NodeContext
+from qatqfs.store.names import changes as nameops
+from qatqfs.store.names import metadata as metadata
+from qatqfs.store.names.handle import Handle
+from qatqfs.store.names.metadata import Target
+from qatqfs.store.names.node import Node, NodeContext
+from qatqfs.store.names.opening import Opener
+from qatqfs.store.names.pending import Pending
+from qatqfs.store.names.tree import Tree
 from qatqfs.store.options import StoreOptions
-from qatqfs.store.pending import Pending
-from qatqfs.store.recovery import Recovery
-from qatqfs.store.schedule import Committer
-from qatqfs.store.stagingarea import StagingArea
-from qatqfs.store.stats import Statistics
-from qatqfs.store.syncs import Syncs
-from qatqfs.store.sysfile import yield_to_others
-from qatqfs.store.tree import Tree
+from qatqfs.store.paths import SUFFIX
+from qatqfs.store.private import PrivateArea, open_backing, waiting_files
+from qatqfs.store.reading.cache import ChunkCache
+from qatqfs.store.reading.container import RUN_CHUNKS, ReadContext
+from qatqfs.store.reading.damage import DamageRegister
+from qatqfs.store.staging.area import StagingArea
+from qatqfs.store.system.backing import BackingIO
+from qatqfs.store.system.files import yield_to_others
 from qatqfs.wording import describe, shown_path
 
 log = logging.getLogger(__name__)
@@ -321,11 +322,11 @@ class Store:
     # -- files -----------------------------------------------------------------------------------------
 
     def open(self, path: bytes, flags: int = os.O_RDONLY) -> Handle:
-        """Open an existing regular file; see :meth:`qatqfs.store.files.Opener.open`."""
+        """Open an existing regular file; see :meth:`qatqfs.store.names.opening.Opener.open`."""
         return self.opener.open(path, flags)
 
     def create(self, path: bytes, mode: int = 0o644, owner: Owner = None, flags: int = os.O_RDWR) -> Handle:
-        """Create a regular file; see :meth:`qatqfs.store.files.Opener.create`."""
+        """Create a regular file; see :meth:`qatqfs.store.names.opening.Opener.create`."""
         return self.opener.create(path, mode, owner, flags)
 
     def truncate(self, target: Target, size: int) -> None:
@@ -344,7 +345,7 @@ class Store:
         return self.tree.list_names(path)
 
     def mkdir(self, path: bytes, mode: int = 0o755, owner: Owner = None) -> Attributes:
-        """Make a directory; see :func:`qatqfs.store.nameops.mkdir`."""
+        """Make a directory; see :func:`qatqfs.store.names.changes.mkdir`."""
         return nameops.mkdir(self.tree, path, mode, owner)
 
     def symlink(self, path: bytes, target: bytes, owner: Owner = None) -> Attributes:
@@ -360,7 +361,7 @@ class Store:
         return nameops.readlink(self.tree, path)
 
     def link(self, path: bytes, new_path: bytes) -> Attributes:
-        """Give a file another name; see :func:`qatqfs.store.nameops.link`."""
+        """Give a file another name; see :func:`qatqfs.store.names.changes.link`."""
         return nameops.link(self.tree, path, new_path)
 
     def unlink(self, path: bytes) -> None:
@@ -372,7 +373,7 @@ class Store:
         nameops.rmdir(self.tree, path)
 
     def rename(self, path: bytes, new_path: bytes, flags: int = 0) -> None:
-        """Rename, replacing; see :func:`qatqfs.store.nameops.rename`."""
+        """Rename, replacing; see :func:`qatqfs.store.names.changes.rename`."""
         nameops.rename(self.tree, path, new_path, flags)
 
     # -- metadata --------------------------------------------------------------------------------------

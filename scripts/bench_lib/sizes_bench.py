@@ -14,7 +14,7 @@ import zstandard
 
 from bench_lib.tensors import kv_tensor
 from qatqfs.codec import ContainerWriter, DType, Level, Memory, decode_container, encode_payload
-from qatqfs.store.dtypechoice import choose_dtype
+from qatqfs.store.tensors.dtype import choose_dtype
 
 _MIB = 1 << 20
 _TILED_BYTES = 64 * _MIB

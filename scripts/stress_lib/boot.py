@@ -3,7 +3,7 @@
 import sys
 
 from qatqfs.cli.main import main
-from qatqfs.store import staginglog
+from qatqfs.store.staging import records as staginglog
 
 if __name__ == "__main__":
     number = int(sys.argv.pop(1))

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from qatqfs.mount import control, mountinfo
-from qatqfs.store.backingio import BackingIO
-from qatqfs.store.sysfile import Fd
+from qatqfs.store.system.backing import BackingIO
+from qatqfs.store.system.files import Fd
 
 _START_SECONDS = 60
 _STOP_SECONDS = 600

@@ -236,7 +236,7 @@ def test_sync_of_a_read_only_mount_has_nothing_to_do(process, tmp_path):
 
 NO_COMMITS = """
 import errno, os, sys
-from qatqfs.store.commit import CommitEngine
+from qatqfs.store.commit.engine import CommitEngine
 
 def commit(self, node, *, exclusive=False):
     raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))

@@ -60,7 +60,7 @@ def test_in_a_pipe_there_is_nothing() -> None:
 
 SLOW = """
 import sys, time
-from qatqfs.store.commit import CommitEngine
+from qatqfs.store.commit.engine import CommitEngine
 
 commit = CommitEngine.commit
 

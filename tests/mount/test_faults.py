@@ -84,8 +84,8 @@ BROKEN = """
 import sys
 from qatqfs.mount.inodes import InodeTable
 from qatqfs.store import Store
-from qatqfs.store.handle import Handle
-from qatqfs.store.node import Node
+from qatqfs.store.names.handle import Handle
+from qatqfs.store.names.node import Node
 
 def broken(*args, **kwargs):
     raise RuntimeError("broken on purpose")

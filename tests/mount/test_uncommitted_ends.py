@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from mounted import QATQFS, Mounted, mounted
 
-from qatqfs.store import staginglog
+from qatqfs.store.staging import records as staginglog
 
 pytestmark = pytest.mark.fuse
 
@@ -19,7 +19,7 @@ BOOT = Path(__file__).parent.parent.parent / "scripts/stress_lib/boot.py"
 NEVER_COMMITS = """
 import threading
 from qatqfs.cli.main import main
-from qatqfs.store.commit import CommitEngine
+from qatqfs.store.commit.engine import CommitEngine
 CommitEngine.commit = lambda *args, **options: threading.Event().wait()
 main()
 """

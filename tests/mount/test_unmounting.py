@@ -225,7 +225,7 @@ def test_umount_fails_when_backing_was_removed(mount: Mounted) -> None:
 
 FAILS = """
 import errno, os, sys
-from qatqfs.store.commit import CommitEngine
+from qatqfs.store.commit.engine import CommitEngine
 
 def commit(self, node, *, exclusive=False):
     raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
@@ -278,8 +278,8 @@ def test_a_daemon_that_is_killed_while_it_commits_is_no_success(tmp_path: Path) 
 SLOW = """
 import sys, time
 from pathlib import Path
-from qatqfs.store.commit import CommitEngine
-from qatqfs.store.syncs import Syncs
+from qatqfs.store.commit.engine import CommitEngine
+from qatqfs.store.commit.syncs import Syncs
 
 commit, look = CommitEngine.commit, Syncs.look
 

@@ -3,7 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from qatqfs.store import Store, StoreOptions, backingio
+from qatqfs.store import Store, StoreOptions
+from qatqfs.store.system import backing as backingio
 
 sys.path.insert(0, str(Path(__file__).parent))  # helper modules beside the tests
 

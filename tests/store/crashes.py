@@ -18,8 +18,9 @@ from faults import BLOCK, FaultyIO, Killed, PowerIO, abandon
 from strict_decoder import decode_container
 
 from qatqfs.codec import DType, Level, encode_container
-from qatqfs.store import Handle, Store, StoreOptions, staginglog
-from qatqfs.store.backingio import BackingIO
+from qatqfs.store import Handle, Store, StoreOptions
+from qatqfs.store.staging import records as staginglog
+from qatqfs.store.system.backing import BackingIO
 
 CHUNK = 4096
 OPTIONS = StoreOptions(chunk_size=CHUNK, idle_seconds=3600.0, workers=1, level=Level.FAST, durable_after=0.0)

@@ -26,8 +26,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from qatqfs.store.backingio import OPERATIONS, BackingIO
-from qatqfs.store.sysfile import Fd
+from qatqfs.store.system.backing import OPERATIONS, BackingIO
+from qatqfs.store.system.files import Fd
 
 BLOCK = 4096
 _MAKES_DURABLE = ("fsync", "fdatasync", "fsync_directory", "syncfs")

@@ -14,7 +14,8 @@ import pytest
 from faults import FaultyIO, Killed, abandon
 
 from qatqfs.codec import Level
-from qatqfs.store import Handle, Store, StoreOptions, ahead
+from qatqfs.store import Handle, Store, StoreOptions
+from qatqfs.store.commit import ahead as ahead
 
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # threads are killed
 
@@ -205,7 +206,7 @@ def content(handle: Handle) -> bytes:
 def test_whatever_fails_and_whenever_it_is_killed_what_was_acknowledged_is_there(
     backing: Path, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
-    monkeypatch.setattr("qatqfs.store.node._AHEAD_BYTES", 4 * CHUNK)
+    monkeypatch.setattr("qatqfs.store.names.node._AHEAD_BYTES", 4 * CHUNK)
     monkeypatch.setattr(ahead, "_CLAIM_BYTES", 16 * CHUNK)
     run = Run(backing, seed)
     try:

@@ -1,0 +1,154 @@
+"""What a draft is made of: unmodified chunks as they are, the others encoded."""
+
+import itertools
+from dataclasses import dataclass
+
+from qatqfs.codec import MAX_CHUNKS, DType, Level, Memory, QatcError
+from qatqfs.store.counters import Statistics
+from qatqfs.store.encoding.chunks import encode_chunk, encode_chunks
+from qatqfs.store.encoding.workers import Payloads
+from qatqfs.store.options import StoreOptions
+from qatqfs.store.reading.container import ContainerFile, io_error
+from qatqfs.store.staging.chunkmap import chunks_of
+from qatqfs.store.staging.draft import Draft
+from qatqfs.store.staging.snapshot import Snapshot, SnapshotLost
+from qatqfs.store.tensors.dtype import choose_dtype
+from qatqfs.store.tensors.header import NO_HEADER, Sampler, TensorHeader, read_header
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What kind of container a content is to become.
+
+    Attributes:
+        dtype: of its values.
+        unit: raw bytes of a chunk.
+        header: what the content says about its tensors.
+        base: the container whose unmodified chunks are taken as they are, ``None`` to encode everything.
+    """
+
+    dtype: DType
+    unit: int
+    header: TensorHeader
+    base: ContainerFile | None = None
+
+
+def make_plan(
+    snapshot: Snapshot, draft: Draft | None, path: bytes, explicit: DType | None, options: StoreOptions
+) -> Plan:
+    """Choose dtype and chunk size, keeping those of what is encoded already unless somebody asked for another.
+
+    Args:
+        snapshot: the content.
+        draft: what is encoded of it already.
+        path: its logical path.
+        explicit: what an attribute or a rule says.
+        options: of the store.
+
+    Raises:
+        OSError: reading samples of the content failed.
+    """
+    size, unit = snapshot.size, snapshot.unit
+
+    def sample(offset: int, length: int) -> bytes:
+        return bytes(snapshot.read(offset, min(offset + length, size), final=False))
+
+    base = snapshot.view.base
+    if base is not None and base.length and size and size <= unit * MAX_CHUNKS:
+        dtype = base.container.dtype
+        aligned = base.chunk_unit(options.chunk_size) == (unit, True) and unit % dtype.width == 0
+        if aligned and explicit in (None, dtype) and _any_unmodified(snapshot):
+            return Plan(dtype, unit, _header_if_readable(size, sample), base)
+
+    header = read_header(size, sample)
+    dtype = choose_dtype(path, size, sample, explicit=explicit, header=header)
+    if draft is not None and explicit in (None, draft.dtype) and draft.dtype.width == dtype.width:
+        return Plan(draft.dtype, draft.unit, header)  # else what the file begins with, a header or zeros, misled it
+    return Plan(dtype, options.chunk_size, header)
+
+
+def _header_if_readable(size: int, sample: Sampler) -> TensorHeader:
+    """Read the header of a content that is mostly in a container, whose first chunk may be damaged."""
+    try:
+        return read_header(size, sample)
+    except OSError:  # that chunk is taken over as it is: no reason to keep the others from being committed
+        return NO_HEADER
+
+
+def _any_unmodified(snapshot: Snapshot) -> bool:
+    return any(snapshot.is_unmodified(chunk) for chunk in range(chunks_of(snapshot.size, snapshot.unit)))
+
+
+def payloads_of(
+    snapshot: Snapshot, plan: Plan, level: Level, old: Draft | None, stale: set[int], statistics: Statistics
+) -> Payloads:
+    """Return what gives the payloads of a snapshot.
+
+    Args:
+        snapshot: the content.
+        plan: for it.
+        level: effort of the encoder.
+        old: a draft that has some of them.
+        stale: those of the draft's that are not to be taken.
+        statistics: told what is encoded.
+    """
+    total = chunks_of(snapshot.size, plan.unit)
+    memory = Memory()
+    alike = old if old is not None and (old.dtype, old.unit) == (plan.dtype, plan.unit) else None
+    indexed = total > 1 or snapshot.size % plan.dtype.width != 0
+
+    def known(chunk: int) -> bytes | None:
+        if plan.base is not None and snapshot.is_unmodified(chunk):
+            try:
+                return plan.base.container.raw_chunk(chunk)
+            except QatcError as err:
+                raise io_error(f"chunk {chunk} cannot be taken over: {err}") from err
+        if alike is not None and chunk < alike.count and chunk not in stale:
+            return alike.payload(chunk)
+        return None
+
+    zeros: list[bytes] = []
+
+    def known_or_hole(chunk: int) -> bytes | None:
+        payload = known(chunk)
+        if payload is None and snapshot.unit == plan.unit and chunk < total - 1 and snapshot.is_hole(chunk):
+            if not zeros:
+                zeros.append(encode_chunk(bytes(plan.unit), plan.dtype, level))
+            return zeros[0]
+        return payload
+
+    def encoded(first: int, stop: int) -> list[bytes]:
+        raw = snapshot.read(first * plan.unit, min(stop * plan.unit, snapshot.size))
+        parts = [raw[start : start + plan.unit] for start in range(0, len(raw), plan.unit)]
+        widths = plan.header.row_widths_of_chunks(range(first, stop), plan.unit, plan.dtype)
+        whole = len(parts) - (stop == total)
+        result = encode_chunks(parts[:whole], plan.dtype, level, row_widths=widths[:whole], memory=memory)
+        for part in parts[whole:]:
+            result.append(
+                encode_chunk(part, plan.dtype, level, appendable=indexed, row_widths=widths[-1], memory=memory)
+            )
+        for part, payload in zip(parts, result, strict=True):
+            note_encoded(statistics, len(part), payload)
+        return result
+
+    def payloads(first: int, stop: int) -> list[bytes]:
+        if snapshot.cancelled:
+            raise SnapshotLost("the file was cut or removed")
+        result: list[bytes] = []
+        there = [known_or_hole(chunk) for chunk in range(first, stop)]
+        for missing, chunks in itertools.groupby(range(first, stop), key=lambda chunk: there[chunk - first] is None):
+            some = list(chunks)
+            if missing:
+                result += encoded(some[0], some[-1] + 1)
+            else:
+                result += [payload for chunk in some if (payload := there[chunk - first]) is not None]
+        return result
+
+    return payloads
+
+
+def note_encoded(statistics: Statistics, size: int, payload: bytes) -> None:
+    """Count a chunk of so many bytes that was encoded."""
+    statistics.add("chunks_encoded")
+    statistics.add("encoded_raw_bytes", size)
+    statistics.add("encoded_stored_bytes", len(payload))

@@ -1,0 +1,9 @@
+"""Logical names over BACKING, and the files that are open or dirty.
+
+* ``tree``: which stored file a path means, and the table of nodes;
+* ``node``: an open or dirty file; ``handle``: an open file handle; ``pending``: how much waits;
+* ``opening``: open and create; ``changes``: mkdir, link, unlink, rename;
+* ``metadata``: attributes, times, xattrs; ``inode_copy``: what a new container takes over from the old one;
+* ``shown_ctimes``: the ctime that programs see over a commit;
+* ``own_files``: files of ours whose mode keeps us out.
+"""

@@ -1,0 +1,95 @@
+"""Mode, owner, times and extended attributes: they always live on the backing inode.
+
+The one exception is the mtime of a file with uncommitted content, which its staging file has until the commit.
+A target is a logical path, or the node of an open file, which also serves when its last name is gone.
+"""
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from qatqfs.store.attributes import Attributes, key_of
+from qatqfs.store.names.node import Kind, Node
+from qatqfs.store.names.tree import Tree, os_error
+from qatqfs.store.system.files import Fd, open_entry
+
+Target = bytes | Node
+
+
+@contextmanager
+def _backing(tree: Tree, target: Target, *, change: bool) -> Iterator[Fd]:
+    """Open the backing inode of a target, as an O_PATH descriptor or better; namespace lock held."""
+    if change and tree.context.options.read_only:
+        raise os_error(errno.EROFS)
+    with tree.lock:
+        if isinstance(target, Node):
+            node: Node | None = target
+            yield target.fd
+        elif not target:
+            node = None
+            yield tree.root
+        else:
+            with tree.parent(target) as (fd, above, name):
+                opened = open_entry(fd, tree.resolve(fd, above, name).stored)
+            node = tree.nodes.get(key_of(os.fstat(opened.number))) if change else None
+            yield opened
+        if change and node is not None:
+            node.metadata_changed()
+
+
+def attributes(tree: Tree, target: Target) -> Attributes:
+    """Return what stat(2) shows; raises OSError."""
+    return target.attributes() if isinstance(target, Node) else tree.attributes(target)
+
+
+def chmod(tree: Tree, target: Target, mode: int) -> None:
+    """Set the permission bits; raises OSError (EOPNOTSUPP for a symlink)."""
+    with _backing(tree, target, change=True) as fd:
+        tree.context.io.chmod(fd, mode & 0o7777)
+
+
+def chown(tree: Tree, target: Target, uid: int, gid: int) -> None:
+    """Set owner and group, -1 leaving one alone; a symlink's own. Raises OSError."""
+    with _backing(tree, target, change=True) as fd:
+        tree.context.io.chown(fd, uid, gid)
+
+
+def set_atime(tree: Tree, target: Target, atime_ns: int) -> None:
+    """Set the access time in nanoseconds and nothing else; raises OSError."""
+    with _backing(tree, target, change=True) as fd:
+        tree.context.io.set_times(fd, atime_ns, None)
+
+
+def set_mtime(tree: Tree, target: Target, mtime_ns: int) -> None:
+    """Set the modification time in nanoseconds and nothing else; raises OSError."""
+    with _backing(tree, target, change=True) as fd:
+        node = target if isinstance(target, Node) else tree.nodes.get(key_of(os.fstat(fd.number)))
+        if node is None or node.kind is Kind.RAW:
+            tree.context.io.set_times(fd, None, mtime_ns)
+            return
+    node.set_mtime(mtime_ns)
+
+
+def getxattr(tree: Tree, target: Target, name: bytes) -> bytes:
+    """Return an extended attribute; raises OSError (ENODATA, EOPNOTSUPP)."""
+    with _backing(tree, target, change=False) as fd:
+        return os.getxattr(fd.proc_path, name)
+
+
+def listxattr(tree: Tree, target: Target) -> list[bytes]:
+    """Return the names of all extended attributes; raises OSError."""
+    with _backing(tree, target, change=False) as fd:
+        return [os.fsencode(name) for name in os.listxattr(fd.proc_path)]
+
+
+def setxattr(tree: Tree, target: Target, name: bytes, value: bytes) -> None:
+    """Set an extended attribute; raises OSError."""
+    with _backing(tree, target, change=True) as fd:
+        tree.context.io.setxattr(fd, name, value)
+
+
+def removexattr(tree: Tree, target: Target, name: bytes) -> None:
+    """Remove an extended attribute; raises OSError (ENODATA)."""
+    with _backing(tree, target, change=True) as fd:
+        tree.context.io.removexattr(fd, name)

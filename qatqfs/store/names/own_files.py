@@ -1,0 +1,126 @@
+"""Reaching files of ours whose mode, or that of a directory, keeps us out: what root can do, done as an ordinary user.
+
+A daemon that is not root has to read what it stored, and to replace it, whatever mode its user gave it. The owner of
+a file may always change its mode. So the mode is changed, the file opened, and the mode put back at once, under the
+namespace lock, so that nobody sees it through the mount. A note in staging, a file whose name says which inode has
+which mode, and whose content where it is, is there meanwhile: a starting store puts right what a kill has left.
+"""
+
+import contextlib
+import errno
+import fcntl
+import logging
+import os
+import stat
+from collections.abc import Iterator
+
+from qatqfs.store.staging.area import MODE, StagingArea
+from qatqfs.store.system.files import Fd, birth_time_ns, open_entry
+
+log = logging.getLogger(__name__)
+
+_LONGEST_PATH = 1 << 20
+
+
+def is_writable(fd: Fd) -> bool:
+    """Whether a file was opened for reading and writing."""
+    return fcntl.fcntl(fd.number, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDWR
+
+
+@contextlib.contextmanager
+def _more_allowed(area: StagingArea | None, fd: Fd, needed: int) -> Iterator[None]:
+    """Let a file or directory of ours have permission bits besides its own for as long as the block takes.
+
+    Raises:
+        OSError: EACCES if it is not ours, or that would not help, and what the system reported otherwise.
+    """
+    st = os.fstat(fd.number)
+    mode = stat.S_IMODE(st.st_mode)
+    # A chmod by somebody who is not in its group takes the set-group-id bit away for good.
+    loses_bit = mode & stat.S_ISGID and st.st_gid not in (os.getegid(), *os.getgroups())
+    if area is None or st.st_uid != os.geteuid() or loses_bit or mode & needed == needed:
+        raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+    note = b"%d-%d-%o%s" % (st.st_ino, birth_time_ns(fd.number), mode, MODE)
+    area.remove(note)
+    path = _path_below_backing(area, fd)
+    if area.io.pwrite_all(area.open_exclusively(note), path, 0) != len(path):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    area.io.chmod(fd, mode | needed)
+    try:
+        yield
+    finally:
+        area.io.chmod(fd, mode)  # if that fails the note stays
+        area.give_up(note)
+
+
+def open_whatever_the_mode(area: StagingArea | None, fd: Fd) -> Fd:
+    """Open a regular file for reading and writing although its mode may forbid that; namespace lock held.
+
+    Args:
+        area: of the store, ``None`` in one that changes nothing.
+        fd: the file, as an O_PATH descriptor or better.
+
+    Raises:
+        OSError: EACCES for files of others, and what the system reported otherwise.
+    """
+    with contextlib.suppress(PermissionError):
+        return Fd(os.open(fd.proc_path, os.O_RDWR | os.O_CLOEXEC))
+    with _more_allowed(area, fd, stat.S_IRUSR | stat.S_IWUSR):
+        return Fd(os.open(fd.proc_path, os.O_RDWR | os.O_CLOEXEC))
+
+
+def find_whatever_the_modes(area: StagingArea | None, root: Fd, path: bytes) -> Fd:
+    """Open what is at a stored path as an O_PATH descriptor, also below directories of ours that nobody may search.
+
+    No symlink is followed.
+
+    Raises:
+        OSError: as :func:`open_whatever_the_mode`, and ENOENT, ENOTDIR.
+    """
+    fd = root
+    for part in path.split(b"/"):
+        try:
+            fd = open_entry(fd.number, part)
+        except PermissionError:
+            with _more_allowed(area, fd, stat.S_IXUSR):
+                fd = open_entry(fd.number, part)
+    return fd
+
+
+def put_modes_right(area: StagingArea, root: Fd) -> None:
+    """Give the modes back to files and directories that an earlier daemon was killed over.
+
+    Where that fails the note is kept for the next start, with a line in the log.
+
+    Args:
+        area: where the notes are.
+        root: BACKING.
+
+    Raises:
+        OSError: staging cannot be read.
+    """
+    for note in area.names_with(MODE):
+        try:
+            _put_right(area, root, note)
+        except (FileNotFoundError, NotADirectoryError, ValueError):
+            pass  # it is gone, or was never changed
+        except OSError as err:
+            log.error("%s: the mode of a file cannot be put right: %s", os.fsdecode(note), str(err))
+            continue
+        area.give_up(note)
+
+
+def _put_right(area: StagingArea, root: Fd, note: bytes) -> None:
+    fd = Fd(os.open(note, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=area.directory.number))
+    path = os.read(fd.number, _LONGEST_PATH)
+    if b".." in path.split(b"/"):
+        raise ValueError("not below BACKING")
+    ino, btime, mode = note.removesuffix(MODE).split(b"-")
+    found = find_whatever_the_modes(area, root, path)
+    if (os.fstat(found.number).st_ino, birth_time_ns(found.number)) == (int(ino), int(btime)):
+        area.io.chmod(found, int(mode, 8))
+
+
+def _path_below_backing(area: StagingArea, fd: Fd) -> bytes:
+    there, here = (os.fsencode(os.readlink(one.proc_path)) for one in (fd, area.directory))
+    return os.path.relpath(there, os.path.dirname(os.path.dirname(here)))

@@ -1,0 +1,33 @@
+"""What waits to be committed, for people who wait for it."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from qatqfs.store.names.node import Node
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """Uncommitted content of some files.
+
+    Attributes:
+        files: how many have some.
+        bytes: what of it is not encoded yet; roughly, for they are being written and committed meanwhile.
+    """
+
+    files: int
+    bytes: int
+
+    @classmethod
+    def of(cls, nodes: Iterable[Node]) -> "Pending":
+        """Count what some nodes have to commit."""
+        files, size = 0, 0
+        for node in nodes:
+            entry = node.staging
+            if entry is None:  # committed a moment ago
+                continue
+            files += 1
+            draft = entry.draft
+            encoded = draft.count * draft.unit if draft is not None else 0
+            size += max(0, entry.view.chunks.held_bytes(entry.size) - encoded)
+        return cls(files, size)

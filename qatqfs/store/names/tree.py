@@ -1,0 +1,389 @@
+"""The tree of logical names over BACKING: which stored file a path means, and the table of nodes.
+
+Every path is walked from BACKING with directory descriptors and without following symlinks, so nobody who can
+write to BACKING can make the store leave it.
+
+``Tree.lock``, the namespace lock, is held for every change of names and for every look at them, so a lookup
+sees a rename or a commit before or after, never in between. It is held for short system calls only, never
+for encoding, decoding or copying.
+"""
+
+import errno
+import os
+import stat
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+
+from cachetools import LRUCache
+
+from qatqfs.store import paths
+from qatqfs.store.attributes import Attributes, Key, from_stat, key_of
+from qatqfs.store.names.node import Kind, Node, NodeContext
+from qatqfs.store.names.own_files import open_whatever_the_mode
+from qatqfs.store.names.shown_ctimes import CommitTimes
+from qatqfs.store.options import OnCorrupt
+from qatqfs.store.reading.container import logical_length, signature_of
+from qatqfs.store.reading.damage import FileSignature
+from qatqfs.store.system.descriptors import is_want, to_stay_open
+from qatqfs.store.system.files import Fd, open_directory, open_entry, open_listing
+
+_SIZES_REMEMBERED = 100_000
+
+
+def os_error(number: int, path: bytes | None = None) -> OSError:
+    """Return the OSError of an errno, naming a logical path."""
+    return OSError(number, os.strerror(number), os.fsdecode(path) if path is not None else None)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What a logical name means in BACKING.
+
+    Attributes:
+        stored: the stored name.
+        st: its lstat.
+        kind: how a regular file is stored, ``None`` for everything else.
+        shadowed: the other stored file of the same logical name, if there are both.
+    """
+
+    stored: bytes
+    st: os.stat_result
+    kind: Kind | None
+    shadowed: bytes | None
+
+    @property
+    def key(self) -> Key:
+        """The backing inode."""
+        return key_of(self.st)
+
+    @property
+    def is_directory(self) -> bool:
+        """Whether it is a directory."""
+        return stat.S_ISDIR(self.st.st_mode)
+
+
+class Tree:
+    """Names, nodes and the namespace lock of one store.
+
+    Args:
+        root: open descriptor of BACKING.
+        context: what nodes share; its ``namespace_lock`` is this tree's.
+
+    Attributes:
+        lock: the namespace lock.
+        nodes: regular files that are open or dirty, by backing inode; protected by ``lock``.
+        on_rekey: called with the old and the new key, under ``lock``, when a logical file gets another
+            backing inode.
+        on_gone: called with the key, under ``lock``, when the last name of a backing inode is gone.
+        on_dropped: called with a node, under ``lock``, that has no name any more, or that nobody has open and that has
+            nothing to commit: whoever keeps it in a table keeps its files open, and their space.
+        commit_times: what to show as ctime of what a commit has changed.
+    """
+
+    def __init__(self, root: Fd, context: NodeContext) -> None:
+        self.root = root
+        self.context = context
+        self.lock = context.namespace_lock
+        self.nodes: dict[Key, Node] = {}
+        self.device = os.fstat(root.number).st_dev
+        self.on_rekey: Callable[[Key, Key, Node], None] = lambda old, new, node: None
+        self.on_gone: Callable[[Key], None] = lambda key: None
+        self.on_dropped: Callable[[Node], None] = lambda node: None
+        self.commit_times = CommitTimes(context.io)
+        self._sizes: LRUCache[FileSignature, int] = LRUCache(_SIZES_REMEMBERED)
+        self._sizes_lock = threading.Lock()
+
+    # -- directories -----------------------------------------------------------------------------------
+
+    @contextmanager
+    def directory(self, path: bytes) -> Iterator[int]:
+        """Open the directory at a logical path as an O_PATH descriptor for use as ``dir_fd``.
+
+        Raises:
+            OSError: ENOENT, ENOTDIR, EACCES.
+        """
+        parts = paths.components(path)
+        if parts and paths.is_private(b"", parts[0]):
+            raise os_error(errno.ENOENT, path)
+        fd = open_directory(self.root.number, parts)
+        try:
+            yield fd
+        finally:
+            os.close(fd)
+
+    @contextmanager
+    def parent(self, path: bytes) -> Iterator[tuple[int, bytes, bytes]]:
+        """Open the directory a path is in; yields its descriptor, its logical path and the last name."""
+        above, name = paths.split(path)
+        if not paths.components(path):
+            raise os_error(errno.EBUSY)  # the top has no parent in here
+        with self.directory(above) as fd:
+            yield fd, above, name
+
+    def is_directory(self, path: bytes) -> bool:
+        """Whether a logical path leads to a directory."""
+        try:
+            with self.directory(path):
+                return True
+        except OSError:
+            return False
+
+    def is_searchable(self, path: bytes) -> bool:
+        """Whether a logical path leads to a directory in which we may look for names."""
+        try:
+            with self.directory(path) as fd:
+                return os.access(f"/proc/self/fd/{fd}", os.X_OK, effective_ids=True)
+        except OSError:
+            return False
+
+    def fsync_parent(self, path: bytes) -> None:
+        """Make the names in the directory of a path durable; raises OSError, not for one that is gone."""
+        try:
+            with self.directory(paths.split(path)[0]) as fd:
+                self.context.io.fsync_directory(fd)
+        except FileNotFoundError:
+            pass
+        except PermissionError:  # it cannot be opened, but everything can be made durable
+            self.context.io.syncfs(self.root)
+
+    # -- resolution ------------------------------------------------------------------------------------
+
+    def resolve(self, fd: int, above: bytes, name: bytes) -> Entry:
+        """Find what a name in an open directory means.
+
+        Of a container and a raw file of the same name the later modified counts, the container on a tie.
+
+        Raises:
+            OSError: ENOENT.
+        """
+        if paths.is_private(above, name):
+            raise os_error(errno.ENOENT, name)
+        stored = paths.container_name(name)
+        container = self._lstat(fd, stored)
+        if container is not None and not stat.S_ISREG(container.st_mode):
+            container = None  # something else that happens to be called so, and is shown so
+        plain = self._lstat(fd, name)
+        if plain is not None and stat.S_ISREG(plain.st_mode) and paths.is_container_name(name):
+            plain = None  # the container of a shorter name
+        if container is None and plain is None:
+            raise os_error(errno.ENOENT, paths.join(above, name))
+        if plain is None or (
+            container is not None and stat.S_ISREG(plain.st_mode) and self._mtime_ns(container) >= plain.st_mtime_ns
+        ):
+            assert container is not None
+            return Entry(stored, container, Kind.CONTAINER, name if plain is not None else None)
+        kind = Kind.RAW if stat.S_ISREG(plain.st_mode) else None
+        return Entry(name, plain, kind, stored if container is not None else None)
+
+    def _mtime_ns(self, st: os.stat_result) -> int:
+        node = self.nodes.get(key_of(st))
+        return node.mtime_ns if node is not None else st.st_mtime_ns
+
+    @staticmethod
+    def _lstat(fd: int, stored: bytes) -> os.stat_result | None:
+        try:
+            return os.stat(stored, dir_fd=fd, follow_symlinks=False)
+        except FileNotFoundError:
+            return None
+        except OSError as err:
+            if err.errno == errno.ENAMETOOLONG:  # only with the suffix, or the kernel would have said so
+                return None
+            raise
+
+    def lookup(self, fd: int, above: bytes, name: bytes) -> Entry:
+        """As :meth:`resolve`, but a file known to be damaged is absent if the options say so."""
+        entry = self.resolve(fd, above, name)
+        if self.hidden(entry):
+            raise os_error(errno.ENOENT, paths.join(above, name))
+        return entry
+
+    def hidden(self, entry: Entry) -> bool:
+        """Whether an entry is to look absent because it is known to be damaged."""
+        return (
+            self.context.options.on_corrupt is OnCorrupt.ENOENT
+            and entry.kind is Kind.CONTAINER
+            and self.context.reading.damage.file_known(signature_of(entry.st))
+            and not self._is_dirty(entry.key)
+        )
+
+    def _is_dirty(self, key: Key) -> bool:
+        node = self.nodes.get(key)
+        return node is not None and node.dirty
+
+    # -- attributes and listing ------------------------------------------------------------------------
+
+    def attributes(self, path: bytes) -> Attributes:
+        """Return what lstat(2) of a logical path shows; raises OSError."""
+        with self.lock:
+            if not path:
+                return from_stat(os.fstat(self.root.number))
+            with self.parent(path) as (fd, above, name):
+                return self.entry_attributes(fd, path, self.lookup(fd, above, name))
+
+    def entry_attributes(self, fd: int, path: bytes, entry: Entry) -> Attributes:
+        """Return the attributes of a resolved entry in an open directory; namespace lock held.
+
+        Raises:
+            OSError: a container could not be opened for want of something.
+        """
+        node = self.nodes.get(entry.key)
+        if node is not None and entry.kind is not None:
+            return node.attributes()
+        if entry.kind is Kind.CONTAINER:
+            return from_stat(entry.st, self._container_length(fd, path, entry))
+        return from_stat(entry.st)
+
+    def _container_length(self, fd: int, path: bytes, entry: Entry) -> int:
+        reading, signature = self.context.reading, signature_of(entry.st)
+        with self._sizes_lock:
+            known = self._sizes.get(signature)
+        if known is not None:
+            return known
+        try:
+            length = logical_length(self.open_stored(fd, entry.stored), path, reading)
+        except OSError as err:
+            if is_want(err):  # a guess would cut what somebody reads
+                raise
+            length = entry.st.st_size  # unreadable as a container: show what is there; open(2) says EIO
+            if not reading.damage.file_known(signature):
+                return length  # perhaps it can be read the next time
+        with self._sizes_lock:
+            self._sizes[signature] = length
+        return length
+
+    def open_stored(self, fd: int, stored: bytes) -> Fd:
+        """Open a regular file in an open directory for reading; raises OSError."""
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+        try:
+            return Fd(os.open(stored, flags | os.O_NOATIME, dir_fd=fd))
+        except PermissionError:  # O_NOATIME is for the owner and root
+            pass
+        try:
+            return Fd(os.open(stored, flags, dir_fd=fd))
+        except PermissionError:
+            return self.open_regular(open_entry(fd, stored))
+
+    def open_regular(self, entry: Fd) -> Fd:
+        """Open an O_PATH descriptor of a regular file for reading; raises OSError (EINVAL if it is none)."""
+        if not stat.S_ISREG(os.fstat(entry.number).st_mode):
+            raise os_error(errno.EINVAL)
+        try:
+            return Fd(os.open(entry.proc_path, os.O_RDONLY | os.O_CLOEXEC))
+        except PermissionError:
+            return self.open_whatever_the_mode(entry)
+
+    def open_whatever_the_mode(self, fd: Fd) -> Fd:
+        """As ``own_files.open_whatever_the_mode``; nobody who uses the mount sees the mode change."""
+        with self.lock:
+            shown_ns = self.commit_times.ctime_ns(from_stat(os.fstat(fd.number)))
+            try:
+                return open_whatever_the_mode(self.context.staging, fd)
+            finally:
+                self.commit_times.committed(os.fstat(fd.number), shown_ns)
+
+    def list_names(self, path: bytes) -> list[bytes]:
+        """Return the logical names in a directory, each once, in the order of the backing filesystem.
+
+        Raises:
+            OSError: ENOENT, ENOTDIR, EACCES.
+        """
+        found: dict[bytes, None] = {}
+        with self.directory(path) as fd:
+            readable = open_listing(fd)
+            try:
+                with os.scandir(readable) as entries:
+                    for entry in entries:
+                        stored = os.fsencode(entry.name)
+                        if not paths.is_private(path, stored):
+                            regular = entry.is_file(follow_symlinks=False)
+                            found[paths.logical_name(stored, regular=regular)] = None
+            finally:
+                os.close(readable)
+        return [name for name in found if not paths.is_private(path, name)]
+
+    def list_attributes(self, path: bytes, wanted: list[bytes]) -> list[tuple[bytes, Attributes | None]]:
+        """Return the attributes of names in a directory, leaving out those that are gone; raises OSError.
+
+        They are ``None`` where we may list the directory but not look at what is in it.
+        """
+        result: list[tuple[bytes, Attributes | None]] = []
+        with self.lock, self.directory(path) as fd:
+            for name in wanted:
+                try:
+                    entry = self.lookup(fd, path, name)
+                    result.append((name, self.entry_attributes(fd, paths.join(path, name), entry)))
+                except FileNotFoundError:
+                    continue
+                except PermissionError:
+                    result.append((name, None))
+        return result
+
+    # -- room ------------------------------------------------------------------------------------------
+
+    def room_for_one(self) -> AbstractContextManager[None]:
+        """Let one file, directory or the like be made inside; raises OSError (ENOSPC) if commits need the room."""
+        staging = self.context.staging
+        return staging.room_for(1) if staging is not None else nullcontext()
+
+    # -- nodes -----------------------------------------------------------------------------------------
+
+    def node_of(self, fd: int, path: bytes, entry: Entry) -> Node:
+        """Return the node of a resolved regular file, making one if need be; namespace lock held.
+
+        Raises:
+            OSError: it cannot be opened.
+        """
+        assert entry.kind is not None
+        node = self.nodes.get(entry.key)
+        if node is not None:
+            node.refresh(entry.st)
+            return node
+        opened = to_stay_open(self.open_stored(fd, entry.stored))
+        key = key_of(os.fstat(opened.number))
+        if key != entry.key:  # replaced behind our back a moment ago
+            raise os_error(errno.ESTALE, path)
+        node = Node(self.context, key, path, entry.kind, opened)
+        self.nodes[key] = node
+        return node
+
+    def forget_if_idle(self, node: Node) -> None:
+        """Drop a node that nobody has open and that has nothing to commit; namespace lock held."""
+        if node.handles:
+            return
+        if node.path is None and node.staging is not None:
+            node.staging.give_up()
+            node.staging = None
+        if not node.dirty:
+            if self.nodes.get(node.key) is node:
+                del self.nodes[node.key]
+            self.on_dropped(node)
+
+    def rekey(self, node: Node, old: Key) -> None:
+        """Note that a node's backing inode was replaced; namespace lock held."""
+        if self.nodes.get(old) is node:
+            del self.nodes[old]
+        self.nodes[node.key] = node
+        self.on_rekey(old, node.key, node)
+
+    def last_name_gone(self, key: Key) -> None:
+        """Note that a backing inode has no name any more; namespace lock held."""
+        self.on_gone(key)
+        node = self.nodes.get(key)
+        if node is not None:
+            node.path = None
+            self.on_dropped(node)
+            if node.staging is not None:
+                node.staging.cancel_commit()
+                node.staging.give_up_draft()
+            self.forget_if_idle(node)
+
+    def dirty_nodes(self, below: bytes = b"") -> list[Node]:
+        """Return the nodes with uncommitted content that have, or may have, a name at or below a logical path.
+
+        A node knows one of its names, so those with several names are always among them.
+        """
+        with self.lock:
+            nodes = [node for node in self.nodes.values() if node.dirty]
+            return [n for n in nodes if n.path is not None and (paths.is_below(n.path, below) or n.has_several_names)]

@@ -1,0 +1,408 @@
+"""Times and metadata that are set beside a commit: each is there afterwards, to the nanosecond, and after a crash."""
+
+import contextlib
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from faults import FaultyIO, Killed, PowerIO, abandon
+
+from qatqfs.codec import Level
+from qatqfs.store import Handle, Store, StoreOptions
+from qatqfs.store.commit import engine as commit
+from qatqfs.store.staging import records as staginglog
+from qatqfs.store.staging.view import data_ranges
+
+CHUNK = 4096
+OPTIONS = StoreOptions(chunk_size=CHUNK, idle_seconds=3600.0, workers=1, level=Level.FAST)
+DATA = np.random.default_rng(1).bytes(20 * CHUNK)
+FIRST_NS, THEN_NS = 1_000_000_007, 1_700_000_000_123_456_789
+
+
+def disk_that_loses_power(base: Path, *, raw: bytes | None = None) -> tuple[PowerIO, Path]:
+    """Return the I/O of a new backing directory below ``base``, with a raw file in it or none, and that directory."""
+    backing, aside = base / "backing", base / "aside"
+    backing.mkdir(parents=True)
+    aside.mkdir()
+    if raw is not None:
+        (backing / "x").write_bytes(raw)
+    return PowerIO(backing, aside), backing
+
+
+@contextlib.contextmanager
+def after_loss_of_power(io: PowerIO, backing: Path, seed: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
+    """Lose power, and open the store again in another boot."""
+    io.lose_power(seed)
+    io.forget_aside()
+    with monkeypatch.context() as patch:
+        patch.setattr(staginglog, "current_boot_id", lambda: b"another boot id!")
+        with Store(backing, OPTIONS) as again:
+            yield again
+
+
+@pytest.fixture
+def io() -> FaultyIO:
+    return FaultyIO()
+
+
+@pytest.fixture
+def store(backing: Path, io: FaultyIO) -> Any:
+    store = Store(backing, OPTIONS, io=io)
+    yield store
+    io.heal()
+    abandon(store, io)
+
+
+def during_the_commit(monkeypatch: pytest.MonkeyPatch, action: Callable[[], object]) -> None:
+    """Do something once, after the next commit has given its container the file's metadata and before it swaps."""
+    real = commit.copy_metadata
+
+    def then_act(*args: Any) -> None:
+        monkeypatch.setattr(commit, "copy_metadata", real)
+        real(*args)
+        action()
+
+    monkeypatch.setattr(commit, "copy_metadata", then_act)
+
+
+def changed_file(store: Store) -> Handle:
+    """A committed file that was changed in one chunk."""
+    handle = store.create(b"x")
+    handle.write(DATA, 0)
+    store.sync()
+    handle.write(b"changed", 5 * CHUNK)
+    return handle
+
+
+# -- a time that is synced during a commit -------------------------------------------------------------
+
+
+def test_a_time_that_was_synced_during_the_commit_survives_a_loss_of_power(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop_at = 0
+    while stop_at is not None:
+        for seed in range(4):
+            base = tmp_path / "trial"
+            (base / "backing").mkdir(parents=True)
+            (base / "aside").mkdir()
+            stop_at = lose_power_after_syncing(base, stop_at, seed, monkeypatch)
+            shutil.rmtree(base)
+            if stop_at is None:
+                break
+        else:
+            stop_at += 1
+
+
+def lose_power_after_syncing(base: Path, stop_at: int, seed: int, monkeypatch: pytest.MonkeyPatch) -> int | None:
+    """Lose power so many steps after the fsync; returns the same, or ``None`` if there are not so many."""
+    io = PowerIO(base / "backing", base / "aside")
+    store = Store(base / "backing", OPTIONS, io=io)
+    handle = changed_file(store)
+    handle.fsync()
+
+    def set_and_sync() -> None:
+        store.utimens(b"x", None, THEN_NS)
+        handle.fsync()
+        io.kill_before(len(io.steps) + stop_at)
+
+    during_the_commit(monkeypatch, set_and_sync)
+    done = True
+    try:
+        store.sync()
+    except Killed:
+        done = False
+    abandon(store, io)
+    with after_loss_of_power(io, base / "backing", seed, monkeypatch) as again:
+        for _ in range(2):
+            assert again.stat(b"x").mtime_ns == THEN_NS, f"power lost {stop_at} steps after, seed {seed}"
+            again.sync()
+    return None if done and seed else stop_at
+
+
+@pytest.mark.parametrize("set_to_ns", [THEN_NS, -1, -5_000_000_001])
+def test_a_time_that_was_set_and_synced_survives_a_loss_of_power(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, set_to_ns: int
+) -> None:
+    for dirty in (True, False):
+        for seed in range(4):
+            io, backing = disk_that_loses_power(tmp_path / "trial")
+            store = Store(backing, OPTIONS, io=io)
+            handle = changed_file(store)
+            if not dirty:
+                store.sync()
+            handle.fsync()
+            store.utimens(b"x", None, set_to_ns)
+            store.chmod(b"x", 0o604)
+            store.setxattr(handle.node, b"user.k", b"v")
+            handle.fsync()
+            abandon(store, io)
+            with after_loss_of_power(io, backing, seed, monkeypatch) as again:
+                found = again.stat(b"x")
+                assert (found.mtime_ns, found.mode & 0o777) == (set_to_ns, 0o604), (dirty, seed)
+                assert again.getxattr(b"x", b"user.k") == b"v"
+            shutil.rmtree(tmp_path / "trial")
+
+
+def test_a_raw_file_that_was_synced_and_is_rewritten_as_a_container_survives_a_loss_of_power(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for seed in range(6):
+        io, backing = disk_that_loses_power(tmp_path / "trial", raw=b"raw")
+        store = Store(backing, OPTIONS, io=io)
+        handle = store.open(b"x", os.O_RDWR)
+        handle.write(b"RAW", 0)
+        handle.fsync()
+        with store.open(b"x", os.O_RDWR | os.O_TRUNC) as writer:
+            writer.write(DATA, 0)
+            writer.fsync()
+            abandon(store, io)
+        with after_loss_of_power(io, backing, seed, monkeypatch) as again, again.open(b"x") as reader:
+            assert bytes(reader.read(len(DATA) + 1, 0)) == DATA, seed
+        shutil.rmtree(tmp_path / "trial")
+
+
+def test_a_file_that_was_synced_empty_and_changed_its_mode_is_never_torn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for seed in range(6):
+        io, backing = disk_that_loses_power(tmp_path / "trial")
+        store = Store(backing, OPTIONS, io=io)
+        handle = store.create(b"x")
+        handle.fsync()
+        store.chmod(b"x", 0o600)
+        handle.write(DATA, 0)
+        store.sync()
+        abandon(store, io)
+        io.lose_power(seed)
+        io.forget_aside()
+        with Store(backing, OPTIONS) as again, again.open(b"x") as reader:
+            assert bytes(reader.read(len(DATA) + 1, 0)) in (b"", DATA), seed
+        shutil.rmtree(tmp_path / "trial")
+
+
+# -- the time of a file that stays dirty ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("set_to_ns", [THEN_NS, None])
+def test_a_commit_that_gives_space_back_moves_no_time(
+    store: Store, io: FaultyIO, monkeypatch: pytest.MonkeyPatch, set_to_ns: int | None
+) -> None:
+    handle = changed_file(store)
+    handle.write(DATA, 0)
+    seen: list[int] = []
+
+    def write_and_set() -> None:
+        handle.write(b"meanwhile", 7 * CHUNK)
+        if set_to_ns is not None:
+            store.utimens(b"x", None, set_to_ns)
+        seen.append(store.stat(b"x").mtime_ns)
+        io.after = lambda number, name, args: seen.append(store.stat(b"x").mtime_ns)
+
+    during_the_commit(monkeypatch, write_and_set)
+    time.sleep(0.02)
+    store.sync()
+    entry = handle.node.staging
+    assert entry is not None
+    assert data_ranges(entry.data, entry.size) == [(7 * CHUNK, 8 * CHUNK)]
+    seen.append(store.stat(b"x").mtime_ns)
+    assert "punch" in io.steps
+    assert len(set(seen)) == 1
+    assert seen[0] == set_to_ns or set_to_ns is None
+    io.after = lambda number, name, args: None
+    time.sleep(0.02)
+    handle.write(b"later", 3 * CHUNK)
+    assert store.stat(b"x").mtime_ns > seen[0]
+
+
+def test_a_reader_never_sees_the_time_of_a_hole(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    handle = changed_file(store)
+    stop, seen = threading.Event(), set()
+
+    def write_and_set() -> None:
+        handle.write(b"meanwhile", 7 * CHUNK)
+        store.utimens(b"x", None, THEN_NS)
+
+    def look() -> None:
+        while not stop.is_set():
+            seen.add(handle.attributes().mtime_ns)
+
+    real, readers = store.tree.fsync_parent, []
+
+    def begin_to_look(path: bytes) -> None:
+        readers.append(threading.Thread(target=look))  # after the swap, before space is given back
+        readers[-1].start()
+        real(path)
+
+    monkeypatch.setattr(store.tree, "fsync_parent", begin_to_look)
+    for round_ in range(20):
+        handle.write(DATA, 0)
+        during_the_commit(monkeypatch, write_and_set)
+        store.sync()
+        stop.set()
+        assert len(readers) == round_ + 1
+        readers[-1].join()
+        stop.clear()
+    assert seen == {THEN_NS}
+
+
+@pytest.mark.parametrize("step", ["punch", "set_times", "pwrite"])
+@pytest.mark.parametrize("how", ["before", "after"])
+def test_a_kill_while_space_is_given_back_moves_no_time(
+    store: Store, io: FaultyIO, backing: Path, monkeypatch: pytest.MonkeyPatch, step: str, how: str
+) -> None:
+    handle = changed_file(store)
+    handle.write(DATA, 0)
+
+    def write_and_set() -> None:
+        handle.write(b"meanwhile", 7 * CHUNK)
+        store.utimens(b"x", None, THEN_NS)
+        io.after = arm
+
+    def arm(number: int, name: str, args: tuple) -> None:
+        if name == "punch":
+            io.after = (lambda n, name, a: io.die() if name == step else None) if how == "after" else io.after
+            if how == "before":
+                io.before = lambda n, name, a: io.die() if name == step else None
+            elif step == "punch":
+                io.die()
+
+    during_the_commit(monkeypatch, write_and_set)
+    with pytest.raises(Killed):
+        store.sync()
+    abandon(store, io)
+    second = FaultyIO()
+    again = Store(backing, OPTIONS, io=second)
+    assert again.stat(b"x").mtime_ns == THEN_NS
+    abandon(again, second)  # killed once more, before anything has changed
+    with Store(backing, OPTIONS) as third:
+        assert third.stat(b"x").mtime_ns == THEN_NS
+        third.sync()
+        assert third.stat(b"x").mtime_ns == THEN_NS
+        assert (backing / "x.qatc").stat().st_mtime_ns == THEN_NS
+
+
+def test_after_a_kill_while_space_is_given_back_the_next_write_moves_the_time_for_good(
+    store: Store, io: FaultyIO, backing: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handle = changed_file(store)
+    handle.write(DATA, 0)
+
+    def write_and_set() -> None:
+        handle.write(b"meanwhile", 7 * CHUNK)
+        store.utimens(b"x", None, FIRST_NS)
+        io.after = lambda number, name, args: io.die() if name == "punch" else None
+
+    during_the_commit(monkeypatch, write_and_set)
+    with pytest.raises(Killed):
+        store.sync()
+    abandon(store, io)
+    second = FaultyIO()
+    again = Store(backing, OPTIONS, io=second)
+    with again.open(b"x", os.O_RDWR) as writer:
+        writer.write(b"after the kill", 0)
+        written_ns = writer.attributes().mtime_ns
+        assert written_ns > THEN_NS
+        abandon(again, second)
+    with Store(backing, OPTIONS) as third:
+        assert third.stat(b"x").mtime_ns == written_ns
+
+
+@pytest.mark.parametrize("also", ["fsync", "commit", "utimens", "truncate"])
+def test_a_time_that_could_not_be_put_back_is_shown_all_the_same(
+    store: Store, io: FaultyIO, backing: Path, monkeypatch: pytest.MonkeyPatch, also: str
+) -> None:
+    handle = changed_file(store)
+    handle.write(DATA, 0)
+
+    def write_and_set() -> None:
+        handle.write(b"meanwhile", 7 * CHUNK)
+        store.utimens(b"x", None, FIRST_NS)
+        io.fail(5, "set_times", when=lambda args: args[2] == FIRST_NS and "punch" in io.steps)
+
+    during_the_commit(monkeypatch, write_and_set)
+    store.sync()
+    assert "punch" in io.steps
+    assert handle.attributes().mtime_ns == FIRST_NS
+    io.heal()
+    if also == "fsync":
+        handle.fsync()
+        assert handle.attributes().mtime_ns == FIRST_NS
+    elif also == "utimens":
+        store.utimens(b"x", None, THEN_NS)
+        assert handle.attributes().mtime_ns == THEN_NS
+    elif also == "truncate":
+        handle.truncate(CHUNK)
+        assert handle.attributes().mtime_ns > THEN_NS
+    else:
+        store.sync()
+        assert (backing / "x.qatc").stat().st_mtime_ns == FIRST_NS
+
+
+# -- metadata that changes during a commit -------------------------------------------------------------
+
+
+class _CoarseStat:
+    """A stat result of a clock that stands still."""
+
+    def __init__(self, real: os.stat_result) -> None:
+        self._real = real
+
+    st_ctime_ns = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+
+@pytest.mark.parametrize("change", ["chmod", "setxattr", "acl", "atime", "chown"])
+def test_metadata_changed_within_a_tick_of_the_clock_is_not_lost(
+    store: Store, backing: Path, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    handle = changed_file(store)
+    store.chmod(b"x", 0o600)
+    acl = bytes.fromhex("0200000001000600ffffffff020004000100000004000400ffffffff10000600ffffffff20000400ffffffff")
+    actions = {
+        "chmod": lambda: store.chmod(b"x", 0o604),
+        "setxattr": lambda: store.setxattr(b"x", b"user.k", b"v"),
+        "acl": lambda: store.setxattr(b"x", b"system.posix_acl_access", acl),
+        "atime": lambda: store.utimens(b"x", FIRST_NS, None),
+        "chown": lambda: store.chown(b"x", -1, 1234 if os.geteuid() == 0 else -1),
+    }
+    try:
+        actions[change]()
+    except OSError:
+        pytest.skip("not here")
+    store.chmod(b"x", 0o600)
+    before = handle.attributes()
+    if change == "setxattr":
+        store.removexattr(b"x", b"user.k")
+    elif change == "acl":
+        store.removexattr(b"x", b"system.posix_acl_access")
+    elif change == "atime":
+        store.utimens(b"x", THEN_NS, None)
+    elif change == "chown":
+        store.chown(b"x", -1, 0 if os.geteuid() == 0 else -1)
+    real = os.fstat
+    monkeypatch.setattr(os, "fstat", lambda fd: _CoarseStat(real(fd)))
+    during_the_commit(monkeypatch, actions[change])
+    store.sync()
+    monkeypatch.setattr(os, "fstat", real)
+    assert not handle.node.dirty
+    found = handle.attributes()
+    if change == "chmod":
+        assert found.mode & 0o777 == 0o604
+    elif change == "setxattr":
+        assert store.getxattr(b"x", b"user.k") == b"v"
+    elif change == "acl":
+        assert store.getxattr(b"x", b"system.posix_acl_access") == acl
+    elif change == "atime":
+        assert found.atime_ns == FIRST_NS
+    else:
+        assert found.gid == before.gid
+    handle.close()

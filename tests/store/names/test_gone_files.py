@@ -1,0 +1,237 @@
+"""No file that is gone stays open, nor takes space: not in a thread's memory, a table or an error, whatever happened.
+
+The garbage collector is off in these tests, for in an idle daemon it does not run either.
+"""
+
+import errno
+import gc
+import os
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from faults import FaultyIO
+from mounted import errno_of
+
+from qatqfs.codec import DType, encode_container
+from qatqfs.store import Store, StoreOptions
+from qatqfs.store.counters import Statistics
+from qatqfs.store.encoding import plan as building
+from qatqfs.store.reading.cache import ChunkCache
+
+CHUNK = 4096
+DEADLINE_S = 20
+
+
+@pytest.fixture(autouse=True)
+def no_garbage_collection() -> Iterator[None]:
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+def gone_but_open(backing: Path) -> list[str]:
+    """The regular files of a filesystem that this process has open and that have no name."""
+    found = []
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            st, path = os.stat(f"/proc/self/fd/{name}"), os.readlink(f"/proc/self/fd/{name}")
+        except OSError:
+            continue
+        if st.st_nlink == 0 and path.startswith(str(backing)):
+            found.append(path)
+    return found
+
+
+def none_left(backing: Path) -> bool:
+    """Whether all of them are closed, now or as soon as what goes on in other threads is over."""
+    deadline = time.monotonic() + DEADLINE_S
+    while gone_but_open(backing) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return not gone_but_open(backing)
+
+
+def write(store: Store, path: bytes, data: bytes, offset: int = 0) -> None:
+    with store.create(path) as handle:
+        handle.write(data, offset)
+
+
+def wait_until_committed(store: Store) -> None:
+    deadline = time.monotonic() + DEADLINE_S
+    while store.snapshot()["dirty_files"] and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not store.snapshot()["dirty_files"]
+
+
+def remove(store: Store) -> None:
+    store.unlink(b"x")
+
+
+def replace(store: Store) -> None:
+    write(store, b"y", b"other")
+    store.rename(b"y", b"x")
+
+
+@pytest.fixture(params=[remove, replace])
+def end(request: pytest.FixtureRequest) -> Callable[[Store], None]:
+    """What makes a file's content nobody's."""
+    return request.param
+
+
+def test_of_a_file_that_was_committed_by_a_background_thread(
+    open_store, backing: Path, end: Callable[[Store], None]
+) -> None:
+    store = open_store(workers=2)
+    for _ in range(4):  # each thread has its turn
+        write(store, b"x", os.urandom(20 * CHUNK))
+        wait_until_committed(store)
+    end(store)
+    assert none_left(backing)
+
+
+def test_of_a_file_that_a_barrier_committed(store: Store, backing: Path, end: Callable[[Store], None]) -> None:
+    write(store, b"x", os.urandom(20 * CHUNK))
+    store.sync()
+    write(store, b"x", b"again", CHUNK)
+    store.sync()
+    end(store)
+    assert none_left(backing)
+
+
+def test_of_a_file_that_rests_before_its_commit(open_store, backing: Path, end: Callable[[Store], None]) -> None:
+    store = open_store(chunk_size=1 << 20)
+    write(store, b"x", os.urandom(12 << 20))
+    wait_until_committed(store)
+    for _ in range(3):  # a commit of each would write much, so it is put off, each time anew
+        write(store, b"x", b"a little", 5)
+    assert store.snapshot()["dirty_files"]
+    end(store)
+    assert none_left(backing)
+
+
+def test_of_a_file_with_several_names_when_the_last_one_goes(store: Store, backing: Path) -> None:
+    write(store, b"x", os.urandom(20 * CHUNK))
+    store.link(b"x", b"also")
+    store.sync()
+    write(store, b"also", b"again", CHUNK)
+    store.sync()
+    store.unlink(b"x")
+    write(store, b"also", b"and again", CHUNK)
+    store.unlink(b"also")
+    assert none_left(backing)
+
+
+def test_of_a_file_that_is_removed_while_it_is_committed(
+    store: Store, backing: Path, monkeypatch: pytest.MonkeyPatch, end: Callable[[Store], None]
+) -> None:
+    reached, go_on = threading.Event(), threading.Event()
+    real = building.encode_chunks
+
+    def pausing(*args, **kwargs):
+        reached.set()
+        assert go_on.wait(DEADLINE_S)
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(building, "encode_chunks", pausing)
+    write(store, b"x", os.urandom(20 * CHUNK))
+    assert reached.wait(DEADLINE_S)
+    end(store)
+    monkeypatch.setattr(building, "encode_chunks", real)
+    go_on.set()
+    assert none_left(backing)
+
+
+@pytest.mark.parametrize("operation", ["pwrite", "rename", "fsync", "chmod"])
+def test_of_a_file_whose_commit_has_failed(backing: Path, operation: str, end: Callable[[Store], None]) -> None:
+    io = FaultyIO()
+    with Store(backing, StoreOptions(chunk_size=CHUNK, idle_seconds=3600.0, workers=2), io=io) as store:
+        write(store, b"x", os.urandom(20 * CHUNK))
+        store.sync()
+        write(store, b"x", b"again", CHUNK)
+        io.fail(errno.EIO, operation)
+        assert errno_of(store.sync) == "EIO"
+        failed, deadline = store.snapshot()["commit_failures"], time.monotonic() + DEADLINE_S
+        while store.snapshot()["commit_failures"] == failed and time.monotonic() < deadline:
+            time.sleep(0.01)  # until it failed once more, in the background
+        io.heal()
+        end(store)
+        assert none_left(backing)
+
+
+def test_of_an_entry_that_could_not_be_removed_after_its_commit(backing: Path) -> None:
+    io = FaultyIO()
+    with Store(backing, StoreOptions(chunk_size=CHUNK, idle_seconds=3600.0), io=io) as store:
+        write(store, b"x", os.urandom(20 * CHUNK))
+        store.sync()
+        write(store, b"x", b"again", CHUNK)
+        io.fail(errno.EIO, "unlink")
+        errno_of(store.sync)
+        assert none_left(backing)
+        io.heal()
+
+
+def test_of_a_file_that_is_encoded_ahead(open_store, backing: Path, end: Callable[[Store], None]) -> None:
+    store = open_store(chunk_size=65536, workers=2)
+    for offset in range(0, 48 << 20, 1 << 20):
+        write(store, b"x", os.urandom(1 << 20), offset)
+    end(store)
+    assert none_left(backing)
+
+
+def test_of_a_file_that_a_forgotten_handle_had_open(store: Store, backing: Path) -> None:
+    handle = store.create(b"x")
+    handle.write(os.urandom(20 * CHUNK), 0)
+    handle.close()
+    store.unlink(b"x")
+    assert none_left(backing)
+
+
+def test_of_a_damaged_file_that_was_read_by_several(store: Store, backing: Path) -> None:
+    stored = bytearray(encode_container(os.urandom(40 * CHUNK), DType.BF16, values_per_chunk=CHUNK // 2))
+    for place in range(200, len(stored) - 400, CHUNK):
+        stored[place] ^= 1
+    (backing / "x.qatc").write_bytes(stored)
+
+    def read() -> None:
+        with store.open(b"x") as handle:
+            assert [errno_of(handle.read, 8 * CHUNK, at * CHUNK) for at in range(0, 32, 4)] == ["EIO"] * 8
+
+    readers = [threading.Thread(target=read) for _ in range(4)]
+    for reader in readers:
+        reader.start()
+    for reader in readers:
+        reader.join()
+    store.unlink(b"x")
+    assert none_left(backing)
+
+
+def test_an_error_that_several_wait_for_keeps_nothing_of_them() -> None:
+    class Held:
+        pass
+
+    cache = ChunkCache(1 << 20, Statistics())
+    decoding, go_on = threading.Event(), threading.Event()
+    gone: list[int] = []
+
+    def decode(held: Held) -> bytes:
+        decoding.set()
+        assert go_on.wait(DEADLINE_S)
+        raise OSError(errno.EIO, f"bad, and not because of {held}")
+
+    def read(number: int) -> None:
+        held = Held()
+        weakref.finalize(held, gone.append, number)
+        assert errno_of(cache.get, "key", lambda: decode(held)) == "EIO"
+
+    readers = [threading.Thread(target=read, args=(number,)) for number in range(4)]
+    for reader in readers:  # one decodes, the others wait for it
+        reader.start()
+        assert decoding.wait(DEADLINE_S)
+    go_on.set()
+    for reader in readers:
+        reader.join()
+    assert sorted(gone) == [0, 1, 2, 3]
