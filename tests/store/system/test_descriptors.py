@@ -72,10 +72,11 @@ def test_room_is_made_by_committing_what_nobody_has_open(store: Store, monkeypat
     with store.create(b"open") as opened:
         opened.write(DATA, 0)
         assert not store.make_room()
-        with store.create(b"closed") as closed:
-            closed.write(DATA, 0)
+        with store.create(b"closed") as handle:
+            handle.write(DATA, 0)
+            closed = handle.node
         assert store.make_room()
-        assert (opened.node.dirty, closed.node.dirty) == (True, False)
+        assert (opened.node.dirty, closed.dirty) == (True, False)
         assert not store.make_room()
 
 
