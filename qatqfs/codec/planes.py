@@ -10,7 +10,7 @@ from qatqfs.codec import _native
 from qatqfs.codec.buffers import Bytes
 
 
-class Filter(enum.IntEnum):
+class Transform(enum.IntEnum):
     """What the planes hold for each element. The values are those that the kernels know."""
 
     NONE = 0
@@ -21,7 +21,7 @@ class Filter(enum.IntEnum):
     """The u32 pattern minus the one before, modulo 2**32."""
 
 
-def split_planes(raw: Bytes, width: int, planes: Bytes, kind: Filter = Filter.NONE, stride: int = 1) -> None:
+def split_planes(raw: Bytes, width: int, planes: Bytes, kind: Transform = Transform.NONE, stride: int = 1) -> None:
     """Write the planes of little-endian elements.
 
     Args:
@@ -37,13 +37,13 @@ def split_planes(raw: Bytes, width: int, planes: Bytes, kind: Filter = Filter.NO
     _native.split_planes(raw.data, planes.data, width, kind, stride)
 
 
-def merge_planes(planes: Bytes, width: int, raw: Bytes, kind: Filter = Filter.NONE, stride: int = 1) -> None:
+def merge_planes(planes: Bytes, width: int, raw: Bytes, kind: Transform = Transform.NONE, stride: int = 1) -> None:
     """Write little-endian elements from their planes; the inverse of :func:`split_planes`."""
     _native.merge_planes(planes.data, raw.data, width, kind, stride)
 
 
 def decode_planes(
-    frames: memoryview, planes: Bytes, width: int, raw: Bytes, kind: Filter = Filter.NONE, stride: int = 1
+    frames: memoryview, planes: Bytes, width: int, raw: Bytes, kind: Transform = Transform.NONE, stride: int = 1
 ) -> int | None:
     """Decode zstd frames of planes, write the elements, and return their checksum, in one call without the GIL.
 

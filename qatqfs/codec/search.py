@@ -23,13 +23,17 @@ from qatqfs.codec.lessons import Lessons
 from qatqfs.codec.level import Level
 from qatqfs.codec.planecoder import Way, encode_planes, encode_planes_as_known
 from qatqfs.codec.planekernels import Encoded, equal_at_lags, share_equal_at_lag
-from qatqfs.codec.planes import Filter as Kind
-from qatqfs.codec.planes import split_planes
+from qatqfs.codec.planes import Transform, split_planes
 from qatqfs.codec.strategies import STRATEGIES
 from qatqfs.codec.stride import infer_stride
 
 _PREDICTOR, _RAW_BITS, _PLANES, _DIFFERENCES, _ADJACENT, _STRIDED = 0, 1, 7, 8, 9, 10
-_KINDS = {_PLANES: Kind.NONE, _DIFFERENCES: Kind.DIFFERENCE, _ADJACENT: Kind.XOR, _STRIDED: Kind.XOR}
+_TRANSFORMS = {
+    _PLANES: Transform.NONE,
+    _DIFFERENCES: Transform.DIFFERENCE,
+    _ADJACENT: Transform.XOR,
+    _STRIDED: Transform.XOR,
+}
 _RUN_LENGTHS = (2, 3, 4, 5, 6)
 _SAMPLE_PARTS = 4
 _SAMPLE_PART_BYTES = 4096
@@ -57,7 +61,7 @@ _GRID = 0.9
 
 
 @dataclass(frozen=True, slots=True)
-class Filter:
+class Recipe:
     """What is done to values before their planes are compressed.
 
     Attributes:
@@ -75,7 +79,7 @@ class Filter:
         return any(abs(share - known) <= _SURPRISE * known for known in self.shares)
 
 
-_PLAIN = Filter(_PLANES)
+_PLAIN = Recipe(_PLANES)
 
 
 @dataclass
@@ -86,11 +90,11 @@ class Memory:
     one, but for the speed of the first chunks.
 
     Attributes:
-        filters: which filter won.
+        recipes: which filter won.
         ways: which way of compressing a plane won behind each strategy.
     """
 
-    filters: Lessons[Filter] = field(default_factory=Lessons)
+    recipes: Lessons[Recipe] = field(default_factory=Lessons)
     ways: dict[int, Lessons[Way]] = field(
         default_factory=lambda: {i: Lessons() for i in (_PLANES, _DIFFERENCES, _ADJACENT, _STRIDED)}
     )
@@ -168,16 +172,16 @@ def encode_as_known(
         return encode_planes_as_known(raws, dtype.width, level, None, prefix, checksum_at, verified=verified)
     if memory is None:
         return []
-    subject, filters = (dtype, tuple(row_widths)), memory.filters
-    lesson = filters.latest(subject)
+    subject, recipes = (dtype, tuple(row_widths)), memory.recipes
+    lesson = recipes.latest(subject)
     if lesson is None or lesson != _PLAIN:
         return []
-    some = list(itertools.takewhile(lambda _: filters.recall(subject) is not None, raws))
+    some = list(itertools.takewhile(lambda _: recipes.recall(subject) is not None, raws))
     ways = memory.ways[_PLANES]
     found = encode_planes_as_known(some, dtype.width, level, ways, prefix, checksum_at, verified=verified)
     for i, each in enumerate(found):
         if not lesson.expects((len(each.data) - len(prefix)) / size):
-            filters.forget(subject)
+            recipes.forget(subject)
             return found[:i]
     return found
 
@@ -191,47 +195,46 @@ def _smallest_frames(
     if level is Level.FAST and len(raw) > _TINY_BYTES:
         return _PLANES, _encode_frames(_PLAIN, raw, dtype, level, memory)
     subject = dtype, row_widths  # a chunk of rows of another width is of another tensor
-    known = memory.filters.recall(subject) if memory is not None else None
+    known = memory.recipes.recall(subject) if memory is not None else None
     if known is not None and known.stride < len(raw) // dtype.width:
         data = _encode_frames(known, raw, dtype, level, memory)
         if known.expects(len(data) / len(raw)):
             return known.strategy, data
     forms = [(_PLAIN, _encode_frames(_PLAIN, raw, dtype, level, memory))]
-    before = memory.filters.latest(subject) if memory is not None else None
+    before = memory.recipes.latest(subject) if memory is not None else None
     widths = {*row_widths, before.stride} if before is not None else set(row_widths)
-    for filter_ in _candidates(raw, dtype, level, widths, plain_bytes=len(forms[0][1])):
-        forms += [(filter_, _encode_frames(filter_, raw, dtype, level, memory))]
+    for recipe in _candidates(raw, dtype, level, widths, plain_bytes=len(forms[0][1])):
+        forms += [(recipe, _encode_frames(recipe, raw, dtype, level, memory))]
     best, data = min(forms, key=lambda form: len(form[1]))
     if memory is not None and level is not Level.SMALL and len(raw):
         shares = before.shares if before == best else ()
-        memory.filters.learn(subject, replace(best, shares=(len(data) / len(raw), *shares)[:_KINDS_OF_CHUNKS]))
+        memory.recipes.learn(subject, replace(best, shares=(len(data) / len(raw), *shares)[:_KINDS_OF_CHUNKS]))
     return best.strategy, data
 
 
-def _candidates(raw: Bytes, dtype: DType, level: Level, widths: Iterable[int], plain_bytes: int) -> list[Filter]:
-    """Return the filters worth trying on all values, when without one they take ``plain_bytes``."""
+def _candidates(raw: Bytes, dtype: DType, level: Level, widths: Iterable[int], plain_bytes: int) -> list[Recipe]:
+    """Return the recipes worth trying on all values, when without one they take ``plain_bytes``."""
     if dtype is DType.F32:
-        filters = [Filter(_DIFFERENCES)]
+        recipes = [Recipe(_DIFFERENCES)]
     elif len(raw) <= _TINY_BYTES:
-        filters = [Filter(_ADJACENT)]
+        recipes = [Recipe(_ADJACENT)]
     else:
-        filters = _xor_filters(raw, level, widths)
-    if len(raw) <= _TINY_BYTES or not filters:
-        return filters
+        recipes = _xor_recipes(raw, level, widths)
+    if len(raw) <= _TINY_BYTES or not recipes:
+        return recipes
     if plain_bytes < _LITTLE * len(raw) or (level is Level.SMALL and len(raw) <= _SHORT_BYTES):
-        return filters
+        return recipes
     plain = len(encode_planes(_sampled_planes(_PLAIN, raw, dtype), dtype.width, Level.FAST))
     limit = plain * (_HOPELESS if level is Level.SMALL else _WORTH_A_TRIAL)
     sizes = {
-        filter_: len(encode_planes(_sampled_planes(filter_, raw, dtype), dtype.width, Level.FAST))
-        for filter_ in filters
+        recipe: len(encode_planes(_sampled_planes(recipe, raw, dtype), dtype.width, Level.FAST)) for recipe in recipes
     }
-    promising = sorted((filter_ for filter_ in filters if sizes[filter_] < limit), key=sizes.__getitem__)
+    promising = sorted((recipe for recipe in recipes if sizes[recipe] < limit), key=sizes.__getitem__)
     return promising if level is Level.SMALL else promising[:1]
 
 
-def _xor_filters(raw: Bytes, level: Level, widths: Iterable[int]) -> list[Filter]:
-    """Return the XOR filters that the top plane suggests: enough of its bytes must equal the earlier ones.
+def _xor_recipes(raw: Bytes, level: Level, widths: Iterable[int]) -> list[Recipe]:
+    """Return the XOR recipes that the top plane suggests: enough of its bytes must equal the earlier ones.
 
     ``SMALL`` asks that of proposed widths alone, of which there may be many.
     """
@@ -247,12 +250,12 @@ def _xor_filters(raw: Bytes, level: Level, widths: Iterable[int]) -> list[Filter
             alike = 0 < lag < len(top_plane) and share_equal_at_lag(top_plane, lag) > _ALIKE
         if alike:
             lags.add(lag)
-    return [Filter(_STRIDED, lag) if lag > 1 else Filter(_ADJACENT) for lag in sorted(lags)]
+    return [Recipe(_STRIDED, lag) if lag > 1 else Recipe(_ADJACENT) for lag in sorted(lags)]
 
 
-def _sampled_planes(filter_: Filter, raw: Bytes, dtype: DType) -> Bytes:
+def _sampled_planes(recipe: Recipe, raw: Bytes, dtype: DType) -> Bytes:
     """Return the planes of a few runs of filtered values from all over."""
-    planes = _split(filter_, raw, dtype).reshape(dtype.width, -1)
+    planes = _split(recipe, raw, dtype).reshape(dtype.width, -1)
     n, part = planes.shape[1], _SAMPLE_PART_BYTES // dtype.width
     if n <= _SAMPLE_PARTS * part:
         return planes.reshape(-1)
@@ -261,18 +264,18 @@ def _sampled_planes(filter_: Filter, raw: Bytes, dtype: DType) -> Bytes:
     return np.concatenate([planes[:, start : start + part] for start in starts], axis=1).reshape(-1)
 
 
-def _split(filter_: Filter, raw: Bytes, dtype: DType) -> Bytes:
+def _split(recipe: Recipe, raw: Bytes, dtype: DType) -> Bytes:
     """Return the planes of the filtered values, in scratch memory."""
     planes = scratch("planes", len(raw))
-    split_planes(raw, dtype.width, planes, _KINDS[filter_.strategy], max(filter_.stride, 1))
+    split_planes(raw, dtype.width, planes, _TRANSFORMS[recipe.strategy], max(recipe.stride, 1))
     return planes
 
 
-def _encode_frames(filter_: Filter, raw: Bytes, dtype: DType, level: Level, memory: Memory | None) -> bytes:
-    planes = _split(filter_, raw, dtype)
-    lessons = memory.ways[filter_.strategy] if memory is not None else None
+def _encode_frames(recipe: Recipe, raw: Bytes, dtype: DType, level: Level, memory: Memory | None) -> bytes:
+    planes = _split(recipe, raw, dtype)
+    lessons = memory.ways[recipe.strategy] if memory is not None else None
     frames = encode_planes(planes, dtype.width, level, lessons)
-    return filter_.stride.to_bytes(4, "big") + frames if filter_.strategy == _STRIDED else frames
+    return recipe.stride.to_bytes(4, "big") + frames if recipe.strategy == _STRIDED else frames
 
 
 # -- everything else ---------------------------------------------------------------------------------------

@@ -45,7 +45,7 @@ def is_denied(name: bytes, uid: int) -> bool:
 def answer(store: "Store", name: bytes) -> bytes | None:
     """Return the value of a control attribute, ``None`` if it is none."""
     if name == STATS:
-        return json.dumps(store.snapshot()).encode()
+        return json.dumps(store.stats()).encode()
     if name == PID:
         return b"%d" % os.getpid()
     if name == BACKING:

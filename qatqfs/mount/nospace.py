@@ -36,7 +36,7 @@ class NoSpaceLog:
         """Count a request that failed, if that was for want of space; returns whether it is time for :meth:`say`."""
         if err.errno not in (errno.ENOSPC, errno.EDQUOT):
             return False
-        self._store.statistics.add("no_space_errors")
+        self._store.counters.add("no_space_errors")
         with self._lock:
             self._unsaid += 1
             now = time.monotonic()

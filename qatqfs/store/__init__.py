@@ -27,7 +27,7 @@ from qatqfs.store.errors import StoreError
 if TYPE_CHECKING:
     from qatqfs.store.attributes import Attributes
     from qatqfs.store.names.handle import Handle
-    from qatqfs.store.names.node import Kind, Node
+    from qatqfs.store.names.node import Node, Storage
     from qatqfs.store.options import OnCorrupt, StoreOptions
     from qatqfs.store.store import Store
 else:
@@ -38,7 +38,7 @@ else:
         {
             "Attributes": "qatqfs.store.attributes",
             "Handle": "qatqfs.store.names.handle",
-            "Kind": "qatqfs.store.names.node",
+            "Storage": "qatqfs.store.names.node",
             "Node": "qatqfs.store.names.node",
             "OnCorrupt": "qatqfs.store.options",
             "Store": "qatqfs.store.store",
@@ -46,4 +46,4 @@ else:
         },
     )
 
-__all__ = ["Attributes", "Handle", "Kind", "Node", "OnCorrupt", "Store", "StoreError", "StoreOptions"]
+__all__ = ["Attributes", "Handle", "Node", "OnCorrupt", "Storage", "Store", "StoreError", "StoreOptions"]

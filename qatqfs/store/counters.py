@@ -4,7 +4,7 @@ import threading
 from collections import Counter
 
 
-class Statistics:
+class Counters:
     """Named counters, safe to add to from any thread.
 
     Names in use: ``read_bytes``, ``write_bytes``, ``cache_hits``, ``cache_misses``, ``chunks_decoded``,
@@ -16,7 +16,7 @@ class Statistics:
         above: other counters, which get the same; for a count of one piece of work.
     """
 
-    def __init__(self, above: "Statistics | None" = None) -> None:
+    def __init__(self, above: "Counters | None" = None) -> None:
         self._above = above
         self._lock = threading.Lock()
         self._counts: Counter[str] = Counter()
@@ -28,7 +28,7 @@ class Statistics:
         if self._above is not None:
             self._above.add(name, amount)
 
-    def snapshot(self) -> dict[str, int]:
+    def as_dict(self) -> dict[str, int]:
         """Return all counters that are not zero, by name."""
         with self._lock:
             return dict(sorted(self._counts.items()))

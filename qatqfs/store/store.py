@@ -23,7 +23,7 @@ from qatqfs.store.commit.engine import CommitEngine
 from qatqfs.store.commit.recovery import Recovery
 from qatqfs.store.commit.schedule import Committer
 from qatqfs.store.commit.syncs import Syncs
-from qatqfs.store.counters import Statistics
+from qatqfs.store.counters import Counters
 from qatqfs.store.errors import StoreError
 from qatqfs.store.names import changes as nameops
 from qatqfs.store.names import metadata as metadata
@@ -67,7 +67,7 @@ class Store:
 
     Attributes:
         options: as given.
-        statistics: counters.
+        counters: counters.
         recovered: files found in staging: reattached, or in a read-only store waiting for a read-write one; ``None`` if
             this user may not look.
         in_doubt: files of which an earlier boot left what may be torn, so that it is kept in lost+found.
@@ -85,7 +85,7 @@ class Store:
     ) -> None:
         io = io or BackingIO()
         self.options = options or StoreOptions()
-        self.statistics = Statistics()
+        self.counters = Counters()
         root = open_backing(path)
         self._area: PrivateArea | None = None
         self._closed = False
@@ -101,9 +101,9 @@ class Store:
         self._encoders = ThreadPoolExecutor(workers, thread_name_prefix="qatqfs-encode", initializer=yield_to_others)
         self._disk_waiter = ThreadPoolExecutor(1, thread_name_prefix="qatqfs-disk")
         reading = ReadContext(
-            cache=ChunkCache(self.options.cache_size, self.statistics),
-            damage=DamageRegister(self.statistics),
-            statistics=self.statistics,
+            cache=ChunkCache(self.options.cache_size, self.counters),
+            damage=DamageRegister(self.counters),
+            counters=self.counters,
             executor=self._decoders,
             read_ahead=_READ_AHEAD_RUNS_PER_WORKER * RUN_CHUNKS * workers,
         )
@@ -309,9 +309,9 @@ class Store:
         for node in self.tree.dirty_nodes():
             with node.lock:
                 if node.staging is not None:
-                    node.staging.give_up_draft()
+                    node.staging.abandon_draft()
         if self.tree.context.staging is not None:
-            self.tree.context.staging.clear_away()
+            self.tree.context.staging.retry_abandoned()
 
     def __enter__(self) -> "Store":
         return self
@@ -433,9 +433,9 @@ class Store:
         rest = (real.f_files, *inodes_free, real.f_flag, real.f_namemax - len(SUFFIX))
         return os.statvfs_result((_BLOCK, _BLOCK, *scaled, *rest))
 
-    def snapshot(self) -> dict[str, int]:
+    def stats(self) -> dict[str, int]:
         """Return all counters, with what is in the cache and in staging now."""
-        counts = self.statistics.snapshot()
+        counts = self.counters.as_dict()
         counts["cache_bytes"] = self.tree.context.reading.cache.current_bytes
         counts["dirty_files"] = len(self.tree.dirty_nodes())
         return counts

@@ -220,7 +220,7 @@ def test_many_chunks_at_once_are_no_more_than_a_lesson_stands_for(which: str, mo
     planes = list(memory.ways[7]._left)
     assert len(planes) == 2
     if which == "filter":
-        stands_for(memory.filters, (DType.F32, ()), 3)
+        stands_for(memory.recipes, (DType.F32, ()), 3)
     for plane in planes[: {"filter": 0, "one plane": 1, "all planes": 2}[which]]:
         stands_for(memory.ways[7], plane, 3)
     calls = kernel_calls(monkeypatch)

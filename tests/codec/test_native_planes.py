@@ -8,15 +8,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from qatqfs.codec import _native
-from qatqfs.codec.planes import Filter
+from qatqfs.codec.planes import Transform
 
-NAMES = {Filter.XOR: "xor", Filter.DIFFERENCE: "difference"}
+NAMES = {Transform.XOR: "xor", Transform.DIFFERENCE: "difference"}
 FORMS = [
-    (2, Filter.NONE, 1),
-    *((2, Filter.XOR, stride) for stride in (1, 2, 3, 7, 16, 64, 100, 5000, 10**9)),
-    (4, Filter.NONE, 1),
-    (4, Filter.XOR, 1),
-    (4, Filter.DIFFERENCE, 1),
+    (2, Transform.NONE, 1),
+    *((2, Transform.XOR, stride) for stride in (1, 2, 3, 7, 16, 64, 100, 5000, 10**9)),
+    (4, Transform.NONE, 1),
+    (4, Transform.XOR, 1),
+    (4, Transform.DIFFERENCE, 1),
 ]
 BLOCK = 4096  # elements that the kernel merges before it undoes the filter in them
 COUNTS = [*range(70), 127, 128, 129, 1000, BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK + 17]
@@ -24,11 +24,11 @@ COUNTS = [*range(70), 127, 128, 129, 1000, BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOC
 pytestmark = pytest.mark.usefixtures("instruction_set")
 
 
-def planes_by_hand(raw: bytes, width: int, kind: Filter, stride: int) -> bytes:
+def planes_by_hand(raw: bytes, width: int, kind: Transform, stride: int) -> bytes:
     return planes_of(filtered(raw, width, NAMES[kind], stride) if kind else raw, width)
 
 
-def check(raw: bytes, width: int, kind: Filter, stride: int) -> None:
+def check(raw: bytes, width: int, kind: Transform, stride: int) -> None:
     planes, back = bytearray(len(raw)), bytearray(len(raw))
     _native.split_planes(raw, planes, width, kind, stride)
     assert planes == planes_by_hand(raw, width, kind, stride)
@@ -37,7 +37,7 @@ def check(raw: bytes, width: int, kind: Filter, stride: int) -> None:
 
 
 @pytest.mark.parametrize(("width", "kind", "stride"), FORMS)
-def test_planes_split_and_merge_like_a_loop_at_every_size(width: int, kind: Filter, stride: int) -> None:
+def test_planes_split_and_merge_like_a_loop_at_every_size(width: int, kind: Transform, stride: int) -> None:
     for n in COUNTS:
         check(random.Random(n).randbytes(n * width), width, kind, stride)
 
@@ -45,7 +45,7 @@ def test_planes_split_and_merge_like_a_loop_at_every_size(width: int, kind: Filt
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.sampled_from([f for f in FORMS if f[1]]), st.integers(1, 300), st.binary(max_size=2000), st.integers(0, 7))
 def test_planes_of_any_values_at_any_alignment(
-    form: tuple[int, Filter, int], stride: int, data: bytes, offset: int
+    form: tuple[int, Transform, int], stride: int, data: bytes, offset: int
 ) -> None:
     width, kind, _ = form
     stride = stride if width == 2 else 1
@@ -85,10 +85,10 @@ def test_sizes_that_do_not_fit_are_refused(kernel, raw: int, planes: int, width:
 @pytest.mark.parametrize(
     ("width", "kind", "stride"),
     [
-        (2, Filter.DIFFERENCE, 1),
-        (4, Filter.XOR, 2),
-        (4, Filter.DIFFERENCE, 2),
-        (2, Filter.XOR, 0),
+        (2, Transform.DIFFERENCE, 1),
+        (4, Transform.XOR, 2),
+        (4, Transform.DIFFERENCE, 2),
+        (2, Transform.XOR, 0),
         (2, 3, 1),
         (2, -1, 1),
     ],

@@ -20,7 +20,7 @@ from qatqfs.codec import (
 )
 from qatqfs.codec.lessons import FIRST_RECHECK, LAST_RECHECK, Lessons
 from qatqfs.codec.planekernels import MAX_LAG, equal_at_lags, share_equal_at_lag
-from qatqfs.codec.search import Filter, encode_smallest
+from qatqfs.codec.search import Recipe, encode_smallest
 from qatqfs.codec.stride import infer_stride, row_widths
 
 REFERENCE_BYTES = [12_509, 7_554, 32_108, 199]
@@ -295,8 +295,8 @@ def test_what_rows_of_one_width_taught_is_not_taken_for_another() -> None:
 def test_the_row_width_of_the_chunk_before_is_proposed_again_when_it_is_time_to_look_anew() -> None:
     memory = Memory()
     raw = slow_rows(20, 6000)
-    memory.filters.learn((DType.F16, ()), Filter(10, 6000))
-    memory.filters.forget((DType.F16, ()))
+    memory.recipes.learn((DType.F16, ()), Recipe(10, 6000))
+    memory.recipes.forget((DType.F16, ()))
     encoded = encode_payload(raw, DType.F16, memory=memory)
     assert (encoded[32], stride_of(encoded)) == (10, 6000)
 

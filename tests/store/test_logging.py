@@ -68,6 +68,6 @@ def test_a_failed_commit_that_a_close_waits_for_is_logged_too(backing: Path, lin
         with pytest.raises(OSError, match="No space left"):
             store.flush(handle)
         assert "x: could not be committed and stays in staging: No space left on device" in lines()
-        assert store.snapshot()["commit_failures"] == 1
+        assert store.stats()["commit_failures"] == 1
         io.heal()
         handle.close()

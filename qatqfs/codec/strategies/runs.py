@@ -8,7 +8,7 @@ from qatqfs.codec.buffers import Bytes, scratch
 from qatqfs.codec.dtypes import DType
 from qatqfs.codec.errors import InvalidResidualStream
 from qatqfs.codec.level import Level
-from qatqfs.codec.planes import Filter, merge_planes, split_planes, swap_elements
+from qatqfs.codec.planes import Transform, merge_planes, split_planes, swap_elements
 from qatqfs.codec.strategies.base import ALL_DTYPES, F32_ONLY, Strategy
 
 _REPEAT_TOKEN = 2
@@ -68,13 +68,13 @@ def decode_delta_runs(data: memoryview, out: Bytes, dtype: DType, scale: float) 
     """Decode runs over the planes of each word's XOR with the one before; raises InvalidResidualStream."""
     planes = scratch("planes", len(out))
     _unpack(data, planes)
-    merge_planes(planes, dtype.width, out, Filter.XOR)
+    merge_planes(planes, dtype.width, out, Transform.XOR)
 
 
 def encode_delta_runs(raw: Bytes, dtype: DType, level: Level) -> bytes | None:
     """Return the runs over the planes of each word's XOR with the one before."""
     planes = scratch("planes", len(raw))
-    split_planes(raw, dtype.width, planes, Filter.XOR)
+    split_planes(raw, dtype.width, planes, Transform.XOR)
     return _native.encode_runs(planes.data)
 
 

@@ -12,7 +12,7 @@ from qatqfs.codec.dtypes import DType
 from qatqfs.codec.errors import InvalidResidualStream
 from qatqfs.codec.level import Level
 from qatqfs.codec.planecoder import encode_planes
-from qatqfs.codec.planes import Filter, decode_planes, merge_planes, split_planes
+from qatqfs.codec.planes import Transform, decode_planes, merge_planes, split_planes
 from qatqfs.codec.strategies.base import ALL_DTYPES, F32_ONLY, HALF_ONLY, Strategy
 from qatqfs.codec.zstdframes import check_size, decompress_exactly, walk_frames
 
@@ -24,14 +24,14 @@ def check(data: memoryview, size: int) -> None:
     check_size(walk_frames(data), size)
 
 
-def _decode(data: memoryview, out: Bytes, width: int, kind: Filter = Filter.NONE, stride: int = 1) -> None:
+def _decode(data: memoryview, out: Bytes, width: int, kind: Transform = Transform.NONE, stride: int = 1) -> None:
     planes = scratch("planes", len(out))
     decompress_exactly(data, planes)
     merge_planes(planes, width, out, kind, stride)
 
 
 def _decode_hashed(
-    data: memoryview, out: Bytes, dtype: DType, kind: Filter = Filter.NONE, stride: int = 1
+    data: memoryview, out: Bytes, dtype: DType, kind: Transform = Transform.NONE, stride: int = 1
 ) -> int | None:
     if not len(out):
         return None
@@ -39,7 +39,7 @@ def _decode_hashed(
     return decode_planes(data, planes, dtype.width, out, kind, stride)
 
 
-def _encode(raw: Bytes, dtype: DType, level: Level, kind: Filter = Filter.NONE, stride: int = 1) -> bytes:
+def _encode(raw: Bytes, dtype: DType, level: Level, kind: Transform = Transform.NONE, stride: int = 1) -> bytes:
     planes = scratch("planes", len(raw))
     split_planes(raw, dtype.width, planes, kind, stride)
     return encode_planes(planes, dtype.width, level)
@@ -57,22 +57,22 @@ def encode(raw: Bytes, dtype: DType, level: Level) -> bytes:
 
 def decode_differences(data: memoryview, out: Bytes, dtype: DType, scale: float) -> None:
     """Decompress and add up wrapping u32 differences; raises InvalidResidualStream."""
-    _decode(data, out, dtype.width, Filter.DIFFERENCE)
+    _decode(data, out, dtype.width, Transform.DIFFERENCE)
 
 
 def encode_differences(raw: Bytes, dtype: DType, level: Level) -> bytes:
     """Compress the planes of wrapping u32 differences."""
-    return _encode(raw, dtype, level, Filter.DIFFERENCE)
+    return _encode(raw, dtype, level, Transform.DIFFERENCE)
 
 
 def decode_adjacent(data: memoryview, out: Bytes, dtype: DType, scale: float) -> None:
     """Decompress and undo the XOR with the element before; raises InvalidResidualStream."""
-    _decode(data, out, dtype.width, Filter.XOR)
+    _decode(data, out, dtype.width, Transform.XOR)
 
 
 def encode_adjacent(raw: Bytes, dtype: DType, level: Level) -> bytes:
     """Compress the planes of each element's XOR with the one before."""
-    return _encode(raw, dtype, level, Filter.XOR)
+    return _encode(raw, dtype, level, Transform.XOR)
 
 
 def decode_strided_hashed(data: memoryview, out: Bytes, dtype: DType) -> int | None:
@@ -80,7 +80,7 @@ def decode_strided_hashed(data: memoryview, out: Bytes, dtype: DType) -> int | N
     stride = int.from_bytes(data[:_STRIDE_SIZE], "big")
     if len(data) < _STRIDE_SIZE or not 0 < stride < len(out) // dtype.width:
         return None
-    return _decode_hashed(data[_STRIDE_SIZE:], out, dtype, Filter.XOR, stride)
+    return _decode_hashed(data[_STRIDE_SIZE:], out, dtype, Transform.XOR, stride)
 
 
 def check_strided(data: memoryview, size: int) -> None:
@@ -99,7 +99,7 @@ def decode_strided(data: memoryview, out: Bytes, dtype: DType, scale: float) -> 
     stride = int.from_bytes(data[:_STRIDE_SIZE], "big")
     if not 0 < stride < n:
         raise InvalidResidualStream(f"stride {stride} does not fit {n} values")
-    merge_planes(planes, dtype.width, out, Filter.XOR, stride)
+    merge_planes(planes, dtype.width, out, Transform.XOR, stride)
 
 
 def encode_strided(raw: Bytes, dtype: DType, level: Level, stride: int) -> bytes | None:
@@ -110,7 +110,7 @@ def encode_strided(raw: Bytes, dtype: DType, level: Level, stride: int) -> bytes
     """
     if not 0 < stride < len(raw) // dtype.width:
         return None
-    return stride.to_bytes(_STRIDE_SIZE, "big") + _encode(raw, dtype, level, Filter.XOR, stride)
+    return stride.to_bytes(_STRIDE_SIZE, "big") + _encode(raw, dtype, level, Transform.XOR, stride)
 
 
 PLANES = Strategy(7, "byte-plane-zstd", ALL_DTYPES, decode, encode, check, 0, decode_hashed=_decode_hashed)
@@ -122,7 +122,7 @@ DIFFERENCES = Strategy(
     encode_differences,
     check,
     0,
-    decode_hashed=partial(_decode_hashed, kind=Filter.DIFFERENCE),
+    decode_hashed=partial(_decode_hashed, kind=Transform.DIFFERENCE),
 )
 ADJACENT = Strategy(
     9,
@@ -132,7 +132,7 @@ ADJACENT = Strategy(
     encode_adjacent,
     check,
     0,
-    decode_hashed=partial(_decode_hashed, kind=Filter.XOR),
+    decode_hashed=partial(_decode_hashed, kind=Transform.XOR),
 )
 STRIDED = Strategy(
     10,

@@ -116,7 +116,7 @@ class AheadEncoder:
         except BaseException as err:  # whatever it was, nobody knows what the draft has
             with node.lock:
                 entry.sequential_end = -1
-                entry.give_up_draft()
+                entry.abandon_draft()
             if not isinstance(err, (OSError, QatcError)):
                 raise
             log.debug("%s: encoding ahead stops: %s", shown_path(path), describe(err))  # err itself holds files open
@@ -126,7 +126,7 @@ class AheadEncoder:
 
         None where the chunks of the container that the file once was do not hold whole values of any dtype.
         """
-        if entry.unit % DType.F32.width:
+        if entry.chunk_size % DType.F32.width:
             return None
         size = entry.sequential_end // 4 * 4
 
@@ -136,7 +136,7 @@ class AheadEncoder:
         explicit = self._engine.explicit_dtype(node, path)
         header = read_header(size, sample)
         dtype = choose_dtype(path, size, sample, explicit=explicit, header=header)
-        draft = self._engine.new_draft(entry, dtype, entry.unit)
+        draft = self._engine.new_draft(entry, dtype, entry.chunk_size)
         draft.header = header
         with node.lock, node.context.namespace_lock:
             if node.staging is entry and node.path is not None:
@@ -147,33 +147,33 @@ class AheadEncoder:
 
     def _claim(self, node: Node, entry: StagingEntry, draft: Draft) -> int:
         """Return the chunk up to which to go on, 0 if it is not worth it now."""
-        hop = max(1, _CLAIM_BYTES // draft.unit // 16)
+        hop = max(1, _CLAIM_BYTES // draft.chunk_size // 16)
         with node.lock:
             if self._stopping or node.staging is not entry or node.path is None or entry.draft is not draft:
                 return 0
             if node.commit_lock.wanted:
                 return 0
-            complete = min(entry.sequential_end // draft.unit, MAX_CHUNKS)
-            stop = min(complete, draft.count + max(1, _CLAIM_BYTES // draft.unit))
+            complete = min(entry.sequential_end // draft.chunk_size, MAX_CHUNKS)
+            stop = min(complete, draft.count + max(1, _CLAIM_BYTES // draft.chunk_size))
             if stop - draft.count < hop or len(draft.stale) > _MOST_STALE:
                 return 0
             draft.claimed = stop
             return stop
 
     def _payloads_of(self, node: Node, entry: StagingEntry, draft: Draft) -> Payloads:
-        unit, dtype, level, memory = draft.unit, draft.dtype, self._options.level, Memory()
+        chunk_size, dtype, level, memory = draft.chunk_size, draft.dtype, self._options.level, Memory()
 
         def payloads(first: int, stop: int) -> list[bytes]:
             if node.path is None or self._stopping:
                 raise SnapshotLost("nobody wants it any more")
-            raw = memoryview(pread_exact(entry.data.number, (stop - first) * unit, first * unit))
-            if len(raw) != (stop - first) * unit:
+            raw = memoryview(pread_exact(entry.data.number, (stop - first) * chunk_size, first * chunk_size))
+            if len(raw) != (stop - first) * chunk_size:
                 raise SnapshotLost("the file was cut")
-            widths = draft.header.row_widths_of_chunks(range(first, stop), unit, dtype)
-            parts = [raw[start : start + unit] for start in range(0, len(raw), unit)]
+            widths = draft.header.row_widths_of_chunks(range(first, stop), chunk_size, dtype)
+            parts = [raw[start : start + chunk_size] for start in range(0, len(raw), chunk_size)]
             result = encode_chunks(parts, dtype, level, row_widths=widths, memory=memory)
             for payload in result:
-                note_encoded(self._engine.statistics, unit, payload)
+                note_encoded(self._engine.counters, chunk_size, payload)
             return result
 
         return payloads

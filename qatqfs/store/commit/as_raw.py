@@ -79,7 +79,7 @@ def commit_raw(tree: Tree, node: Node, entry: StagingEntry, snapshot: Snapshot, 
         return (path if durable else b"") if placed else None
     finally:
         if not placed:
-            area.give_up(name, fd)
+            area.abandon(name, fd)
 
 
 def _write(entry: StagingEntry, snapshot: Snapshot, fd: Fd) -> bool:
@@ -91,22 +91,22 @@ def _write(entry: StagingEntry, snapshot: Snapshot, fd: Fd) -> bool:
     Raises:
         OSError: another failure.
     """
-    io, size, unit = entry.area.io, snapshot.size, snapshot.unit
+    io, size, chunk_size = entry.area.io, snapshot.size, snapshot.chunk_size
     io.ftruncate(fd, size)
-    per_piece = max(1, _PIECE_BYTES // unit)
-    for first in range(0, chunks_of(size, unit), per_piece):
+    per_piece = max(1, _PIECE_BYTES // chunk_size)
+    for first in range(0, chunks_of(size, chunk_size), per_piece):
         if snapshot.cancelled:
             raise SnapshotLost("the file was cut or removed")
-        stop = min(first + per_piece, chunks_of(size, unit))
+        stop = min(first + per_piece, chunks_of(size, chunk_size))
         if all(map(snapshot.is_hole, range(first, stop))):
             continue
         try:
-            data = snapshot.read(first * unit, min(stop * unit, size))
+            data = snapshot.read(first * chunk_size, min(stop * chunk_size, size))
         except OSError as err:
             if err.errno != errno.EIO:
                 raise
             return False
-        if io.pwrite_all(fd, data, first * unit) != len(data):
+        if io.pwrite_all(fd, data, first * chunk_size) != len(data):
             raise no_space()
     return True
 

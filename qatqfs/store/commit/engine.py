@@ -24,7 +24,7 @@ from qatqfs.store.attributes import Key, key_of
 from qatqfs.store.commit.as_raw import EMPTY_CONTAINER_SIZE, commit_raw, is_to_be_raw
 from qatqfs.store.commit.finished import FinishedEntries
 from qatqfs.store.commit.in_place import commit_in_place
-from qatqfs.store.counters import Statistics
+from qatqfs.store.counters import Counters
 from qatqfs.store.encoding.plan import Plan, make_plan, payloads_of
 from qatqfs.store.encoding.workers import fill
 from qatqfs.store.names.inode_copy import InodeMetadata, copy_metadata, has_all_of
@@ -52,14 +52,14 @@ class CommitEngine:
 
     Attributes:
         executor: as given.
-        statistics: of the store.
+        counters: of the store.
     """
 
     def __init__(self, tree: Tree, executor: Executor, disk_waiter: Executor) -> None:
         self._tree = tree
         self._options = tree.context.options
         self._io = tree.context.io
-        self.statistics = tree.context.reading.statistics
+        self.counters = tree.context.reading.counters
         self.executor = executor
         self._disk_waiter = disk_waiter
         self._finished = FinishedEntries(tree)
@@ -104,7 +104,7 @@ class CommitEngine:
                     raise
             finally:
                 with node.lock:
-                    entry.give_up_draft()  # it became nothing if it is still there
+                    entry.abandon_draft()  # it became nothing if it is still there
                     entry.thaw()
             if done:
                 log.debug("%s: commit done in %.3f s", shown_path(path), time.monotonic() - start)
@@ -119,7 +119,7 @@ class CommitEngine:
         if placed is None:
             return False
         self._remove(node, entry, placed)
-        self.statistics.add("commits")
+        self.counters.add("commits")
         return True
 
     def _commit(
@@ -173,7 +173,7 @@ class CommitEngine:
             with node.lock:
                 if node.staging is entry:
                     entry.release_space()
-        self.statistics.add("commits")
+        self.counters.add("commits")
         return True
 
     def finish(self, key: Key | None = None) -> None:
@@ -189,14 +189,14 @@ class CommitEngine:
             explicit = self.explicit_dtype(node, path)
             plan = make_plan(snapshot, old, path, explicit, self._options)
             draft = self._begin(node, entry, snapshot, plan, old, stale)
-            counts, total, start = Statistics(self.statistics), chunks_of(snapshot.size, plan.unit), time.monotonic()
+            counts, total, start = Counters(self.counters), chunks_of(snapshot.size, plan.chunk_size), time.monotonic()
             payloads = payloads_of(snapshot, plan, self._options.level, old, stale, counts)
             fill(draft, total, payloads, self.executor, self._options.workers)
             draft.finish(snapshot.size)
-            encoded = counts.snapshot().get("chunks_encoded", 0)
+            encoded = counts.as_dict().get("chunks_encoded", 0)
             log.debug(
                 "%s: container made in %.3f s: %s, %d chunks of %d bytes: %d encoded, %d taken as they were; %d bytes",
-                *(shown_path(path), time.monotonic() - start, plan.dtype.label, total, plan.unit),
+                *(shown_path(path), time.monotonic() - start, plan.dtype.label, total, plan.chunk_size),
                 *(encoded, total - encoded, os.fstat(draft.fd.number).st_size),
             )
         except EncodingFault as err:
@@ -218,7 +218,7 @@ class CommitEngine:
             except OSError as err:
                 log.info("%s: what was encoded ahead is lost: %s", shown_path(node.path), describe(err))
                 with node.lock:
-                    entry.give_up_draft()
+                    entry.abandon_draft()
                 return None
         return draft
 
@@ -226,22 +226,22 @@ class CommitEngine:
         self, node: Node, entry: StagingEntry, snapshot: Snapshot, plan: Plan, old: Draft | None, stale: set[int]
     ) -> Draft:
         """Return the entry's draft with as many of a snapshot's first chunks as can be had without looking at them."""
-        total = chunks_of(snapshot.size, plan.unit)
-        if old is not None and (old.dtype, old.unit) == (plan.dtype, plan.unit) and plan.base is None:
+        total = chunks_of(snapshot.size, plan.chunk_size)
+        if old is not None and (old.dtype, old.chunk_size) == (plan.dtype, plan.chunk_size) and plan.base is None:
             sound = min(min(stale, default=old.count), old.count, total)
             rest = range(sound, min(old.count, total))
             with node.lock:  # so that no writer takes what is promised meanwhile
                 if not rest or stale.issuperset(rest) or not entry.area.space.begin_anew(entry.entry_id):
                     entry.rewind_draft(old, sound)
                     return old
-                draft = self.new_draft(entry, plan.dtype, plan.unit)
+                draft = self.new_draft(entry, plan.dtype, plan.chunk_size)
                 entry.exchange_draft(draft)
             draft.take_prefix(*old.prefix(sound))
             return draft
         if old is not None:
             with node.lock:
-                entry.give_up_draft()  # before another one takes its space
-        draft = self.new_draft(entry, plan.dtype, plan.unit)
+                entry.abandon_draft()  # before another one takes its space
+        draft = self.new_draft(entry, plan.dtype, plan.chunk_size)
         with node.lock:
             entry.exchange_draft(draft)
         if plan.base is not None:
@@ -251,14 +251,14 @@ class CommitEngine:
                 draft.take_prefix(plan.base.fd, index.payload_lengths[:kept], index.state_before_last)
         return draft
 
-    def new_draft(self, entry: StagingEntry, dtype: DType, unit: int) -> Draft:
+    def new_draft(self, entry: StagingEntry, dtype: DType, chunk_size: int) -> Draft:
         """Begin a container for an entry; raises OSError."""
         area, entry_id = entry.area, entry.entry_id
         return Draft(
             area,
             entry_id,
             dtype,
-            unit,
+            chunk_size,
             self._options.level,
             lambda size: area.space.written(entry_id, size),
             self._disk_waiter,
@@ -294,12 +294,12 @@ class CommitEngine:
             commit_in_place(self._tree, node, entry, draft)
             log.debug("%s: copied into place", shown_path(node.path))
         self._remove(node, entry, b"")
-        self.statistics.add("commits")
+        self.counters.add("commits")
         return True
 
     def _remove(self, node: Node, entry: StagingEntry, path: bytes) -> None:
         """Remove an entry that is done with, once its container is sure to be at a path; raises OSError."""
-        entry.give_up_draft()
+        entry.abandon_draft()
         entry.area.space.lower(entry.entry_id, 0)
         self._finished.add(node.key, entry, path)
         with self._tree.lock:
@@ -382,7 +382,7 @@ class CommitEngine:
         name = area.free_lost_name(paths.container_name(paths.split(path)[1][:180] + b"." + entry.entry_id))
         self._io.rename(area.directory.number, draft.name, area.lost_and_found.number, name)
         self._io.fsync_directory(area.lost_and_found.number)
-        self.statistics.add("lost_files")
+        self.counters.add("lost_files")
         size, entry_id = entry.size, entry.entry_id.decode()
         log.error(
             "%s: %s (%d bytes of staging entry %s) is kept in lost+found as %s",
@@ -413,5 +413,5 @@ class CommitEngine:
                 self._keep(path, entry, draft, "what was written before the machine went down may be torn; all of it")
                 entry.exchange_draft(None)
             finally:
-                entry.give_up_draft()
+                entry.abandon_draft()
                 entry.thaw()

@@ -69,7 +69,7 @@ class FinishedEntries:
         """
         failure: OSError | None = None
         if self._tree.context.staging is not None:
-            self._tree.context.staging.clear_away()
+            self._tree.context.staging.retry_abandoned()
         with self._lock:  # throughout, so that whoever returns from here knows that his own entry is gone
             waiting, self._waiting = self._waiting, []
             for finished in waiting:

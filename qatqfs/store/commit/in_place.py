@@ -63,7 +63,7 @@ def commit_in_place(tree: Tree, node: Node, entry: StagingEntry, draft: Draft) -
         raise
     # From here on recovery builds on the redo file, so the entry has to as well, before anything else can fail.
     old = entry.view.base
-    entry.rebase(ChunkMap(entry.unit, redo.length), redo, identity, redone_into=inode)
+    entry.rebase(ChunkMap(entry.chunk_size, redo.length), redo, identity, redone_into=inode)
     for outdated in {c for c in (old, node.forget_container()) if c is not None and c is not redo}:
         outdated.retire()
     io.fsync_directory(where)

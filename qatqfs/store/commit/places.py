@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from qatqfs.store import paths as names
 from qatqfs.store.attributes import key_of
-from qatqfs.store.names.node import Kind, Node
+from qatqfs.store.names.node import Node, Storage
 from qatqfs.store.names.own_files import find_whatever_the_modes
 from qatqfs.store.names.tree import Tree
 from qatqfs.store.reading.container import ContainerFile
@@ -98,7 +98,7 @@ class Locator:
         if found is None:
             return None if state.unlinked else self._lost(state, (hints or [entry_id])[0], data)
         opened, at, path = found
-        node = Node(self._tree.context, key_of(os.fstat(opened.number)), path, Kind.CONTAINER, opened)
+        node = Node(self._tree.context, key_of(os.fstat(opened.number)), path, Storage.CONTAINER, opened)
         place = Place(node, at, None, path)
         if place.has_all_of(state):
             return place
@@ -133,7 +133,7 @@ class Locator:
 
     def node_without_name(self, path: bytes, data: Fd) -> Node:
         """Make a node that no name leads to; its commit finds nothing at the path and goes to lost+found."""
-        node = Node(self._tree.context, key_of(os.fstat(data.number)), path, Kind.CONTAINER, data)
+        node = Node(self._tree.context, key_of(os.fstat(data.number)), path, Storage.CONTAINER, data)
         node.durable = True  # what goes to lost+found is
         return node
 
@@ -169,7 +169,7 @@ class Locator:
             node = self.node_without_name(hints[0], data)
         else:
             opened, path = target
-            node = Node(self._tree.context, key_of(os.fstat(opened.number)), path, Kind.CONTAINER, opened)
+            node = Node(self._tree.context, key_of(os.fstat(opened.number)), path, Storage.CONTAINER, opened)
             node.several_names = True
         base = ContainerFile(redo[0], node.path or hints[0], self._tree.context.reading)
         return Place(node, redo[1], base, node.path or hints[0], redo=True, named=target is not None)

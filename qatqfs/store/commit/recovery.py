@@ -77,19 +77,19 @@ class Recovery:
             OSError: the staging directory cannot be read.
             StoreError: there is no space to keep what is in doubt; nothing is lost.
         """
-        self.in_doubt += self._area.sweep()
+        self.in_doubt += self._area.remove_leftovers()
         put_modes_right(self._area, self._tree.root)
         for entry_id in self._area.entry_ids():
             try:
                 self._recover_with_room(entry_id)
             except OSError as err:
                 log.error("staging entry %s cannot be recovered and is kept: %s", entry_id.decode(), err)
-        statistics = self._tree.context.reading.statistics
+        counters = self._tree.context.reading.counters
         if self.recovered:
             log.info("recovered %d file(s) with uncommitted content", self.recovered)
-            statistics.add("recovered_files", self.recovered)
+            counters.add("recovered_files", self.recovered)
         if self.in_doubt:
-            statistics.add("files_in_doubt", self.in_doubt)
+            counters.add("files_in_doubt", self.in_doubt)
 
     def _recover_with_room(self, entry_id: bytes) -> None:
         try:

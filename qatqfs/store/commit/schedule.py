@@ -59,7 +59,7 @@ class Committer:
         self._tree = tree
         self._engine = engine
         self._options = tree.context.options
-        self._statistics = tree.context.reading.statistics
+        self._counters = tree.context.reading.counters
         self._condition = threading.Condition()
         self._due: dict[Node, int] = {}  # the number of its place in the queue
         self._queue: list[tuple[float, int]] = []  # a heap; numbers that nobody has are skipped
@@ -203,7 +203,7 @@ class Committer:
         self._set_due(node, pause)
 
     def _report_failure(self, node: Node, err: Exception) -> None:
-        self._statistics.add("commit_failures")
+        self._counters.add("commit_failures")
         log.error("%s: could not be committed and stays in staging: %s", shown_path(node.path), describe(err))
 
     def sync(self, below: bytes = b"") -> None:

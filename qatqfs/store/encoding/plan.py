@@ -4,7 +4,7 @@ import itertools
 from dataclasses import dataclass
 
 from qatqfs.codec import MAX_CHUNKS, DType, Level, Memory, QatcError
-from qatqfs.store.counters import Statistics
+from qatqfs.store.counters import Counters
 from qatqfs.store.encoding.chunks import encode_chunk, encode_chunks
 from qatqfs.store.encoding.workers import Payloads
 from qatqfs.store.options import StoreOptions
@@ -22,13 +22,13 @@ class Plan:
 
     Attributes:
         dtype: of its values.
-        unit: raw bytes of a chunk.
+        chunk_size: raw bytes of a chunk.
         header: what the content says about its tensors.
         base: the container whose unmodified chunks are taken as they are, ``None`` to encode everything.
     """
 
     dtype: DType
-    unit: int
+    chunk_size: int
     header: TensorHeader
     base: ContainerFile | None = None
 
@@ -48,22 +48,24 @@ def make_plan(
     Raises:
         OSError: reading samples of the content failed.
     """
-    size, unit = snapshot.size, snapshot.unit
+    size, chunk_size = snapshot.size, snapshot.chunk_size
 
     def sample(offset: int, length: int) -> bytes:
         return bytes(snapshot.read(offset, min(offset + length, size), final=False))
 
     base = snapshot.view.base
-    if base is not None and base.length and size and size <= unit * MAX_CHUNKS:
+    if base is not None and base.length and size and size <= chunk_size * MAX_CHUNKS:
         dtype = base.container.dtype
-        aligned = base.chunk_unit(options.chunk_size) == (unit, True) and unit % dtype.width == 0
+        aligned = base.chunk_size_of(options.chunk_size) == (chunk_size, True) and chunk_size % dtype.width == 0
         if aligned and explicit in (None, dtype) and _any_unmodified(snapshot):
-            return Plan(dtype, unit, _header_if_readable(size, sample), base)
+            return Plan(dtype, chunk_size, _header_if_readable(size, sample), base)
 
     header = read_header(size, sample)
     dtype = choose_dtype(path, size, sample, explicit=explicit, header=header)
     if draft is not None and explicit in (None, draft.dtype) and draft.dtype.width == dtype.width:
-        return Plan(draft.dtype, draft.unit, header)  # else what the file begins with, a header or zeros, misled it
+        return Plan(
+            draft.dtype, draft.chunk_size, header
+        )  # else what the file begins with, a header or zeros, misled it
     return Plan(dtype, options.chunk_size, header)
 
 
@@ -76,11 +78,11 @@ def _header_if_readable(size: int, sample: Sampler) -> TensorHeader:
 
 
 def _any_unmodified(snapshot: Snapshot) -> bool:
-    return any(snapshot.is_unmodified(chunk) for chunk in range(chunks_of(snapshot.size, snapshot.unit)))
+    return any(snapshot.is_unmodified(chunk) for chunk in range(chunks_of(snapshot.size, snapshot.chunk_size)))
 
 
 def payloads_of(
-    snapshot: Snapshot, plan: Plan, level: Level, old: Draft | None, stale: set[int], statistics: Statistics
+    snapshot: Snapshot, plan: Plan, level: Level, old: Draft | None, stale: set[int], counters: Counters
 ) -> Payloads:
     """Return what gives the payloads of a snapshot.
 
@@ -90,11 +92,11 @@ def payloads_of(
         level: effort of the encoder.
         old: a draft that has some of them.
         stale: those of the draft's that are not to be taken.
-        statistics: told what is encoded.
+        counters: told what is encoded.
     """
-    total = chunks_of(snapshot.size, plan.unit)
+    total = chunks_of(snapshot.size, plan.chunk_size)
     memory = Memory()
-    alike = old if old is not None and (old.dtype, old.unit) == (plan.dtype, plan.unit) else None
+    alike = old if old is not None and (old.dtype, old.chunk_size) == (plan.dtype, plan.chunk_size) else None
     indexed = total > 1 or snapshot.size % plan.dtype.width != 0
 
     def known(chunk: int) -> bytes | None:
@@ -111,16 +113,16 @@ def payloads_of(
 
     def known_or_hole(chunk: int) -> bytes | None:
         payload = known(chunk)
-        if payload is None and snapshot.unit == plan.unit and chunk < total - 1 and snapshot.is_hole(chunk):
+        if payload is None and snapshot.chunk_size == plan.chunk_size and chunk < total - 1 and snapshot.is_hole(chunk):
             if not zeros:
-                zeros.append(encode_chunk(bytes(plan.unit), plan.dtype, level))
+                zeros.append(encode_chunk(bytes(plan.chunk_size), plan.dtype, level))
             return zeros[0]
         return payload
 
     def encoded(first: int, stop: int) -> list[bytes]:
-        raw = snapshot.read(first * plan.unit, min(stop * plan.unit, snapshot.size))
-        parts = [raw[start : start + plan.unit] for start in range(0, len(raw), plan.unit)]
-        widths = plan.header.row_widths_of_chunks(range(first, stop), plan.unit, plan.dtype)
+        raw = snapshot.read(first * plan.chunk_size, min(stop * plan.chunk_size, snapshot.size))
+        parts = [raw[start : start + plan.chunk_size] for start in range(0, len(raw), plan.chunk_size)]
+        widths = plan.header.row_widths_of_chunks(range(first, stop), plan.chunk_size, plan.dtype)
         whole = len(parts) - (stop == total)
         result = encode_chunks(parts[:whole], plan.dtype, level, row_widths=widths[:whole], memory=memory)
         for part in parts[whole:]:
@@ -128,7 +130,7 @@ def payloads_of(
                 encode_chunk(part, plan.dtype, level, appendable=indexed, row_widths=widths[-1], memory=memory)
             )
         for part, payload in zip(parts, result, strict=True):
-            note_encoded(statistics, len(part), payload)
+            note_encoded(counters, len(part), payload)
         return result
 
     def payloads(first: int, stop: int) -> list[bytes]:
@@ -147,8 +149,8 @@ def payloads_of(
     return payloads
 
 
-def note_encoded(statistics: Statistics, size: int, payload: bytes) -> None:
+def note_encoded(counters: Counters, size: int, payload: bytes) -> None:
     """Count a chunk of so many bytes that was encoded."""
-    statistics.add("chunks_encoded")
-    statistics.add("encoded_raw_bytes", size)
-    statistics.add("encoded_stored_bytes", len(payload))
+    counters.add("chunks_encoded")
+    counters.add("encoded_raw_bytes", size)
+    counters.add("encoded_stored_bytes", len(payload))

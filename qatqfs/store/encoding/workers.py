@@ -82,7 +82,7 @@ class _Filling:
         self._payloads = payloads
         wanted = stop - draft.count
         size = _SLOW_HOP_BYTES if draft.level is Level.SMALL else HOP_BYTES
-        most = max(1, min(size, _IN_FLIGHT_BYTES // workers) // draft.unit)
+        most = max(1, min(size, _IN_FLIGHT_BYTES // workers) // draft.chunk_size)
         self._hop = min(most, -(-wanted // (workers * _HOPS_PER_WORKER)))
         self._workers = min(workers, -(-wanted // self._hop))
         self._gives_way_to = gives_way_to
@@ -129,7 +129,7 @@ class _Filling:
 
     def _work(self) -> None:
         try:
-            for _ in range(max(1, _BYTES_IN_A_ROW // (self._hop * self._draft.unit))):
+            for _ in range(max(1, _BYTES_IN_A_ROW // (self._hop * self._draft.chunk_size))):
                 first = self._take()
                 if first is None:
                     return

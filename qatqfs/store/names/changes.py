@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 from qatqfs.store import paths
 from qatqfs.store.attributes import Attributes, from_stat
-from qatqfs.store.names.node import Kind, Node
+from qatqfs.store.names.node import Node, Storage
 from qatqfs.store.names.opening import set_owner
 from qatqfs.store.names.tree import Entry, Tree, os_error
 from qatqfs.store.system.files import RENAME_EXCHANGE, RENAME_NOREPLACE, open_entry
@@ -187,10 +187,10 @@ def rename(tree: Tree, src: bytes, dst: bytes, flags: int = 0) -> None:
 
 
 def _stored_target(entry: Entry, dst: bytes, dst_name: bytes) -> bytes:
-    if entry.kind is Kind.CONTAINER:
+    if entry.kind is Storage.CONTAINER:
         return paths.container_name(dst_name)
     if not paths.plain_name_allowed(dst_name):
-        raise os_error(errno.EXDEV if entry.kind is Kind.RAW else errno.EINVAL, dst)
+        raise os_error(errno.EXDEV if entry.kind is Storage.RAW else errno.EINVAL, dst)
     return dst_name
 
 
@@ -220,7 +220,7 @@ def _replace(
 
 def _move_shadowed(tree: Tree, entry: Entry, src_fd: int, dst_fd: int, dst_name: bytes) -> None:
     assert entry.shadowed is not None
-    container = entry.kind is not Kind.CONTAINER
+    container = entry.kind is not Storage.CONTAINER
     if container or paths.plain_name_allowed(dst_name):
         stored = paths.container_name(dst_name) if container else dst_name
         tree.context.io.rename(src_fd, entry.shadowed, dst_fd, stored)
@@ -229,7 +229,7 @@ def _move_shadowed(tree: Tree, entry: Entry, src_fd: int, dst_fd: int, dst_name:
 def _exchange(tree: Tree, one: tuple[int, bytes, Entry], other: tuple[int, bytes, Entry]) -> None:
     one_fd, one_path, one_entry = one
     other_fd, other_path, other_entry = other
-    containers = [entry.kind is Kind.CONTAINER for entry in (one_entry, other_entry)]
+    containers = [entry.kind is Storage.CONTAINER for entry in (one_entry, other_entry)]
     if containers[0] != containers[1] or one_entry.shadowed or other_entry.shadowed:
         raise os_error(errno.EINVAL, other_path)
     forth = _nodes_at(tree, one_path, one_entry)

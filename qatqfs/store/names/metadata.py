@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from qatqfs.store.attributes import Attributes, key_of
-from qatqfs.store.names.node import Kind, Node
+from qatqfs.store.names.node import Node, Storage
 from qatqfs.store.names.tree import Tree, os_error
 from qatqfs.store.system.files import Fd, open_entry
 
@@ -65,7 +65,7 @@ def set_mtime(tree: Tree, target: Target, mtime_ns: int) -> None:
     """Set the modification time in nanoseconds and nothing else; raises OSError."""
     with _backing(tree, target, change=True) as fd:
         node = target if isinstance(target, Node) else tree.nodes.get(key_of(os.fstat(fd.number)))
-        if node is None or node.kind is Kind.RAW:
+        if node is None or node.kind is Storage.RAW:
             tree.context.io.set_times(fd, None, mtime_ns)
             return
     node.set_mtime(mtime_ns)

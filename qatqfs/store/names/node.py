@@ -32,7 +32,7 @@ _AHEAD_BYTES = 4 << 20
 """Sequentially written bytes that are worth encoding before the file is complete."""
 
 
-class Kind(Enum):
+class Storage(Enum):
     """How a regular file is stored."""
 
     CONTAINER = "container"
@@ -92,7 +92,7 @@ class Node:
         metadata_durable: what was done to the container's metadata is, too.
     """
 
-    def __init__(self, context: NodeContext, key: Key, path: bytes, kind: Kind, fd: Fd) -> None:
+    def __init__(self, context: NodeContext, key: Key, path: bytes, kind: Storage, fd: Fd) -> None:
         self.context = context
         self.key = key
         self.path: bytes | None = path
@@ -154,7 +154,7 @@ class Node:
     @property
     def opened(self) -> bool:
         """Whether attributes are known without reading the container."""
-        return self.staging is not None or self._container is not None or self.kind is Kind.RAW
+        return self.staging is not None or self._container is not None or self.kind is Storage.RAW
 
     def refresh(self, st: os.stat_result) -> None:
         """Forget the container's layout if the file was changed in place by somebody else."""
@@ -180,14 +180,14 @@ class Node:
     def become_container(self, fd: Fd, key: Key) -> None:
         """Turn from a raw file into the (empty) container that replaced it; namespace lock held."""
         self._generation += 1
-        self.kind, self.fd, self.key = Kind.CONTAINER, fd, key
+        self.kind, self.fd, self.key = Storage.CONTAINER, fd, key
         self._container = None
         self.durable = False
 
     def become_raw(self, fd: Fd, key: Key) -> None:
         """Turn from a container into the raw file that replaced it; content and namespace lock held."""
         self._generation += 1
-        self.kind, self.fd, self.key = Kind.RAW, fd, key
+        self.kind, self.fd, self.key = Storage.RAW, fd, key
         self._container = None
         self.durable = False
         self.staging = None  # last: who finds none looks at the rest
@@ -214,7 +214,7 @@ class Node:
         if staging is not None:
             staged, mtime_ns = staging.time.stat()
             return from_stat(st, staged=staged, mtime_ns=mtime_ns, base_blocks=st.st_blocks)
-        if self.kind is Kind.RAW:
+        if self.kind is Storage.RAW:
             return from_stat(st)
         container = self._container
         try:
@@ -232,7 +232,7 @@ class Node:
         """
         if self.staging is not None:
             return self.staging.entry_id
-        if self.kind is Kind.RAW:
+        if self.kind is Storage.RAW:
             return None
         container = self._container
         return container.content_id if container is not None else None
@@ -244,7 +244,7 @@ class Node:
         staging, fd = self.staging, self.fd
         if staging is not None:
             data: Chunk = staging.read(offset, size)
-        elif self.kind is Kind.RAW:
+        elif self.kind is Storage.RAW:
             data = pread_exact(fd.number, size, offset)
         else:
             container = self.container()
@@ -256,17 +256,17 @@ class Node:
                 if self.staging is None and self._container is container:
                     raise
                 return self.read(offset, size)
-        self.context.reading.statistics.add("read_bytes", len(data))
+        self.context.reading.counters.add("read_bytes", len(data))
         return data
 
     def read_cached(self, offset: int, size: int) -> Chunk | None:
         """Return a range if that takes no disk access and no decoding, else ``None``; never blocks."""
         container = self._container
-        if self.staging is not None or container is None or self.kind is Kind.RAW:
+        if self.staging is not None or container is None or self.kind is Storage.RAW:
             return None
         data = container.read_cached(offset, size)
         if data is not None:
-            self.context.reading.statistics.add("read_bytes", len(data))
+            self.context.reading.counters.add("read_bytes", len(data))
         return data
 
     # -- writing ---------------------------------------------------------------------------------------
@@ -286,11 +286,11 @@ class Node:
                 written = self._write_raw(data, offset)  # a commit may just have made it raw
                 if written is None:
                     written = self._write_staged(data, offset)
-        self.context.reading.statistics.add("write_bytes", written)
+        self.context.reading.counters.add("write_bytes", written)
         return written
 
     def _write_raw(self, data: bytes | bytearray | memoryview, offset: int) -> int | None:
-        if self.kind is not Kind.RAW:
+        if self.kind is not Storage.RAW:
             return None
         fd = self.fd
         if self.context.staging is not None:
@@ -325,10 +325,10 @@ class Node:
         Raises:
             OSError: as :meth:`write`.
         """
-        if size > self.context.options.max_file_size and self.kind is not Kind.RAW:
+        if size > self.context.options.max_file_size and self.kind is not Storage.RAW:
             raise _os_error(errno.EFBIG)
         with self.lock:
-            if self.kind is Kind.RAW:
+            if self.kind is Storage.RAW:
                 self.context.io.ftruncate(self.fd, size)
                 return
             staging = self.staging
@@ -375,19 +375,19 @@ class Node:
         if area is None:
             raise _os_error(errno.EROFS)
         base = None if discard else self.container()
-        unit = self.context.options.chunk_size
+        chunk_size = self.context.options.chunk_size
         if base is not None and base.length:
-            unit, _ = base.chunk_unit(unit)
+            chunk_size, _ = base.chunk_size_of(chunk_size)
         with area.room_for(FILES_OF_ENTRY, later=1):
             entry = create_entry(area)
             try:
                 st = os.fstat(self.fd.number)
                 path, identity = self.path, Identity.of(self.fd.number)
                 self.several_names |= st.st_nlink > 1
-                entry.begin(identity, unit, base, path or b"", st.st_mtime_ns, several_names=self.several_names)
+                entry.begin(identity, chunk_size, base, path or b"", st.st_mtime_ns, several_names=self.several_names)
                 self._publish(entry, path)
             except BaseException:
-                entry.give_up()
+                entry.abandon()
                 raise
         self.context.dirtied(self)
         return entry
@@ -404,7 +404,7 @@ class Node:
     def fsync(self) -> None:
         """Make what was acknowledged so far survive a power cut; raises OSError."""
         with self.lock:
-            if not (self.durable and self.metadata_durable) or self.kind is Kind.RAW:
+            if not (self.durable and self.metadata_durable) or self.kind is Storage.RAW:
                 # First what staging builds on, and for a new file its name: recovery has to find them.
                 self.make_container_durable()
             if self.staging is not None:

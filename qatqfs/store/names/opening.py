@@ -11,7 +11,7 @@ from qatqfs.store import paths
 from qatqfs.store.attributes import key_of
 from qatqfs.store.names.handle import Handle
 from qatqfs.store.names.inode_copy import InodeMetadata, copy_xattrs
-from qatqfs.store.names.node import Kind, Node
+from qatqfs.store.names.node import Node, Storage
 from qatqfs.store.names.tree import Entry, Tree, os_error
 from qatqfs.store.system.backing import BackingIO
 from qatqfs.store.system.descriptors import to_stay_open
@@ -88,7 +88,7 @@ class Opener:
         try:
             if truncate:
                 handle.node.truncate(0)
-            elif handle.node.kind is Kind.CONTAINER and not handle.node.dirty:
+            elif handle.node.kind is Storage.CONTAINER and not handle.node.dirty:
                 handle.node.container()
         except BaseException:
             handle.close()
@@ -98,7 +98,7 @@ class Opener:
     @staticmethod
     def _prepare_for_writing(node: Node) -> None:
         """Make sure that what is written to a node can get into its backing inode; namespace lock held."""
-        if node.kind is Kind.RAW or os.geteuid() != 0:
+        if node.kind is Storage.RAW or os.geteuid() != 0:
             node.open_for_writing()
 
     def _check_openable(self, path: bytes, entry: Entry, *, changes: bool) -> None:
@@ -113,7 +113,7 @@ class Opener:
             return
         if self._options.read_only:
             raise os_error(errno.EROFS, path)
-        if entry.kind is Kind.CONTAINER and entry.st.st_dev != self._tree.device:
+        if entry.kind is Storage.CONTAINER and entry.st.st_dev != self._tree.device:
             raise os_error(errno.EXDEV, path)
 
     def _handle(self, node: Node, *, writable: bool) -> Handle:
@@ -178,12 +178,12 @@ class Opener:
 
     def _create_node(self, fd: int, path: bytes, name: bytes, mode: int, owner: tuple[int, int] | None) -> Node:
         if self._options.is_raw(path) and paths.plain_name_allowed(name):
-            kind = Kind.RAW
+            kind = Storage.RAW
             flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
             opened = self._io.open(fd, name, flags, mode & 0o7777)
             set_owner(self._io, opened, fd, mode, owner)
         else:
-            kind = Kind.CONTAINER
+            kind = Storage.CONTAINER
             opened = self._place_container(fd, path, name, mode, owner)
         key = key_of(os.fstat(opened.number))
         node = Node(self._tree.context, key, path, kind, opened)
@@ -255,7 +255,7 @@ class Opener:
     def _is_to_become_container(self, fd: int, path: bytes, name: bytes, entry: Entry) -> bool:
         """Whether a raw file that is being rewritten from nothing is to be compressed from now on."""
         return (
-            entry.kind is Kind.RAW
+            entry.kind is Storage.RAW
             and entry.st.st_nlink == 1
             and os.geteuid() in (0, entry.st.st_uid)  # or it would change its owner
             and paths.plain_name_allowed(name)

@@ -50,7 +50,7 @@ def _more_allowed(area: StagingArea | None, fd: Fd, needed: int) -> Iterator[Non
         yield
     finally:
         area.io.chmod(fd, mode)  # if that fails the note stays
-        area.give_up(note)
+        area.abandon(note)
 
 
 def open_whatever_the_mode(area: StagingArea | None, fd: Fd) -> Fd:
@@ -107,7 +107,7 @@ def put_modes_right(area: StagingArea, root: Fd) -> None:
         except OSError as err:
             log.error("%s: the mode of a file cannot be put right: %s", os.fsdecode(note), str(err))
             continue
-        area.give_up(note)
+        area.abandon(note)
 
 
 def _put_right(area: StagingArea, root: Fd, note: bytes) -> None:

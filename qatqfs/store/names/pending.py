@@ -28,6 +28,6 @@ class Pending:
                 continue
             files += 1
             draft = entry.draft
-            encoded = draft.count * draft.unit if draft is not None else 0
+            encoded = draft.count * draft.chunk_size if draft is not None else 0
             size += max(0, entry.view.chunks.held_bytes(entry.size) - encoded)
         return cls(files, size)

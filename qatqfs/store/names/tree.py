@@ -20,7 +20,7 @@ from cachetools import LRUCache
 
 from qatqfs.store import paths
 from qatqfs.store.attributes import Attributes, Key, from_stat, key_of
-from qatqfs.store.names.node import Kind, Node, NodeContext
+from qatqfs.store.names.node import Node, NodeContext, Storage
 from qatqfs.store.names.own_files import open_whatever_the_mode
 from qatqfs.store.names.shown_ctimes import CommitTimes
 from qatqfs.store.options import OnCorrupt
@@ -50,7 +50,7 @@ class Entry:
 
     stored: bytes
     st: os.stat_result
-    kind: Kind | None
+    kind: Storage | None
     shadowed: bytes | None
 
     @property
@@ -173,8 +173,8 @@ class Tree:
             container is not None and stat.S_ISREG(plain.st_mode) and self._mtime_ns(container) >= plain.st_mtime_ns
         ):
             assert container is not None
-            return Entry(stored, container, Kind.CONTAINER, name if plain is not None else None)
-        kind = Kind.RAW if stat.S_ISREG(plain.st_mode) else None
+            return Entry(stored, container, Storage.CONTAINER, name if plain is not None else None)
+        kind = Storage.RAW if stat.S_ISREG(plain.st_mode) else None
         return Entry(name, plain, kind, stored if container is not None else None)
 
     def _mtime_ns(self, st: os.stat_result) -> int:
@@ -203,7 +203,7 @@ class Tree:
         """Whether an entry is to look absent because it is known to be damaged."""
         return (
             self.context.options.on_corrupt is OnCorrupt.ENOENT
-            and entry.kind is Kind.CONTAINER
+            and entry.kind is Storage.CONTAINER
             and self.context.reading.damage.file_known(signature_of(entry.st))
             and not self._is_dirty(entry.key)
         )
@@ -231,7 +231,7 @@ class Tree:
         node = self.nodes.get(entry.key)
         if node is not None and entry.kind is not None:
             return node.attributes()
-        if entry.kind is Kind.CONTAINER:
+        if entry.kind is Storage.CONTAINER:
             return from_stat(entry.st, self._container_length(fd, path, entry))
         return from_stat(entry.st)
 
@@ -353,7 +353,7 @@ class Tree:
         if node.handles:
             return
         if node.path is None and node.staging is not None:
-            node.staging.give_up()
+            node.staging.abandon()
             node.staging = None
         if not node.dirty:
             if self.nodes.get(node.key) is node:
@@ -376,7 +376,7 @@ class Tree:
             self.on_dropped(node)
             if node.staging is not None:
                 node.staging.cancel_commit()
-                node.staging.give_up_draft()
+                node.staging.abandon_draft()
             self.forget_if_idle(node)
 
     def dirty_nodes(self, below: bytes = b"") -> list[Node]:

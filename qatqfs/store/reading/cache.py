@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from cachetools import LRUCache
 
-from qatqfs.store.counters import Statistics
+from qatqfs.store.counters import Counters
 from qatqfs.store.reading.buffers import BufferPool
 
 K = TypeVar("K", bound=Hashable)
@@ -49,18 +49,18 @@ class ChunkCache:
 
     Args:
         max_bytes: bound of all kept chunks together, with what belongs to them.
-        statistics: counts hits and misses.
+        counters: counts hits and misses.
 
     Attributes:
         pool: memory to decode into.
     """
 
-    def __init__(self, max_bytes: int, statistics: Statistics) -> None:
+    def __init__(self, max_bytes: int, counters: Counters) -> None:
         self.pool = BufferPool(_KEPT_FOR_LATER_BYTES)
         self._lock = threading.Lock()
         self._chunks = _Chunks(max_bytes, self.pool)
         self._decoding: dict[Hashable, Future[Chunk | None]] = {}  # None: given up, whoever waits decodes it
-        self._statistics = statistics
+        self._counters = counters
 
     @property
     def current_bytes(self) -> int:
@@ -89,12 +89,12 @@ class ChunkCache:
                     if key not in self._chunks and key not in self._decoding:
                         mine[key] = Future()
                         self._decoding[key] = mine[key]
-            self._statistics.add("cache_misses", len(mine))
+            self._counters.add("cache_misses", len(mine))
             yield list(mine)
         finally:
-            self._give_up_unsettled(mine)
+            self._abandon_unsettled(mine)
 
-    def _give_up_unsettled(self, claims: "dict[K, Future[Chunk | None]]") -> None:
+    def _abandon_unsettled(self, claims: "dict[K, Future[Chunk | None]]") -> None:
         """Empty a table of claims, lest a settled error live for ever: it refers to the frame that has the table."""
         while claims:
             key, future = claims.popitem()
@@ -128,7 +128,7 @@ class ChunkCache:
                 chunk = self._chunks.get(key)
                 future = self._decoding.get(key)
             if chunk is not None:
-                self._statistics.add("cache_hits")
+                self._counters.add("cache_hits")
                 return chunk
             if future is None:
                 with self.claimed([key]) as mine:

@@ -22,7 +22,7 @@ from qatqfs.codec import (
     claimed_length,
     without_frames,
 )
-from qatqfs.store.counters import Statistics
+from qatqfs.store.counters import Counters
 from qatqfs.store.reading.cache import Chunk, ChunkCache
 from qatqfs.store.reading.damage import DamageRegister, FileSignature
 from qatqfs.store.reading.walks import Walks
@@ -54,7 +54,7 @@ class ReadContext:
     Attributes:
         cache: decoded chunks.
         damage: what is known to be corrupt.
-        statistics: counters.
+        counters: counters.
         executor: threads that decode ahead.
         read_ahead: chunks to decode ahead of a sequential reader, a multiple of :data:`RUN_CHUNKS`.
         walks: what was found out about containers without an index.
@@ -62,7 +62,7 @@ class ReadContext:
 
     cache: ChunkCache
     damage: DamageRegister
-    statistics: Statistics
+    counters: Counters
     executor: Executor
     read_ahead: int
     walks: Walks = field(default_factory=Walks)
@@ -170,7 +170,7 @@ class ContainerFile:
         """Note that the file got its name, which changes its ctime and nothing in it; raises OSError."""
         self.signature = signature_of(os.fstat(self.fd.number))
 
-    def chunk_unit(self, default: int) -> tuple[int, bool]:
+    def chunk_size_of(self, default: int) -> tuple[int, bool]:
         """Return a chunk size in bytes for arithmetic on this content, and whether its chunks are cut like that.
 
         Args:
@@ -179,24 +179,26 @@ class ContainerFile:
         container = self.container
         if container.chunk_count == 1 and container.index is None:
             return max(default, -(-self.length // 4) * 4), True
-        unit, regular = self._own_unit()
-        if not regular or unit < min(default, _LEAST_UNIT_BYTES) or container.chunk_count > MAX_CHUNKS:
+        chunk_size, regular = self._own_chunk_size()
+        if not regular or chunk_size < min(default, _LEAST_UNIT_BYTES) or container.chunk_count > MAX_CHUNKS:
             return default, False
-        return unit, True
+        return chunk_size, True
 
-    def _own_unit(self) -> tuple[int, bool]:
+    def _own_chunk_size(self) -> tuple[int, bool]:
         """Return the content of each chunk but the last in bytes, and whether that is so."""
         container = self.container
         if container.index is not None:
             return container.index.values_per_chunk * container.dtype.width, True
         if container.chunk_count <= _MOST_CHECKED:
             try:
-                unit = container.span(0)[1]
+                chunk_size = container.span(0)[1]
                 spans = [container.span(chunk) for chunk in range(container.chunk_count)]
             except QatcError:
                 return 0, False
-            if unit and spans == [(s, min(s + unit, self.length)) for s in range(0, self.length, unit)]:
-                return unit, True
+            if chunk_size and spans == [
+                (s, min(s + chunk_size, self.length)) for s in range(0, self.length, chunk_size)
+            ]:
+                return chunk_size, True
         return 0, False
 
     def _decode(self, index: int) -> memoryview:
@@ -211,7 +213,7 @@ class ContainerFile:
                 self.container.read_chunk(index, out)
         except QatcError as err:
             raise self._corrupt(index, err) from err
-        self._context.statistics.add("chunks_decoded")
+        self._context.counters.add("chunks_decoded")
         return out
 
     def _corrupt(self, index: int, err: QatcError) -> OSError:
@@ -403,7 +405,7 @@ class ContainerFile:
                 results.append(self._corrupt(first + i, chunk))
             else:
                 results.append(chunk if isinstance(chunk, OSError) else out)
-        self._context.statistics.add("chunks_decoded", sum(not isinstance(one, OSError) for one in results))
+        self._context.counters.add("chunks_decoded", sum(not isinstance(one, OSError) for one in results))
         return results
 
     def _decoded_alone(self, index: int) -> memoryview | OSError:

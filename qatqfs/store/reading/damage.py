@@ -5,7 +5,7 @@ import threading
 
 from cachetools import LRUCache
 
-from qatqfs.store.counters import Statistics
+from qatqfs.store.counters import Counters
 from qatqfs.wording import chunk_place, shown_path
 
 log = logging.getLogger(__name__)
@@ -27,11 +27,11 @@ class DamageRegister:
     Bounded: of very many damaged chunks the oldest are forgotten and found (and logged) again.
     """
 
-    def __init__(self, statistics: Statistics) -> None:
+    def __init__(self, counters: Counters) -> None:
         self._lock = threading.Lock()
         self._chunks: LRUCache[tuple[FileSignature, int], str] = LRUCache(_REMEMBERED)
         self._files: LRUCache[FileSignature, str] = LRUCache(_REMEMBERED)
-        self._statistics = statistics
+        self._counters = counters
 
     def known(self, signature: FileSignature, chunk: int) -> str | None:
         """Return why a chunk is corrupt if that was found before."""
@@ -61,7 +61,7 @@ class DamageRegister:
             self._chunks[signature, chunk] = reason
             self._files[signature] = reason
         if fresh:
-            self._statistics.add("corrupt_chunks")
+            self._counters.add("corrupt_chunks")
             log.error("%s: %s is corrupt: %s", shown_path(path), chunk_place(chunk, logical, stored), reason)
 
     def report_file(self, path: bytes, signature: FileSignature, reason: str) -> None:
@@ -70,5 +70,5 @@ class DamageRegister:
             fresh = signature not in self._files
             self._files[signature] = reason
         if fresh:
-            self._statistics.add("corrupt_files")
+            self._counters.add("corrupt_files")
             log.error("%s: not a readable QATC container: %s", shown_path(path), reason)

@@ -66,8 +66,8 @@ class StagingArea:
         self.io = io
         self.space = SpaceLedger(directory)
         self.boot_id = staginglog.current_boot_id()
-        self._given_up: dict[bytes, Fd | None] = {}  # by name, with what has to be emptied yet
-        self._given_up_lock = threading.Lock()
+        self._abandoned: dict[bytes, Fd | None] = {}  # by name, with what has to be emptied yet
+        self._abandoned_lock = threading.Lock()
 
     def entry_ids(self) -> list[bytes]:
         """List the entries that have a log, in no particular order; raises OSError."""
@@ -78,7 +78,7 @@ class StagingArea:
         """List the files whose names end so; raises OSError."""
         return [name for name in map(os.fsencode, os.listdir(self.directory.number)) if name.endswith(ending)]
 
-    def sweep(self) -> int:
+    def remove_leftovers(self) -> int:
         """Remove what is half made: entries without content, and containers that never got their name.
 
         Returns:
@@ -93,7 +93,7 @@ class StagingArea:
             stem, dot, ending = name.rpartition(b".")
             kind = dot + ending
             if kind in (NEW, RELOG, PRE):
-                self.give_up(name)
+                self.abandon(name)
             elif kind in (DATA, REDO) and stem + LOG not in names:
                 try:
                     kept += self.keep(name, "has no log")
@@ -113,7 +113,7 @@ class StagingArea:
         """
         found = self._with_content(name)
         if found is None:
-            self.give_up(name)
+            self.abandon(name)
             return False
         self.io.fsync(found)
         kept_as = self.free_lost_name(name + (SUFFIX if name.endswith(REDO) else b""))
@@ -139,7 +139,7 @@ class StagingArea:
         """As :meth:`keep` for all files of an entry whose data file or redo file has anything in it."""
         contents = [entry_id + ending for ending in (DATA, REDO) if self._with_content(entry_id + ending) is not None]
         if not contents:
-            self.give_up_entry(entry_id)
+            self.abandon_entry(entry_id)
             return False
         self._move(entry_id + LOG, self.free_lost_name(entry_id + LOG))  # first: what has no log is kept, too
         for name in contents:
@@ -174,7 +174,7 @@ class StagingArea:
         name = self.new_id() + PRE
         with self.room_for(1):
             opened = self.open_exclusively(name)
-        self.give_up(name)
+        self.abandon(name)
         return opened
 
     @contextlib.contextmanager
@@ -184,7 +184,7 @@ class StagingArea:
             try:
                 stack.enter_context(self.space.new_files(count, later=later))
             except OSError:
-                if not self.clear_away():
+                if not self.retry_abandoned():
                     raise
                 stack.enter_context(self.space.new_files(count, later=later))
             yield
@@ -210,14 +210,14 @@ class StagingArea:
         try:
             yield opened, name
         finally:
-            self.give_up(name)
+            self.abandon(name)
 
     def remove(self, name: bytes) -> None:
         """Remove a file of the area if it is there; raises OSError for anything but its absence."""
         with contextlib.suppress(FileNotFoundError):
             self.io.unlink(self.directory.number, name)
 
-    def give_up(self, name: bytes, fd: Fd | None = None) -> None:
+    def abandon(self, name: bytes, fd: Fd | None = None) -> None:
         """Remove a file that nobody needs any more, now or, if that fails, later; never fails.
 
         Args:
@@ -240,8 +240,8 @@ class StagingArea:
         try:
             self.remove(name)
         except OSError as err:
-            with self._given_up_lock:
-                self._given_up[name] = fd
+            with self._abandoned_lock:
+                self._abandoned[name] = fd
             return failure or describe(err)
         return None
 
@@ -253,34 +253,34 @@ class StagingArea:
             return False
         return os.path.samestat(there, os.fstat(fd.number))
 
-    def clear_away(self) -> bool:
+    def retry_abandoned(self) -> bool:
         """Try again to remove what was given up and could not be; returns whether anything is gone. Never fails."""
-        if not self._given_up:
+        if not self._abandoned:
             return False
-        with self._given_up_lock:
-            waiting, self._given_up = self._given_up, {}
+        with self._abandoned_lock:
+            waiting, self._abandoned = self._abandoned, {}
         stuck: set[bytes] = set()
         gone = False
         for name, fd in waiting.items():
             stem = name.rpartition(b".")[0]
             if stem in stuck:  # an entry's log stays as long as its data
-                with self._given_up_lock:
-                    self._given_up[name] = fd
+                with self._abandoned_lock:
+                    self._abandoned[name] = fd
             elif self._try_to_remove(name, fd) is None:
                 gone = True
             else:
                 stuck.add(stem)
         return gone
 
-    def give_up_entry(self, entry_id: bytes) -> None:
+    def abandon_entry(self, entry_id: bytes) -> None:
         """As :meth:`discard`, but what cannot be removed is removed later; never fails."""
         names = [entry_id + ending for ending in _ORDER]
         while names and (failure := self._try_to_remove(names[0], None)) is None:
             del names[0]
         if names:  # what comes after has to stay until that is gone, and is tried after it
             log.warning("staging file %s cannot be removed yet: %s", os.fsdecode(names[0]), failure)
-            with self._given_up_lock:
-                self._given_up.update(dict.fromkeys(names))
+            with self._abandoned_lock:
+                self._abandoned.update(dict.fromkeys(names))
         self.space.release(entry_id)
 
     def discard(self, entry_id: bytes) -> None:

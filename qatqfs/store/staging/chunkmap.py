@@ -1,6 +1,6 @@
 """Which chunks of a staged file its data file holds, and which are still those of the container below.
 
-Pure arithmetic. A chunk here is ``unit`` bytes of the logical file. Three kinds:
+Pure arithmetic. A chunk here is ``chunk_size`` bytes of the logical file. Three kinds:
 
 * **held**: the data file has its bytes;
 * **below**: not held, and the base has content for it: its bytes are the base's, then zeros;
@@ -15,37 +15,37 @@ OPEN_END = 1 << 62
 """Count of a VALID record that covers every chunk from its first on."""
 
 
-def chunks_of(size: int, unit: int) -> int:
+def chunks_of(size: int, chunk_size: int) -> int:
     """Return how many chunks a size takes."""
-    return -(-size // unit)
+    return -(-size // chunk_size)
 
 
 class ChunkMap:
     """The map of one staging entry; the inode's content lock protects changes, readers may look at any time.
 
     Args:
-        unit: bytes of a chunk.
+        chunk_size: bytes of a chunk.
         base_length: bytes of content that the base has.
         held: chunks held at first, a byte each.
 
     Attributes:
-        unit: see above.
+        chunk_size: see above.
         base_length: bytes that the base still contributes: its length, or the lowest size since.
         base_chunks: chunks that have any of them.
     """
 
-    __slots__ = ("_count", "_held", "base_chunks", "base_length", "unit")
+    __slots__ = ("_count", "_held", "base_chunks", "base_length", "chunk_size")
 
-    def __init__(self, unit: int, base_length: int, held: bytes = b"") -> None:
-        self.unit = unit
+    def __init__(self, chunk_size: int, base_length: int, held: bytes = b"") -> None:
+        self.chunk_size = chunk_size
         self.base_length = base_length
-        self.base_chunks = chunks_of(base_length, unit)
+        self.base_chunks = chunks_of(base_length, chunk_size)
         self._held = bytearray(held)
         self._count = self._held.count(1)
 
     def copy(self) -> "ChunkMap":
         """Return a map of its own that is the same now."""
-        return ChunkMap(self.unit, self.base_length, bytes(self._held))
+        return ChunkMap(self.chunk_size, self.base_length, bytes(self._held))
 
     def holds(self, chunk: int) -> bool:
         """Whether the data file has a chunk."""
@@ -75,8 +75,8 @@ class ChunkMap:
         """Note that the file was cut to a size: nothing behind it is held or below any more."""
         if size < self.base_length:
             self.base_length = size
-            self.base_chunks = chunks_of(size, self.unit)
-        stop = chunks_of(size, self.unit)
+            self.base_chunks = chunks_of(size, self.chunk_size)
+        stop = chunks_of(size, self.chunk_size)
         if stop < len(self._held):
             del self._held[stop:]
             self._count = self._held.count(1)
@@ -87,7 +87,7 @@ class ChunkMap:
 
     def held_bytes(self, size: int, more: int = 0) -> int:
         """Return the bytes of a file of this size that are in held chunks, and in so many more, or a little less."""
-        return min((self._count + more) * self.unit, size)
+        return min((self._count + more) * self.chunk_size, size)
 
     def runs(self, first: int, stop: int) -> Iterator[tuple[int, int]]:
         """Yield the ranges of held chunks among ``first`` to ``stop - 1``."""
@@ -110,11 +110,11 @@ class ChunkMap:
     def pieces(self, offset: int, stop: int) -> Iterator[tuple[int, int, bool]]:
         """Split a byte range into ``(start, stop, below)``: from the base, or from the data file."""
         while offset < stop:
-            chunk = offset // self.unit
+            chunk = offset // self.chunk_size
             below = self.is_below(chunk)
-            end = (chunk + 1) * self.unit
-            while end < stop and self.is_below(end // self.unit) == below:
-                end += self.unit
+            end = (chunk + 1) * self.chunk_size
+            while end < stop and self.is_below(end // self.chunk_size) == below:
+                end += self.chunk_size
             end = min(end, stop)
             yield offset, end, below
             offset = end

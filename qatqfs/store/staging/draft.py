@@ -118,7 +118,7 @@ class Draft:
         area: where it is made.
         entry_id: of the staging entry.
         dtype: of the values.
-        unit: raw bytes of a chunk.
+        chunk_size: raw bytes of a chunk.
         level: effort of the encoder.
         on_grown: told how many bytes the file has, when they got more.
         disk_waiter: one thread that may wait for the disk.
@@ -127,7 +127,7 @@ class Draft:
         name: of the file, in the staging directory.
         fd: the file.
         dtype: see above.
-        unit: see above.
+        chunk_size: see above.
         level: see above.
         count: chunks in it; the last of them is held back in memory.
         claimed: chunks that are in it or being encoded for it.
@@ -143,14 +143,14 @@ class Draft:
         area: StagingArea,
         entry_id: bytes,
         dtype: DType,
-        unit: int,
+        chunk_size: int,
         level: EncoderLevel,
         on_grown: Callable[[int], None],
         disk_waiter: Executor,
     ) -> None:
         self.name = b"%s-%d%s" % (entry_id, next(_serial), NEW)
         self.dtype = dtype
-        self.unit = unit
+        self.chunk_size = chunk_size
         self.level = level
         self.count = 0
         self.claimed = 0
@@ -168,7 +168,7 @@ class Draft:
         try:
             self._sink = _FileSink(self._io, self.fd)
             self._write_back = WriteBack(self._io, self.fd, disk_waiter)
-            self._writer = ContainerWriter(self._sink, dtype, unit // dtype.width, level=level)
+            self._writer = ContainerWriter(self._sink, dtype, chunk_size // dtype.width, level=level)
             self._sink.flush()
         except BaseException:
             self.discard()
@@ -228,7 +228,7 @@ class Draft:
         self._on_grown(position)
 
     def _resume(self, lengths: Sequence[int], state: int) -> None:
-        index = IndexFrame(0, self.unit // self.dtype.width, [*lengths, 0], state, self.dtype)
+        index = IndexFrame(0, self.chunk_size // self.dtype.width, [*lengths, 0], state, self.dtype)
         self._sink.position = 0
         self._writer = ContainerWriter.resume(self._sink, index, level=self.level)
         self._sink.flush()
@@ -280,4 +280,4 @@ class Draft:
 
     def discard(self) -> None:
         """Remove the file, its space at once, whoever still has it open; never fails."""
-        self._area.give_up(self.name, self.fd)
+        self._area.abandon(self.name, self.fd)

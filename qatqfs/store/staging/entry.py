@@ -33,7 +33,7 @@ def create_entry(area: StagingArea) -> "StagingEntry":
         to_stay_open(data)
         log = area.open_exclusively(entry_id + LOG)
     except OSError:
-        area.give_up(entry_id + DATA)
+        area.abandon(entry_id + DATA)
         raise
     return StagingEntry(area, entry_id, data, log, LogWriter(area.io, log, area.boot_id))
 
@@ -91,14 +91,14 @@ class StagingEntry:
         return self._view
 
     @property
-    def unit(self) -> int:
+    def chunk_size(self) -> int:
         """Bytes of a chunk, here and in the log."""
-        return self._view.chunks.unit
+        return self._view.chunks.chunk_size
 
     def begin(
         self,
         identity: Identity,
-        unit: int,
+        chunk_size: int,
         base: ContainerFile | None,
         path: bytes,
         mtime_ns: int,
@@ -111,7 +111,7 @@ class StagingEntry:
 
         Args:
             identity: of the container.
-            unit: bytes of a chunk.
+            chunk_size: bytes of a chunk.
             base: the container, ``None`` if nothing of it is wanted.
             path: a logical path of the file.
             mtime_ns: its modification time.
@@ -121,7 +121,7 @@ class StagingEntry:
             OSError: as writing does.
         """
         length = base.length if base is not None else 0
-        self._view = View(ChunkMap(unit, length), base)
+        self._view = View(ChunkMap(chunk_size, length), base)
         if length:
             self._io.ftruncate(self.data, length)
         self._io.set_times(self.data, None, mtime_ns)
@@ -147,7 +147,7 @@ class StagingEntry:
         self._low_unlogged = base is not None and chunks.base_length < base.length
         self._view = View(chunks, base)
         copies = base.stored_size if base is not None else 0
-        worst = worst_case(chunks.held_bytes(size), chunks_of(size, chunks.unit))
+        worst = worst_case(chunks.held_bytes(size), chunks_of(size, chunks.chunk_size))
         self.area.space.charge(self.entry_id, worst, copies)
 
     # -- log -------------------------------------------------------------------------------------------
@@ -191,7 +191,7 @@ class StagingEntry:
         if self.log.is_old:
             return False
         chunks = self._view.chunks
-        first, stop = offset // chunks.unit, chunks_of(offset + size, chunks.unit)
+        first, stop = offset // chunks.chunk_size, chunks_of(offset + size, chunks.chunk_size)
         return not chunks.any_below(first, stop) and (self.snapshot is None or not self.snapshot.concerns(first, stop))
 
     def write(self, data: bytes | bytearray | memoryview, offset: int) -> int:
@@ -208,8 +208,8 @@ class StagingEntry:
         if end == offset:
             return 0
         chunks = self._view.chunks
-        unit = chunks.unit
-        first, stop = offset // unit, chunks_of(end, unit)
+        chunk_size = chunks.chunk_size
+        first, stop = offset // chunk_size, chunks_of(end, chunk_size)
         self._settle_log()
         size = self.size
         self._reserve(max(size, end), first, stop, writing=len(data))
@@ -226,13 +226,13 @@ class StagingEntry:
     def _copy_up_for(self, offset: int, end: int, size: int) -> tuple[int, int] | None:
         """Copy up the chunks that a write touches in part; returns the range of those it covers that are below."""
         chunks = self._view.chunks
-        unit = chunks.unit
-        first, stop = offset // unit, chunks_of(end, unit)
+        chunk_size = chunks.chunk_size
+        first, stop = offset // chunk_size, chunks_of(end, chunk_size)
         if not chunks.any_below(first, stop):
             return None
-        # A chunk with less content below than its unit counts as partial: copying is cheaper than a second rule.
-        first_covered = chunks_of(offset, unit)
-        stop_covered = max(first_covered, min(end // unit, chunks.base_length // unit))
+        # A chunk with less content below than its chunk_size counts as partial: copying is cheaper than a second rule.
+        first_covered = chunks_of(offset, chunk_size)
+        stop_covered = max(first_covered, min(end // chunk_size, chunks.base_length // chunk_size))
         for chunk in (*range(first, min(first_covered, stop)), *range(max(stop_covered, first), stop)):
             if chunks.is_below(chunk):
                 self._copy_up(chunk, size)
@@ -241,8 +241,8 @@ class StagingEntry:
     def _copy_up(self, chunk: int, size: int) -> None:
         """Put a chunk into the data file as it is, zeros included: something may lie there that never counted."""
         view = self._view
-        start = chunk * self.unit
-        stop = min(start + self.unit, max(size, view.chunks.base_length))
+        start = chunk * self.chunk_size
+        stop = min(start + self.chunk_size, max(size, view.chunks.base_length))
         content = view.read_base(start, stop)
         if self._io.pwrite_all(self.data, content, start) != len(content):
             raise no_space()
@@ -253,10 +253,10 @@ class StagingEntry:
         """Log the chunks that a write covered; returns what of it counts."""
         first, stop = covered
         if written < wanted:
-            done = (offset + written) // self.unit
+            done = (offset + written) // self.chunk_size
             if done < stop:  # the rest of the chunk is not there, so it stays below
                 stop = max(first, done)
-                written = min(written, max(stop * self.unit - offset, 0))
+                written = min(written, max(stop * self.chunk_size - offset, 0))
                 if written == 0:
                     raise no_space()
         if first < stop:
@@ -274,14 +274,14 @@ class StagingEntry:
         if self.snapshot is not None and size < self.snapshot.size:
             self.snapshot.cancelled = True
         if (draft := self.draft) is not None:
-            draft.note_change(min(size, before) // chunks.unit, chunks_of(before, chunks.unit))
+            draft.note_change(min(size, before) // chunks.chunk_size, chunks_of(before, chunks.chunk_size))
         self._io.ftruncate(self.data, size)
         # The size itself hides what lies behind it, and recovery takes a smaller one for a low: no gap here.
         self._low_unlogged = size < chunks.base_length
         chunks.cut(size)
         self.sequential_end = min(self.sequential_end, size)
         self.ahead_end = min(self.ahead_end, size)
-        self.area.space.lower(self.entry_id, worst_case(chunks.held_bytes(size), chunks_of(size, chunks.unit)))
+        self.area.space.lower(self.entry_id, worst_case(chunks.held_bytes(size), chunks_of(size, chunks.chunk_size)))
         if self._low_unlogged:
             self._log_low()
 
@@ -309,14 +309,14 @@ class StagingEntry:
     ) -> None:
         chunks = self._view.chunks
         held = chunks.held_bytes(size, chunks.missing(first, stop))
-        amount = worst_case(held, chunks_of(size, chunks.unit))
+        amount = worst_case(held, chunks_of(size, chunks.chunk_size))
         if self.log.unlinked:
             amount = 0  # it is never going to be a container
         space = self.area.space
         try:
             space.reserve(self.entry_id, amount, writing, copies=copies)
         except OSError:
-            if not self.area.clear_away():
+            if not self.area.retry_abandoned():
                 raise
             space.reserve(self.entry_id, amount, writing, copies=copies)
 
@@ -370,7 +370,7 @@ class StagingEntry:
             self.area.space.written(self.entry_id, draft.size if draft is not None else 0)
         return before
 
-    def give_up_draft(self) -> None:
+    def abandon_draft(self) -> None:
         """Throw the draft away, if there is one; never fails."""
         lost = self.exchange_draft(None)
         if lost is not None:
@@ -384,12 +384,12 @@ class StagingEntry:
     def map_over(self, length: int) -> ChunkMap:
         """Return the map over a container of the snapshot's content: held is what changed since."""
         assert self.snapshot is not None
-        chunks = ChunkMap(self.unit, length)
+        chunks = ChunkMap(self.chunk_size, length)
         size = self.size
         for changed in self.snapshot.changed.runs(0, chunks.base_chunks):
             for first, stop in self._view.chunks.runs(*changed):  # a write that failed may have changed none of them
                 chunks.hold(first, stop)
-        for first, stop in self._view.chunks.runs(chunks.base_chunks, chunks_of(size, self.unit)):
+        for first, stop in self._view.chunks.runs(chunks.base_chunks, chunks_of(size, self.chunk_size)):
             chunks.hold(first, stop)
         return chunks
 
@@ -408,7 +408,7 @@ class StagingEntry:
         self.sequential_end = -1  # nothing is encoded ahead of what builds on a container
         self._view = View(chunks, base)
         size = self.size
-        amount = worst_case(chunks.held_bytes(size), chunks_of(size, chunks.unit))
+        amount = worst_case(chunks.held_bytes(size), chunks_of(size, chunks.chunk_size))
         self.area.space.charge(self.entry_id, amount, base.stored_size)
 
     def release_space(self) -> None:
@@ -417,17 +417,17 @@ class StagingEntry:
         if holes:
             with contextlib.suppress(OSError), self.time.unmoved():  # nothing depends on it
                 for first, stop in holes:
-                    self._io.punch(self.data, first * self.unit, (stop - first) * self.unit)
+                    self._io.punch(self.data, first * self.chunk_size, (stop - first) * self.chunk_size)
 
     def drop(self) -> None:
         """Remove the entry's files; who holds the data descriptor can still read it. Raises OSError."""
-        self.give_up_draft()
+        self.abandon_draft()
         self.area.discard(self.entry_id)
 
-    def give_up(self) -> None:
+    def abandon(self) -> None:
         """As :meth:`drop`, but what cannot be removed is removed later; never fails."""
-        self.give_up_draft()
-        self.area.give_up_entry(self.entry_id)
+        self.abandon_draft()
+        self.area.abandon_entry(self.entry_id)
 
 
 def no_space() -> OSError:

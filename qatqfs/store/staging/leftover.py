@@ -95,12 +95,12 @@ def map_of(state: LogState, at: int, base: ContainerFile | None, data: Fd, size:
         size: of the content in bytes, at most that of the data file.
     """
     assert state.base is not None
-    unit = state.base.chunk_size
+    chunk_size = state.base.chunk_size
     held, low = state.since(at)
     # A cut that came before its SIZE record shows in the size of the data file.
     length = min(base.length if base is not None else 0, size, low if low is not None else size)
-    chunks = ChunkMap(unit, length)
-    total = chunks_of(size, unit)
+    chunks = ChunkMap(chunk_size, length)
+    total = chunks_of(size, chunk_size)
     for first, stop in held:
         if first < min(stop, chunks.base_chunks, total):
             chunks.hold(first, min(stop, chunks.base_chunks, total))
@@ -108,9 +108,9 @@ def map_of(state: LogState, at: int, base: ContainerFile | None, data: Fd, size:
     # nothing: what was never written is a hole in it.
     from_chunk = 0 if state.doubtful and state.cut_short else chunks.base_chunks
     for first, stop in data_ranges(data, size):
-        start = max(first // unit, from_chunk)
-        if start < chunks_of(stop, unit):
-            chunks.hold(start, chunks_of(stop, unit))
+        start = max(first // chunk_size, from_chunk)
+        if start < chunks_of(stop, chunk_size):
+            chunks.hold(start, chunks_of(stop, chunk_size))
     return chunks
 
 

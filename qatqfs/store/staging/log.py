@@ -82,7 +82,7 @@ class EntryLog:
         """
         self.base_identity, self._path, self._anywhere = identity, path, several_names
         with self._lock:
-            self._writer.base(Base(identity, chunks.unit))
+            self._writer.base(Base(identity, chunks.chunk_size))
             self._writer.path(path)
             if several_names:
                 self._writer.path(b"")
@@ -279,7 +279,7 @@ class EntryLog:
     def _write_all(self, chunks: ChunkMap, low: int | None, data: Fd) -> None:
         assert self.base_identity is not None
         st = os.fstat(data.number)
-        self._writer.base(Base(self._redone_into or self.base_identity, chunks.unit))
+        self._writer.base(Base(self._redone_into or self.base_identity, chunks.chunk_size))
         self._writer.path(self._path)
         if self._redone_into is not None:
             self._writer.intent(self.base_identity)

@@ -28,7 +28,7 @@ Times are nanoseconds since 1970, modulo 2^64 from the earliest time on that fil
 Record bodies, by type:
 
 ========  ===========================================================================================
-BASE      identity of the container this entry builds on (56 bytes), chunk size in bytes u64 (VALID's unit)
+BASE      identity of the container this entry builds on (56 bytes), chunk size in bytes u64 (VALID's chunk_size)
 VALID     first chunk u64, count u64: the data file has these chunks, or the base has nothing for them
 SIZE      logical size u64, lowest size since the base u64: base content from there on is gone
 PATH      logical path, a hint where to look for the base; empty: one of several names went, look everywhere

@@ -41,21 +41,21 @@ class Snapshot:
 
     def __init__(self, view: View, data: Fd, size: int, open_aside: "Callable[[], Aside]") -> None:
         self.size = size
-        self.changed = ChunkMap(view.chunks.unit, 0)
+        self.changed = ChunkMap(view.chunks.chunk_size, 0)
         self.cancelled = False
         self.why_cancelled: str | None = None
         self._view = View(view.chunks.copy(), view.base)
         self._data = data
         self._open_aside = open_aside
         self._aside: Aside | None = None
-        self._count = chunks_of(size, view.chunks.unit)
+        self._count = chunks_of(size, view.chunks.chunk_size)
         self._read_already = bytearray(self._count)
         self._saved = bytearray(self._count)
 
     @property
-    def unit(self) -> int:
+    def chunk_size(self) -> int:
         """Bytes of a chunk."""
-        return self._view.chunks.unit
+        return self._view.chunks.chunk_size
 
     @property
     def view(self) -> View:
@@ -65,11 +65,11 @@ class Snapshot:
     def is_unmodified(self, chunk: int) -> bool:
         """Whether a chunk is the base's, byte for byte and in length."""
         chunks = self._view.chunks
-        stop = min((chunk + 1) * chunks.unit, self.size)
+        stop = min((chunk + 1) * chunks.chunk_size, self.size)
         base = self._view.base
         if base is None or not chunks.is_below(chunk) or stop > chunks.base_length:
             return False
-        return stop == min((chunk + 1) * chunks.unit, base.length)
+        return stop == min((chunk + 1) * chunks.chunk_size, base.length)
 
     def is_hole(self, chunk: int) -> bool:
         """Whether a chunk is zeros that nobody wrote."""
@@ -98,8 +98,8 @@ class Snapshot:
         self.changed.hold(first, stop)
 
     def _save(self, chunk: int) -> None:
-        start = chunk * self.unit
-        content = pread_exact(self._data.number, min(self.unit, self.size - start), start)
+        start = chunk * self.chunk_size
+        content = pread_exact(self._data.number, min(self.chunk_size, self.size - start), start)
         if self._aside is None:
             self._aside = self._open_aside()
         self._aside.write(content, start)
@@ -117,8 +117,8 @@ class Snapshot:
             OSError: EIO when content of the base is corrupt, or what reading reported.
             SnapshotLost: the file was cut.
         """
-        unit = self.unit
-        first, end = start // unit, chunks_of(stop, unit)
+        chunk_size = self.chunk_size
+        first, end = start // chunk_size, chunks_of(stop, chunk_size)
         if self._view.chunks.all_held(first, end):
             found = memoryview(pread_exact(self._data.number, stop - start, start))
             if any(self._saved[first:end]):
@@ -127,16 +127,16 @@ class Snapshot:
             found = self._read_pieces(start, stop)
         if len(found) != stop - start:
             raise SnapshotLost("the file was cut")
-        for chunk in range(chunks_of(start, unit), end if final else 0):
-            if (chunk + 1) * unit <= stop or stop == self.size:
+        for chunk in range(chunks_of(start, chunk_size), end if final else 0):
+            if (chunk + 1) * chunk_size <= stop or stop == self.size:
                 self._read_already[chunk] = 1
         return found
 
     def _read_pieces(self, start: int, stop: int) -> memoryview:
         chunks = self._view.chunks
         parts: list[bytes | memoryview] = []
-        for chunk in range(start // chunks.unit, chunks_of(stop, chunks.unit)):
-            begin, end = max(start, chunk * chunks.unit), min(stop, (chunk + 1) * chunks.unit)
+        for chunk in range(start // chunks.chunk_size, chunks_of(stop, chunks.chunk_size)):
+            begin, end = max(start, chunk * chunks.chunk_size), min(stop, (chunk + 1) * chunks.chunk_size)
             if chunks.is_below(chunk):
                 parts.append(self._view.read_base(begin, end))
             elif chunks.holds(chunk):
@@ -151,9 +151,9 @@ class Snapshot:
         assert self._aside is not None
         content = bytearray(stop - start)
         content[: len(found)] = found
-        for chunk in range(start // self.unit, chunks_of(stop, self.unit)):
+        for chunk in range(start // self.chunk_size, chunks_of(stop, self.chunk_size)):
             if self._saved[chunk]:
-                begin, end = max(start, chunk * self.unit), min(stop, (chunk + 1) * self.unit)
+                begin, end = max(start, chunk * self.chunk_size), min(stop, (chunk + 1) * self.chunk_size)
                 content[begin - start : end - start] = self._aside.read(begin, end)
         return memoryview(content)
 

@@ -106,9 +106,9 @@ class TensorHeader:
                     weights[row // dtype.width] += shared
         return tuple(sorted(width for width, _ in weights.most_common(_MOST_WIDTHS)))
 
-    def row_widths_of_chunks(self, chunks: range, unit: int, dtype: DType) -> list[tuple[int, ...]]:
-        """Return :meth:`row_widths` of each of some chunks of ``unit`` bytes, by their numbers."""
-        return [self.row_widths(chunk * unit, (chunk + 1) * unit, dtype) for chunk in chunks]
+    def row_widths_of_chunks(self, chunks: range, chunk_size: int, dtype: DType) -> list[tuple[int, ...]]:
+        """Return :meth:`row_widths` of each of some chunks of ``chunk_size`` bytes, by their numbers."""
+        return [self.row_widths(chunk * chunk_size, (chunk + 1) * chunk_size, dtype) for chunk in chunks]
 
 
 NO_HEADER = TensorHeader()

@@ -60,7 +60,7 @@ def test_only_the_chunks_that_are_written_in_part_are_copied_up(store: Store) ->
         entry = handle.node.staging
         assert entry is not None
         assert data_ranges(entry.data, entry.size) == [(3 * CHUNK, 4 * CHUNK), (7 * CHUNK, 9 * CHUNK)]
-        assert store.snapshot()["chunks_decoded"] == 1
+        assert store.stats()["chunks_decoded"] == 1
 
 
 def test_a_whole_chunk_may_be_overwritten_where_the_old_one_is_corrupt(store: Store, backing: Path) -> None:
@@ -255,10 +255,10 @@ def test_holes_are_encoded_once_for_all(store: Store, backing: Path, monkeypatch
 def test_a_commit_counts_what_it_encodes_and_not_what_it_copies(store: Store) -> None:
     write(store, b"x", content(20 * CHUNK))
     store.sync()
-    assert store.snapshot()["chunks_encoded"] == 20
+    assert store.stats()["chunks_encoded"] == 20
     write(store, b"x", b"p", 3 * CHUNK + 5)
     store.sync()
-    assert store.snapshot()["chunks_encoded"] == 21
+    assert store.stats()["chunks_encoded"] == 21
 
 
 def test_an_fsync_writes_a_record_and_waits_for_the_data_and_that_is_all(backing: Path) -> None:
@@ -443,7 +443,7 @@ def test_a_long_sequential_write_is_encoded_before_it_is_complete(eager: Store, 
         handle.write(data[90 * CHUNK :], 90 * CHUNK)
         eager.sync()
     assert raw(backing / "x.bf16.qatc")[: len(data)] == data
-    counts = eager.snapshot()
+    counts = eager.stats()
     assert counts["chunks_encoded"] == 100 + (extra > 0)
     assert counts["encoded_raw_bytes"] == len(data)
 
@@ -588,12 +588,12 @@ def test_a_failed_commit_in_the_background_is_tried_again(backing: Path, monkeyp
         io.fail(errno.EIO, "rename")
         write(store, b"x", content(3 * CHUNK))
         deadline = time.monotonic() + 60
-        while store.snapshot().get("commit_failures", 0) < 2:
+        while store.stats().get("commit_failures", 0) < 2:
             assert time.monotonic() < deadline
             time.sleep(0.01)
         assert read(store, b"x") == content(3 * CHUNK)
         io.heal()
-        while store.snapshot()["dirty_files"]:
+        while store.stats()["dirty_files"]:
             assert time.monotonic() < deadline
             time.sleep(0.01)
     assert raw(backing / "x.qatc") == content(3 * CHUNK)

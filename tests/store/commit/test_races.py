@@ -147,7 +147,7 @@ def test_a_file_that_was_cut_in_chunks_of_an_odd_size_is_committed_when_it_is_wr
                 handle.write(content[offset : offset + (1 << 18)], offset)
             time.sleep(0.5)  # for the encoder ahead to begin, if it would
         store.sync()
-        assert store.snapshot()["dirty_files"] == 0
+        assert store.stats()["dirty_files"] == 0
         with store.open(b"x.f32") as handle:
             assert handle.read(len(content), 0) == content
 
@@ -171,10 +171,10 @@ def test_a_fault_of_ours_in_one_file_does_not_keep_others_from_being_committed(
             patch.setattr(building, "encode_chunk", faulty)
             with pytest.raises(ZeroDivisionError):
                 store.sync()
-            assert store.snapshot()["dirty_files"] == 1
+            assert store.stats()["dirty_files"] == 1
         assert bad.read(10, 0) == b"bad!"
         store.sync()
-        assert store.snapshot()["dirty_files"] == 0
+        assert store.stats()["dirty_files"] == 0
 
 
 @pytest.mark.parametrize("failing", ["intent", "rename", "fsync_directory"])

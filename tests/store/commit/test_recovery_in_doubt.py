@@ -69,7 +69,7 @@ def test_a_new_file_that_was_never_synced_is_in_lost_and_found_after_a_reboot(
     reboot(monkeypatch)
     with Store(backing, OPTIONS) as store:
         assert (store.recovered, store.in_doubt) == (0, 1)
-        assert store.snapshot()["files_in_doubt"] == 1
+        assert store.stats()["files_in_doubt"] == 1
         assert read(store) == b""
     name = f"x.{entry.stem}.qatc"
     assert lost(backing) == {name: DATA}

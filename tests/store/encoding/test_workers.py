@@ -16,7 +16,7 @@ from qatqfs.store.encoding.workers import fill
 class Draft:
     """Takes payloads and notes who was in it at once."""
 
-    unit = filling.HOP_BYTES
+    chunk_size = filling.HOP_BYTES
     level = Level.BALANCED
 
     def __init__(self) -> None:
@@ -142,7 +142,7 @@ def test_workers_take_much_at_a_time_unless_that_is_all_or_too_much(
     level: Level, workers: int, chunks: int, expected: list[int]
 ) -> None:
     draft, taken = Draft(), []
-    draft.unit, draft.level = filling.HOP_BYTES // 16, level
+    draft.chunk_size, draft.level = filling.HOP_BYTES // 16, level
 
     def payloads(first: int, stop: int) -> list[bytes]:
         taken.append((first, stop))

@@ -18,7 +18,7 @@ from mounted import errno_of
 
 from qatqfs.codec import DType, encode_container
 from qatqfs.store import Store, StoreOptions
-from qatqfs.store.counters import Statistics
+from qatqfs.store.counters import Counters
 from qatqfs.store.encoding import plan as building
 from qatqfs.store.reading.cache import ChunkCache
 
@@ -62,9 +62,9 @@ def write(store: Store, path: bytes, data: bytes, offset: int = 0) -> None:
 
 def wait_until_committed(store: Store) -> None:
     deadline = time.monotonic() + DEADLINE_S
-    while store.snapshot()["dirty_files"] and time.monotonic() < deadline:
+    while store.stats()["dirty_files"] and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert not store.snapshot()["dirty_files"]
+    assert not store.stats()["dirty_files"]
 
 
 def remove(store: Store) -> None:
@@ -108,7 +108,7 @@ def test_of_a_file_that_rests_before_its_commit(open_store, backing: Path, end: 
     wait_until_committed(store)
     for _ in range(3):  # a commit of each would write much, so it is put off, each time anew
         write(store, b"x", b"a little", 5)
-    assert store.snapshot()["dirty_files"]
+    assert store.stats()["dirty_files"]
     end(store)
     assert none_left(backing)
 
@@ -154,8 +154,8 @@ def test_of_a_file_whose_commit_has_failed(backing: Path, operation: str, end: C
         write(store, b"x", b"again", CHUNK)
         io.fail(errno.EIO, operation)
         assert errno_of(store.sync) == "EIO"
-        failed, deadline = store.snapshot()["commit_failures"], time.monotonic() + DEADLINE_S
-        while store.snapshot()["commit_failures"] == failed and time.monotonic() < deadline:
+        failed, deadline = store.stats()["commit_failures"], time.monotonic() + DEADLINE_S
+        while store.stats()["commit_failures"] == failed and time.monotonic() < deadline:
             time.sleep(0.01)  # until it failed once more, in the background
         io.heal()
         end(store)
@@ -213,7 +213,7 @@ def test_an_error_that_several_wait_for_keeps_nothing_of_them() -> None:
     class Held:
         pass
 
-    cache = ChunkCache(1 << 20, Statistics())
+    cache = ChunkCache(1 << 20, Counters())
     decoding, go_on = threading.Event(), threading.Event()
     gone: list[int] = []
 

@@ -110,7 +110,7 @@ def test_a_reader_goes_on_while_the_shared_inode_is_overwritten(store: Store) ->
         store.sync()
         assert reader.node.container() is not container
         assert bytes(reader.read(3 * CHUNK, 0)) == b"new" + DATA[3 : 3 * CHUNK]
-    assert "corrupt_chunks" not in store.snapshot()
+    assert "corrupt_chunks" not in store.stats()
 
 
 def test_mode_times_and_attributes_of_the_inode_stay(store: Store) -> None:

@@ -195,13 +195,13 @@ def test_a_file_deleted_before_its_commit_is_never_encoded(store: Store) -> None
     store.unlink(b"x")
     handle.close()
     store.sync()
-    assert "commits" not in store.snapshot()
+    assert "commits" not in store.stats()
 
 
 def test_the_last_writers_close_commits_in_the_background(store: Store, backing: Path) -> None:
     write(store, b"x", content(10_000))
     deadline = time.monotonic() + 20
-    while store.snapshot()["dirty_files"] and time.monotonic() < deadline:
+    while store.stats()["dirty_files"] and time.monotonic() < deadline:
         time.sleep(0.01)
     assert decode_container((backing / "x.qatc").read_bytes()).raw == content(10_000)
     assert list((backing / ".qatqfs/staging").iterdir()) == []
@@ -212,7 +212,7 @@ def test_an_open_file_is_committed_once_it_rests(open_store, backing: Path) -> N
     with store.create(b"x") as handle:
         handle.write(content(10_000), 0)
         deadline = time.monotonic() + 20
-        while store.snapshot()["dirty_files"] and time.monotonic() < deadline:
+        while store.stats()["dirty_files"] and time.monotonic() < deadline:
             time.sleep(0.01)
         assert decode_container((backing / "x.qatc").read_bytes()).raw == content(10_000)
         handle.write(b"!", 0)

@@ -10,7 +10,7 @@ import pytest
 
 from qatqfs.codec import Container
 from qatqfs.store import Store, StoreOptions
-from qatqfs.store.counters import Statistics
+from qatqfs.store.counters import Counters
 from qatqfs.store.reading import cache as chunkcache
 from qatqfs.store.reading.buffers import BufferPool
 from qatqfs.store.reading.cache import ChunkCache
@@ -86,11 +86,11 @@ IN_CACHE = 4096 + 1024
 
 
 def cache_of(chunks: int) -> ChunkCache:
-    return ChunkCache(chunks * IN_CACHE, Statistics())
+    return ChunkCache(chunks * IN_CACHE, Counters())
 
 
 def test_tiny_chunks_count_for_what_they_really_take() -> None:
-    cache = ChunkCache(1 << 20, Statistics())
+    cache = ChunkCache(1 << 20, Counters())
     tracemalloc.start()
     try:
         for number in range(1_000_000, 1_010_000):
@@ -260,7 +260,7 @@ def test_read_ahead_that_fails_in_any_way_leaves_readers_their_chunks(
 
 
 def test_a_chunk_larger_than_the_cache_is_returned_and_not_kept() -> None:
-    cache = ChunkCache(0, Statistics())
+    cache = ChunkCache(0, Counters())
     assert cache.get(1, lambda: b"abc") == b"abc"
     assert cache.peek(1) is None
 

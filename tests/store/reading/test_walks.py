@@ -142,7 +142,7 @@ def test_a_container_whose_walk_finds_its_header_wrong_cannot_be_read(store: Sto
     for _ in range(2):
         assert store.stat(b"tiny").size == 2 * total
         assert errno_of(store.open, b"tiny") == "EIO"
-    assert store.snapshot()["corrupt_files"] == 1
+    assert store.stats()["corrupt_files"] == 1
 
 
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.ENOMEM])
@@ -180,7 +180,7 @@ def test_content_of_tiny_chunks_is_staged_and_committed_in_chunks_of_the_store(s
     with store.open(b"tiny", os.O_RDWR) as handle:
         handle.write(b"xyz", 500)
         assert handle.node.staging is not None
-        assert handle.node.staging.unit == store.options.chunk_size
+        assert handle.node.staging.chunk_size == store.options.chunk_size
     store.sync()
     wanted = DATA[:500] + b"xyz" + DATA[503:]
     assert read_all(store) == wanted
@@ -192,7 +192,7 @@ def test_a_range_of_many_tiny_chunks_is_read_past_the_cache(store: Store, backin
     with store.open(b"tiny") as handle:
         for offset, size in [(0, len(DATA)), (1, 701), (3, len(DATA) - 5), (400, 2000)]:
             assert bytes(handle.read(size, offset)) == DATA[offset : offset + size]
-    assert store.snapshot()["cache_bytes"] < 100_000
+    assert store.stats()["cache_bytes"] < 100_000
 
 
 def test_one_bad_chunk_among_many_tiny_ones_fails_what_touches_it_alone(store: Store, backing: Path) -> None:

@@ -58,7 +58,7 @@ def draft_in(path: Path, disk: Disk, disk_waiter: Executor, grown: list[int]) ->
     area: Any = SimpleNamespace(
         io=disk,
         open_new=lambda name: Fd(os.open(path / os.fsdecode(name), os.O_RDWR | os.O_CREAT)),
-        give_up=lambda name, fd: None,
+        abandon=lambda name, fd: None,
     )
     return Draft(area, b"e", DType.BF16, UNIT, Level.FAST, grown.append, disk_waiter)
 

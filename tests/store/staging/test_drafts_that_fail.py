@@ -100,7 +100,7 @@ def missing(store: Store, handle: Handle, backing: Path) -> int:
     """What the container of the only dirty file takes at most, less what is on the disk of it."""
     entry = handle.node.staging
     size = entry.size
-    worst = space.worst_case(entry.view.chunks.held_bytes(size), -(-size // entry.unit))
+    worst = space.worst_case(entry.view.chunks.held_bytes(size), -(-size // entry.chunk_size))
     return max(0, worst - sum(drafts(backing).values()))
 
 

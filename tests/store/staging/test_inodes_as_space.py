@@ -71,7 +71,7 @@ def test_what_was_written_until_the_inodes_were_used_up_can_be_committed(disk: P
             contents = create_until_full(store, b"f", stack)
         assert len(contents) > 30
         store.sync()
-        assert "commit_failures" not in store.snapshot()
+        assert "commit_failures" not in store.stats()
         assert {name: read(store, name) for name in contents} == contents
 
 
@@ -104,7 +104,7 @@ def test_whatever_else_takes_inodes_leaves_those_that_commits_need(disk: Path, k
             handle.write(b"content", 0)
         assert "ENOSPC" in [errno_of(make, store, b"other%d" % i) for i in range(400)]
         store.sync()
-        assert "commit_failures" not in store.snapshot()
+        assert "commit_failures" not in store.stats()
         assert all(read(store, b"dirty%d" % i) == b"content" for i in range(10))
 
 

@@ -72,7 +72,7 @@ def test_what_was_written_until_the_disk_was_full_can_be_committed(disk: Path, p
         data = write_until_full(store, b"x", piece)
         assert len(data) > 20 * MIB
         store.sync()
-        assert "commit_failures" not in store.snapshot()
+        assert "commit_failures" not in store.stats()
         assert read(store, b"x") == data
         assert store.statvfs().f_bavail * 4096 >= os.statvfs(disk).f_bavail * 4096 - MIB
     assert decode_container((disk / "x.qatc").read_bytes()) == data
@@ -90,7 +90,7 @@ def test_many_files_written_until_the_disk_was_full_can_all_be_committed(disk: P
                     contents[name] = data
         assert len(contents) > 200
         store.sync()
-        assert "commit_failures" not in store.snapshot()
+        assert "commit_failures" not in store.stats()
         assert all(read(store, name) == data for name, data in contents.items())
 
 
@@ -101,7 +101,7 @@ def test_a_file_with_two_names_written_until_the_disk_was_full_can_be_committed(
         data = write_until_full(store, b"x", MIB)  # as much again goes to the redo file, and to the inode of both names
         assert len(data) > 20 * MIB
         store.sync()
-        assert "commit_failures" not in store.snapshot()
+        assert "commit_failures" not in store.stats()
         assert read(store, b"y") == data
     assert decode_container((disk / "y.qatc").read_bytes()) == data
 

@@ -128,7 +128,7 @@ def test_a_commit_whose_disk_failed_on_the_way_keeps_staging_and_is_made_again(
             assert handle.read(len(content), 0) == content
         io.heal()
         store.sync()
-        assert store.snapshot()["dirty_files"] == 0
+        assert store.stats()["dirty_files"] == 0
         with store.open(b"x.bf16") as handle:
             assert handle.read(len(content), 0) == content
 

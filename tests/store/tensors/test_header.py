@@ -311,9 +311,9 @@ def test_what_is_encoded_ahead_knows_the_header_too(open_store, backing: Path) -
         for offset in range(0, len(content), 1 << 18):
             handle.write(content[offset : offset + (1 << 18)], offset)
         deadline = time.monotonic() + 60
-        while not store.snapshot().get("chunks_encoded") and time.monotonic() < deadline:
+        while not store.stats().get("chunks_encoded") and time.monotonic() < deadline:
             time.sleep(0.02)
-        assert store.snapshot()["chunks_encoded"] and not store.snapshot().get("commits")
+        assert store.stats()["chunks_encoded"] and not store.stats().get("commits")
     store.sync()
     assert filters(backing / "x.npy.qatc") == {(10, WIDTH)}
     assert decode_container((backing / "x.npy.qatc").read_bytes()).raw == content
