@@ -208,9 +208,10 @@ def _serve_store(options: MountOptions, store: Store, ready: Ready) -> None:
             raise MountError(f"cannot mount at {options.mountpoint!r}: {reasons() or err}") from err
     log.info("mounted %s at %s", options.backing, options.mountpoint)
     try:
-        answered = trio.run(_answer, options.mountpoint, store, stop, lambda: ready(_notes(store)))
-        if not answered and not options.foreground:  # somebody waits for the answer
-            raise MountError("unmounted before the mount answered")
+        told = trio.run(_answer, options.mountpoint, store, stop, lambda: ready(_notes(store)))
+        if not told and not options.foreground:  # somebody waits for the answer
+            ended = f"stopped by {stop.number.name}" if stop.number is not None else "unmounted"
+            raise MountError(f"{ended} before the mount answered")
     finally:
         pyfuse3.close(unmount=True)
         log.info("unmounted %s", options.mountpoint)
@@ -246,24 +247,25 @@ async def _answer(mountpoint: str, store: Store, stop: signals.StopRequest, read
     """Answer requests until the filesystem is unmounted or a signal asks to stop.
 
     Returns:
-        Whether anybody was told that the mount answers; ``False`` if it was unmounted before.
+        Whether anybody was told that the mount answers; ``False`` if it ended at the same moment.
 
     Raises:
-        MountError: a signal stopped it before that.
+        MountError: a signal stopped it before it answered.
     """
     import pyfuse3
     import trio
 
-    answered = False
+    answered = told = False
 
     async def announce() -> None:
-        nonlocal answered
         # abandon_on_cancel: if the loop ends first, nobody will ever answer this stat.
+        nonlocal answered, told
         st = await trio.to_thread.run_sync(os.stat, mountpoint, abandon_on_cancel=True)
+        answered = stop.number is None
         readahead.widen(st.st_dev)
         await trio.to_thread.run_sync(store.serves, mountpoint, mountinfo.device_text(st.st_dev))
         if stop.number is None:
-            answered = True
+            told = True
             ready()
 
     token = trio.lowlevel.current_trio_token()
@@ -279,7 +281,7 @@ async def _answer(mountpoint: str, store: Store, stop: signals.StopRequest, read
         log.info("stopping on %s", stop.number.name)
         if not answered:
             raise MountError(f"stopped by {stop.number.name} before the mount answered")
-    return answered
+    return told
 
 
 def _notes(store: Store) -> list[str]:

@@ -167,8 +167,8 @@ def test_a_terminal_sees_how_far_it_is(tmp_path):
     pty = pytest.importorskip("pty")
     import termios
 
-    (tmp_path / "x.bf16").write_bytes(bf16_bytes(24 << 20))
-    command = [sys.executable, "-m", "qatqfs.cli", "estimate", tmp_path, "--level", "balanced", "--chunk-size", "4K"]
+    (tmp_path / "x.bf16").write_bytes(bf16_bytes(4 << 20))
+    command = [sys.executable, "-m", "qatqfs.cli", "estimate", tmp_path, "--level", "small"]  # it takes seconds
     master, slave = pty.openpty()
     termios.tcsetwinsize(slave, (24, 80))
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=slave) as running:
@@ -275,7 +275,7 @@ def test_odd_names_are_shown_on_one_line(qatqfs, tmp_path):
     (tmp_path / "a.x\ny").write_bytes(bf16_bytes(1000))
     (tmp_path / os.fsdecode(b"b.\xff\x1b[31m")).write_bytes(bf16_bytes(2000))
     out = qatqfs("estimate", tmp_path, "--level", "fast").out
-    assert ".x\\ny" in out and "\\udcff\\x1b[31m" in out and "\x1b" not in out
+    assert ".x\\ny" in out and "\\xff\\x1b[31m" in out and "\x1b" not in out
 
 
 def test_very_many_suffixes_are_put_together(qatqfs, tmp_path, monkeypatch):

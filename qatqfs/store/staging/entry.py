@@ -320,13 +320,19 @@ class StagingEntry:
                 raise
             space.reserve(self.entry_id, amount, writing, copies=copies)
 
-    def sync(self) -> None:
-        """Make what was written so far survive a power cut; content lock held. Raises OSError."""
+    def sync(self, *, for_program: bool = False) -> None:
+        """Make what was written so far survive a power cut; content lock held.
+
+        Args:
+            for_program: a program called fsync(2), and has to hear of what failed before.
+
+        Raises:
+            OSError: the disk failed now, or for a program before.
+        """
         self._settle_log()
         if self.log.is_long:
             self.log.write_anew(self._view.chunks, self._low, self.data)
-        else:
-            self.log.sync(self.data)
+        self.log.sync(self.data, for_program=for_program)
 
     def mark(self) -> Mark:
         """Begin to make what was written so far durable, without waiting for the disk; content lock held.

@@ -172,7 +172,7 @@ class EntryLog:
         self._writer.valid(chunks.base_chunks, OPEN_END)
 
     def sync_data(self, data: Fd) -> None:
-        """Make the data file durable unasked; raises OSError, which the next :meth:`sync` raises as well.
+        """Make the data file durable unasked; raises OSError, which the next :meth:`sync` for a program raises as well.
 
         The system says once that a file could not be written, and whoever calls fsync(2) has to hear of it.
         """
@@ -182,13 +182,21 @@ class EntryLog:
             self._unheard = err.errno
             raise
 
-    def sync(self, data: Fd) -> None:
-        """Make data file and log durable."""
-        if self._unheard is not None:
-            unheard, self._unheard = self._unheard, None
-            raise OSError(unheard, os.strerror(unheard))
+    def sync(self, data: Fd, *, for_program: bool = False) -> None:
+        """Make data file and log durable.
+
+        Args:
+            data: the data file.
+            for_program: a program called fsync(2): raise a failure that nobody has heard of yet.
+        """
         st = os.fstat(data.number)
-        self._io.fdatasync(data)
+        if for_program:
+            if self._unheard is not None:
+                unheard, self._unheard = self._unheard, None
+                raise OSError(unheard, os.strerror(unheard))
+            self._io.fdatasync(data)
+        else:
+            self.sync_data(data)
         with self._lock:
             self._log_sync(st)
             self._io.fdatasync(self._fd)
