@@ -48,7 +48,7 @@ def _is_settled(found: Any, expected: Any, lost: set[str]) -> bool:
 
 
 def but_content(about: dict[str, Any] | str) -> tuple[Any, ...]:
-    """Return what a snapshot says of a file but for content, size and time; of one that we may not look at, the errno."""
+    """Return what a snapshot says of a file without content, size and time; only the errno where we may not look."""
     if isinstance(about, str):
         return (about,)
     return about["stat"][:4], about.get("xattrs"), about.get("target")
