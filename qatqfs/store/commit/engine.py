@@ -118,6 +118,8 @@ class CommitEngine:
         placed = commit_raw(self._tree, node, entry, snapshot, path)
         if placed is None:
             return False
+        if not placed:
+            self._tree.context.committed()
         self._remove(node, entry, placed)
         self.counters.add("commits")
         return True

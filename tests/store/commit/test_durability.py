@@ -116,6 +116,15 @@ def test_containers_are_durable_some_time_after_they_were_made(backing: Path) ->
         wait_for(lambda: "syncfs" in io.calls)
 
 
+def test_files_that_become_raw_are_durable_some_time_after_they_were_committed(backing: Path) -> None:
+    io = Recorder()
+    with Store(backing, options(durable_after=0.5, raw_patterns=("*.raw",)), io=io) as store:
+        with store.create(b"x") as handle:
+            handle.write(DATA, 0)
+            store.rename(b"x", b"x.raw")
+        wait_for(lambda: (backing / "x.raw").exists() and "syncfs" in io.calls)
+
+
 def test_many_files_are_made_durable_together(open_store, backing: Path) -> None:
     io = Recorder()
     with Store(backing, options(durable_after=0), io=io) as store:
