@@ -3,7 +3,7 @@
 import contextlib
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -19,16 +19,21 @@ DATA = bytes(range(256)) * 40
 
 
 @pytest.fixture
-def few(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+def few(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], None]]:
     """Leave a store room for some files more than this process has open now."""
 
+    fillers: list[int] = []
+
     def leave(count: int) -> None:
-        probe = os.open(os.devnull, os.O_RDONLY)
-        os.close(probe)
-        wanted = probe + count
+        top = max(int(name) for name in os.listdir("/proc/self/fd"))
+        while not fillers or fillers[-1] < top:  # no number below is free then, whatever earlier tests have left
+            fillers.append(os.open(os.devnull, os.O_RDONLY))
+        wanted = max(top, fillers[-1]) + 1 + count
         monkeypatch.setattr(descriptors, "most_descriptors", lambda: wanted * 4 // 3)
 
-    return leave
+    yield leave
+    for fd in fillers:
+        os.close(fd)
 
 
 def content(store: Store, name: bytes) -> bytes:
