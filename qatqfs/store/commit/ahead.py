@@ -142,7 +142,7 @@ class AheadEncoder:
             if node.staging is entry and node.path is not None:
                 entry.exchange_draft(draft)
                 return draft
-        draft.discard()
+        draft.abandon()
         return None
 
     def _claim(self, node: Node, entry: StagingEntry, draft: Draft) -> int:

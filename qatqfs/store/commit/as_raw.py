@@ -56,7 +56,7 @@ def commit_raw(tree: Tree, node: Node, entry: StagingEntry, snapshot: Snapshot, 
         if not _write(entry, snapshot, fd):
             node.stays_container = True
             return None
-        durable = entry.log.synced or node.durable or os.fstat(node.fd.number).st_size > EMPTY_CONTAINER_SIZE
+        durable = entry.log.durable or node.durable or os.fstat(node.fd.number).st_size > EMPTY_CONTAINER_SIZE
         metadata, mtime_ns = InodeMetadata.of(node.fd), entry.mtime_ns
         copy_metadata(io, metadata, fd, mtime_ns)
         if not has_all_of(metadata, fd):
@@ -71,7 +71,7 @@ def commit_raw(tree: Tree, node: Node, entry: StagingEntry, snapshot: Snapshot, 
             outdated = (metadata, mtime_ns) != (InodeMetadata.of(node.fd), entry.mtime_ns)
             if outdated:
                 copy_metadata(io, InodeMetadata.of(node.fd), fd, entry.mtime_ns)
-            synced_meanwhile = not durable and (entry.log.synced or node.durable)
+            synced_meanwhile = not durable and (entry.log.durable or node.durable)
             durable = durable or synced_meanwhile
             if durable and (outdated or synced_meanwhile):
                 io.fsync(fd)

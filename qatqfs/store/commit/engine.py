@@ -127,19 +127,19 @@ class CommitEngine:
     ) -> bool:
         draft = self._complete(node, entry, snapshot, stale, path)
         replaces_content = os.fstat(node.fd.number).st_size > EMPTY_CONTAINER_SIZE
-        durable = entry.log.synced or node.durable or replaces_content
+        durable = entry.log.durable or node.durable or replaces_content
         metadata, mtime_ns = InodeMetadata.of(node.fd), entry.mtime_ns
         copy_metadata(self._io, metadata, draft.fd, mtime_ns)
         if durable:
             self._io.fsync(draft.fd)
-        if entry.log.synced:
-            entry.log.sync_data(entry.data)  # so that little is left of that for when the locks are held
+        if entry.log.durable:
+            entry.log.fsync_data(entry.data)  # so that little is left of that for when the locks are held
         with node.lock, self._tree.lock:
             if snapshot.cancelled or node.path is None:
                 return False
             if node.path != path and not final and self._other_rules(node.path, path):
                 return False  # renamed meanwhile, as programs do once a file is complete: its name then is what counts
-            synced_meanwhile = not durable and (entry.log.synced or node.durable)
+            synced_meanwhile = not durable and (entry.log.durable or node.durable)
             durable = durable or synced_meanwhile
             whole = entry.size == snapshot.size and not snapshot.changed.held_bytes(1)
             metadata_now, mtime_now_ns = InodeMetadata.of(node.fd), entry.mtime_ns
@@ -205,7 +205,7 @@ class CommitEngine:
             raise OSError(errno.EFBIG, str(err)) from err
         finally:
             if old is not None and old is not entry.draft:
-                old.discard()
+                old.abandon()
         return draft
 
     @staticmethod
@@ -214,7 +214,7 @@ class CommitEngine:
         draft = entry.draft
         if draft is not None:
             try:
-                draft.settle()
+                draft.flush()
             except OSError as err:
                 log.info("%s: what was encoded ahead is lost: %s", shown_path(node.path), describe(err))
                 with node.lock:

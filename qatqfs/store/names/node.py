@@ -408,7 +408,7 @@ class Node:
                 # First what staging builds on, and for a new file its name: recovery has to find them.
                 self.make_container_durable()
             if self.staging is not None:
-                self.staging.sync(for_program=True)
+                self.staging.fsync(for_program=True)
                 self.durable_sequence = self.sequence
 
     def make_container_durable(self) -> None:

@@ -51,11 +51,11 @@ class ChunkMap:
         """Whether the data file has a chunk."""
         return chunk < len(self._held) and self._held[chunk] == 1
 
-    def is_below(self, chunk: int) -> bool:
+    def is_from_base(self, chunk: int) -> bool:
         """Whether a chunk's bytes are the base's."""
         return chunk < self.base_chunks and not self.holds(chunk)
 
-    def any_below(self, first: int, stop: int) -> bool:
+    def any_from_base(self, first: int, stop: int) -> bool:
         """Whether any of the chunks ``first`` to ``stop - 1`` is below."""
         stop = min(stop, self.base_chunks)
         return first < stop and self.missing(first, stop) > 0
@@ -99,7 +99,7 @@ class ChunkMap:
             first = end if end >= 0 else min(stop, len(self._held))
             yield start, first
 
-    def runs_below(self) -> Iterator[tuple[int, int]]:
+    def runs_from_base(self) -> Iterator[tuple[int, int]]:
         """Yield the ranges of chunks whose bytes are the base's."""
         chunk = 0
         for first, stop in (*self.runs(0, self.base_chunks), (self.base_chunks, self.base_chunks)):
@@ -111,9 +111,9 @@ class ChunkMap:
         """Split a byte range into ``(start, stop, below)``: from the base, or from the data file."""
         while offset < stop:
             chunk = offset // self.chunk_size
-            below = self.is_below(chunk)
+            below = self.is_from_base(chunk)
             end = (chunk + 1) * self.chunk_size
-            while end < stop and self.is_below(end // self.chunk_size) == below:
+            while end < stop and self.is_from_base(end // self.chunk_size) == below:
                 end += self.chunk_size
             end = min(end, stop)
             yield offset, end, below

@@ -171,7 +171,7 @@ class Draft:
             self._writer = ContainerWriter(self._sink, dtype, chunk_size // dtype.width, level=level)
             self._sink.flush()
         except BaseException:
-            self.discard()
+            self.abandon()
             raise
 
     @property
@@ -245,7 +245,7 @@ class Draft:
         """Return the bytes that :meth:`rewind` leaves of the file."""
         return self._offsets[chunk] if chunk < self.count else self.size
 
-    def settle(self) -> None:
+    def flush(self) -> None:
         """Return when all that was appended is in the file, and the disk is done with what it was asked for.
 
         Raises:
@@ -253,7 +253,7 @@ class Draft:
         """
         self._sink.flush()
         self._on_grown(self._sink.written)
-        self._write_back.settle()
+        self._write_back.wait()
 
     def rewind(self, chunk: int) -> None:
         """Go back to before a chunk of a draft that is settled, one of those that were appended; raises OSError."""
@@ -275,9 +275,9 @@ class Draft:
     def finish(self, length: int) -> ContainerInfo:
         """Complete the container of a content of so many bytes; raises OSError, QatcError."""
         info = self._writer.finish(length)
-        self.settle()
+        self.flush()
         return info
 
-    def discard(self) -> None:
+    def abandon(self) -> None:
         """Remove the file, its space at once, whoever still has it open; never fails."""
         self._area.abandon(self.name, self.fd)

@@ -46,7 +46,7 @@ class StagingEntry:
     place meanwhile.
 
     Attributes:
-        data: descriptor of the data file, valid as long as anyone holds it, also after :meth:`drop`.
+        data: descriptor of the data file, valid as long as anyone holds it, also after :meth:`abandon`.
         time: the logical mtime, which is nearly always the data file's.
         log: of the entry; its own lock protects it, for renames and unlinks append to it without the content lock.
         snapshot: what a commit under way encodes, ``None`` without one; told of every change first.
@@ -192,7 +192,9 @@ class StagingEntry:
             return False
         chunks = self._view.chunks
         first, stop = offset // chunks.chunk_size, chunks_of(offset + size, chunks.chunk_size)
-        return not chunks.any_below(first, stop) and (self.snapshot is None or not self.snapshot.concerns(first, stop))
+        if chunks.any_from_base(first, stop):
+            return False
+        return self.snapshot is None or not self.snapshot.concerns(first, stop)
 
     def write(self, data: bytes | bytearray | memoryview, offset: int) -> int:
         """Write application data at a logical offset; returns the bytes written. Content lock held.
@@ -210,7 +212,7 @@ class StagingEntry:
         chunks = self._view.chunks
         chunk_size = chunks.chunk_size
         first, stop = offset // chunk_size, chunks_of(end, chunk_size)
-        self._settle_log()
+        self._update_log()
         size = self.size
         self._reserve(max(size, end), first, stop, writing=len(data))
         self._announce(first, stop, offset)
@@ -228,15 +230,15 @@ class StagingEntry:
         chunks = self._view.chunks
         chunk_size = chunks.chunk_size
         first, stop = offset // chunk_size, chunks_of(end, chunk_size)
-        if not chunks.any_below(first, stop):
+        if not chunks.any_from_base(first, stop):
             return None
         # A chunk with less content below than its chunk_size counts as partial: copying is cheaper than a second rule.
         first_covered = chunks_of(offset, chunk_size)
         stop_covered = max(first_covered, min(end // chunk_size, chunks.base_length // chunk_size))
         for chunk in (*range(first, min(first_covered, stop)), *range(max(stop_covered, first), stop)):
-            if chunks.is_below(chunk):
+            if chunks.is_from_base(chunk):
                 self._copy_up(chunk, size)
-        return (first_covered, stop_covered) if chunks.any_below(first_covered, stop_covered) else None
+        return (first_covered, stop_covered) if chunks.any_from_base(first_covered, stop_covered) else None
 
     def _copy_up(self, chunk: int, size: int) -> None:
         """Put a chunk into the data file as it is, zeros included: something may lie there that never counted."""
@@ -266,7 +268,7 @@ class StagingEntry:
 
     def truncate(self, size: int) -> None:
         """Set the logical size in bytes, zeros where it grows; content lock held. Raises OSError."""
-        self._settle_log()
+        self._update_log()
         before = self.size
         chunks = self._view.chunks
         if size > before:
@@ -285,9 +287,9 @@ class StagingEntry:
         if self._low_unlogged:
             self._log_low()
 
-    def _settle_log(self) -> None:
+    def _update_log(self) -> None:
         """Write what the log has to say before anything else changes."""
-        self.time.settle()
+        self.time.restore()
         if self.log.is_old:
             self.log.write_anew(self._view.chunks, self._low, self.data)
         if self._low_unlogged:
@@ -320,7 +322,7 @@ class StagingEntry:
                 raise
             space.reserve(self.entry_id, amount, writing, copies=copies)
 
-    def sync(self, *, for_program: bool = False) -> None:
+    def fsync(self, *, for_program: bool = False) -> None:
         """Make what was written so far survive a power cut; content lock held.
 
         Args:
@@ -329,24 +331,24 @@ class StagingEntry:
         Raises:
             OSError: the disk failed now, or for a program before.
         """
-        self._settle_log()
+        self._update_log()
         if self.log.is_long:
             self.log.write_anew(self._view.chunks, self._low, self.data)
-        self.log.sync(self.data, for_program=for_program)
+        self.log.fsync(self.data, for_program=for_program)
 
     def mark(self) -> Mark:
         """Begin to make what was written so far durable, without waiting for the disk; content lock held.
 
         See :meth:`qatqfs.store.staging.log.EntryLog.mark` for what has to follow. Raises OSError.
         """
-        self._settle_log()
+        self._update_log()
         return self.log.mark(self.data)
 
     # -- commit ----------------------------------------------------------------------------------------
 
     def freeze(self) -> "Snapshot":
         """Begin a commit of the content as it is now; content lock held. Raises OSError."""
-        self.time.settle()
+        self.time.restore()
         self.snapshot = Snapshot(
             self._view, self.data, self.size, lambda: Aside(self.area.open_unnamed(), self._io.pwrite_all)
         )
@@ -380,7 +382,7 @@ class StagingEntry:
         """Throw the draft away, if there is one; never fails."""
         lost = self.exchange_draft(None)
         if lost is not None:
-            lost.discard()
+            lost.abandon()
 
     def rewind_draft(self, draft: Draft, chunk: int) -> None:
         """Let the draft go back to before a chunk; content lock held. Raises OSError."""
@@ -419,19 +421,14 @@ class StagingEntry:
 
     def release_space(self) -> None:
         """Give back the space of chunks that the base has by now, where that is possible; content lock held."""
-        holes = list(self._view.chunks.runs_below())
+        holes = list(self._view.chunks.runs_from_base())
         if holes:
             with contextlib.suppress(OSError), self.time.unmoved():  # nothing depends on it
                 for first, stop in holes:
                     self._io.punch(self.data, first * self.chunk_size, (stop - first) * self.chunk_size)
 
-    def drop(self) -> None:
-        """Remove the entry's files; who holds the data descriptor can still read it. Raises OSError."""
-        self.abandon_draft()
-        self.area.discard(self.entry_id)
-
     def abandon(self) -> None:
-        """As :meth:`drop`, but what cannot be removed is removed later; never fails."""
+        """Remove the entry's files, now or later; never fails."""
         self.abandon_draft()
         self.area.abandon_entry(self.entry_id)
 

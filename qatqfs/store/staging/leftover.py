@@ -51,18 +51,18 @@ class Leftover:
     @property
     def has_sure_content(self) -> bool:
         """Whether something of the entry is sure, other than the container that it builds on."""
-        return self.sure.base is not None and bool(self.sure.valid) and (self.is_sure or self.was_synced)
+        return self.sure.base is not None and bool(self.sure.valid) and (self.is_sure or self.was_durable)
 
     @property
-    def was_synced(self) -> bool:
+    def was_durable(self) -> bool:
         """Whether a SYNC is sure."""
-        return self.sure.synced_size is not None
+        return self.sure.durable_size is not None
 
     def sure_size(self, size: int) -> int:
         """Return the bytes of a data file of this size that are sure."""
-        if self.is_sure or self.sure.synced_size is None:
+        if self.is_sure or self.sure.durable_size is None:
             return size
-        return min(size, self.sure.synced_size)
+        return min(size, self.sure.durable_size)
 
 
 def read_leftover(area: StagingArea, entry_id: bytes) -> Leftover:
@@ -125,4 +125,4 @@ def differ(said: ChunkMap, sure: ChunkMap, sizes: tuple[int, int]) -> bool:
     size, sure_size = sizes
     if size != sure_size or said.base_length != sure.base_length:
         return True
-    return any(sure.any_below(*run) for run in said.runs(0, sure.base_chunks))
+    return any(sure.any_from_base(*run) for run in said.runs(0, sure.base_chunks))

@@ -46,7 +46,7 @@ class EntryLog:
 
     Attributes:
         unlinked: it says that the last name of the file went.
-        synced: it has a SYNC record, or is about to get one: the entry survives a power cut, so its commit has to
+        durable: it has a SYNC record, or is about to get one: the entry survives a power cut, so its commit has to
             as well.
         is_old: it is of an earlier boot and has to be written anew before the content changes.
         base_identity: of the container that the entry builds on.
@@ -54,7 +54,7 @@ class EntryLog:
 
     def __init__(self, area: StagingArea, entry_id: bytes, log: Fd, writer: LogWriter) -> None:
         self.unlinked = False
-        self.synced = False
+        self.durable = False
         self.is_old = False
         self._unheard: int | None = None  # errno of a failure that no program has heard of
         self.base_identity: Identity | None = None
@@ -140,7 +140,7 @@ class EntryLog:
         """Record the container about to replace the base, durably if the entry is."""
         with self._lock:
             self._writer.intent(identity)
-            if self.synced:
+            if self.durable:
                 self._io.fdatasync(self._fd)
 
     def partial_intent(self, identity: Identity, chunks: ChunkMap, data: Fd) -> None:
@@ -151,13 +151,13 @@ class EntryLog:
             chunks: the map over it.
             data: the data file.
         """
-        if self.synced:
-            self.sync_data(data)
+        if self.durable:
+            self.fsync_data(data)
         st = os.fstat(data.number)
         with self._lock:
             self._writer.intent(identity)
             self._held(chunks)
-            if self.synced:
+            if self.durable:
                 self._log_sync(st)
                 self._io.fdatasync(self._fd)
 
@@ -171,10 +171,12 @@ class EntryLog:
             self._writer.valid(first, stop - first)
         self._writer.valid(chunks.base_chunks, OPEN_END)
 
-    def sync_data(self, data: Fd) -> None:
-        """Make the data file durable unasked; raises OSError, which the next :meth:`sync` for a program raises as well.
+    def fsync_data(self, data: Fd) -> None:
+        """Make the data file durable, although no program asked for it.
 
-        The system says once that a file could not be written, and whoever calls fsync(2) has to hear of it.
+        Raises:
+            OSError: the disk failed. The next :meth:`fsync` for a program raises it again, because the kernel
+                reports such a failure only once, and a program that calls fsync(2) has to hear of it.
         """
         try:
             self._io.fdatasync(data)
@@ -182,7 +184,7 @@ class EntryLog:
             self._unheard = err.errno
             raise
 
-    def sync(self, data: Fd, *, for_program: bool = False) -> None:
+    def fsync(self, data: Fd, *, for_program: bool = False) -> None:
         """Make data file and log durable.
 
         Args:
@@ -196,12 +198,12 @@ class EntryLog:
                 raise OSError(unheard, os.strerror(unheard))
             self._io.fdatasync(data)
         else:
-            self.sync_data(data)
+            self.fsync_data(data)
         with self._lock:
             self._log_sync(st)
             self._io.fdatasync(self._fd)
         self.make_name_durable()
-        self.synced = True
+        self.durable = True
 
     def _log_sync(self, st: os.stat_result) -> None:
         self._writer.sync(st.st_size, st.st_mtime_ns)
@@ -218,14 +220,14 @@ class EntryLog:
     def mark(self, data: Fd) -> Mark:
         """Note what the entry is now, and that it is going to be durable; the content lock is held, briefly.
 
-        The steps are: this, :meth:`sync_data`, :meth:`sync_up_to`, :meth:`make_durable`.
+        The steps are: this, :meth:`fsync_data`, :meth:`log_durable`, :meth:`make_durable`.
         """
         with self._lock:
             st = os.fstat(data.number)
-            self.synced = True
+            self.durable = True
             return Mark(self._times_renewed, self._writer.count, st.st_size, st.st_mtime_ns)
 
-    def sync_up_to(self, mark: Mark) -> bool:
+    def log_durable(self, mark: Mark) -> bool:
         """Log that the data file is durable as it was at a mark; returns whether there was anything to say."""
         with self._lock:
             if mark.log != self._times_renewed or mark.records < self._covered:
@@ -282,7 +284,7 @@ class EntryLog:
             self._times_renewed += 1
             self._covered = self._writer.count
             self._io.fsync_directory(where)
-            self.synced = self._named = True
+            self.durable = self._named = True
 
     def _write_all(self, chunks: ChunkMap, low: int | None, data: Fd) -> None:
         assert self.base_identity is not None

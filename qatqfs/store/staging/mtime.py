@@ -42,7 +42,7 @@ class StagedTime:
 
     def set(self, mtime_ns: int) -> None:
         """Set the logical mtime in nanoseconds; raises OSError."""
-        self.settle()
+        self.restore()
         self._io.set_times(self._data, None, mtime_ns)
 
     @contextlib.contextmanager
@@ -55,14 +55,14 @@ class StagedTime:
             yield
         finally:
             with contextlib.suppress(OSError):  # the next change does it
-                self.settle()
+                self.restore()
 
     def keep(self, mtime_ns: int) -> None:
-        """Let this be the logical mtime in nanoseconds, as the log says, until :meth:`settle`."""
+        """Let this be the logical mtime in nanoseconds, as the log says, until :meth:`restore`."""
         self._kept_ns = mtime_ns
         self._times_kept += 1  # who looked at the data file's own meanwhile has to look again
 
-    def settle(self) -> None:
+    def restore(self) -> None:
         """Let the data file's own mtime be the logical one again, before anything changes that; raises OSError."""
         if self._kept_ns is not None:
             self._io.set_times(self._data, None, self._kept_ns)

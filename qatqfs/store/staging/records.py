@@ -100,8 +100,8 @@ class LogState:
         base: the file below, ``None`` when the log is not usable.
         valid: chunk ranges ``(first, stop)`` that the data file holds.
         low_size: lowest logical size since the base in bytes, ``None`` when it never shrank.
-        synced_size: logical size at the last SYNC in bytes, ``None`` without one.
-        synced_mtime_ns: mtime at the last SYNC in nanoseconds.
+        durable_size: logical size at the last SYNC in bytes, ``None`` without one.
+        durable_mtime_ns: mtime at the last SYNC in nanoseconds.
         kept_mtime_ns: the logical mtime in nanoseconds if the data file's own is not to be believed.
         paths: path hints, oldest first.
         intents: identities of containers that were about to replace the base.
@@ -118,8 +118,8 @@ class LogState:
     base: Base | None = None
     valid: list[tuple[int, int]] = field(default_factory=list)
     low_size: int | None = None
-    synced_size: int | None = None
-    synced_mtime_ns: int = 0
+    durable_size: int | None = None
+    durable_mtime_ns: int = 0
     kept_mtime_ns: int | None = None
     _lows: list[int] = field(default_factory=list)
     _marks: list[tuple[int, int]] = field(default_factory=list)  # entries of valid and _lows before each INTENT
@@ -376,8 +376,8 @@ def _apply(state: LogState, record: _Record) -> None:
     elif record.type is RecordType.PATH:
         state.paths.append(body)
     elif record.type is RecordType.SYNC:
-        state.synced_size, mtime = _PAIR.unpack(body[: _PAIR.size])
-        state.synced_mtime_ns = _time_ns(mtime)
+        state.durable_size, mtime = _PAIR.unpack(body[: _PAIR.size])
+        state.durable_mtime_ns = _time_ns(mtime)
     elif record.type is RecordType.TIME:
         state.kept_mtime_ns = _time_ns(*_TIME.unpack(body)) if body else None
     elif record.type is RecordType.INTENT:

@@ -67,13 +67,13 @@ class Snapshot:
         chunks = self._view.chunks
         stop = min((chunk + 1) * chunks.chunk_size, self.size)
         base = self._view.base
-        if base is None or not chunks.is_below(chunk) or stop > chunks.base_length:
+        if base is None or not chunks.is_from_base(chunk) or stop > chunks.base_length:
             return False
         return stop == min((chunk + 1) * chunks.chunk_size, base.length)
 
     def is_hole(self, chunk: int) -> bool:
         """Whether a chunk is zeros that nobody wrote."""
-        return not self._view.chunks.holds(chunk) and not self._view.chunks.is_below(chunk)
+        return not self._view.chunks.holds(chunk) and not self._view.chunks.is_from_base(chunk)
 
     def concerns(self, first: int, stop: int) -> bool:
         """Whether a change of chunks would have to save any; content lock held."""
@@ -137,7 +137,7 @@ class Snapshot:
         parts: list[bytes | memoryview] = []
         for chunk in range(start // chunks.chunk_size, chunks_of(stop, chunks.chunk_size)):
             begin, end = max(start, chunk * chunks.chunk_size), min(stop, (chunk + 1) * chunks.chunk_size)
-            if chunks.is_below(chunk):
+            if chunks.is_from_base(chunk):
                 parts.append(self._view.read_base(begin, end))
             elif chunks.holds(chunk):
                 part = memoryview(pread_exact(self._data.number, end - begin, begin))

@@ -29,7 +29,7 @@ class View:
             OSError: EIO when content of the base is corrupt, or what reading reported.
         """
         chunks = self.chunks
-        if not chunks.any_below(offset // chunks.chunk_size, chunks_of(offset + size, chunks.chunk_size)):
+        if not chunks.any_from_base(offset // chunks.chunk_size, chunks_of(offset + size, chunks.chunk_size)):
             return pread_exact(data.number, size, offset)
         parts = []
         for start, stop, below in chunks.pieces(offset, offset + size):

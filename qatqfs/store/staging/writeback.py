@@ -44,7 +44,7 @@ class WriteBack:
         self._io.write_back(self._fd, self._begun, size - self._begun)
         self._begun = size
         if size - self._synced >= SYNC_BYTES and (self._sync is None or self._sync.done()):
-            self.settle()
+            self.wait()
             self._synced = size
             self._sync = self._executor.submit(self._io.fdatasync, self._fd)
 
@@ -53,7 +53,7 @@ class WriteBack:
         self._begun = min(self._begun, size)
         self._synced = min(self._synced, size)
 
-    def settle(self) -> None:
+    def wait(self) -> None:
         """Return when nothing is under way; raises OSError as :meth:`grown` does."""
         sync, self._sync = self._sync, None
         if sync is not None:

@@ -32,11 +32,11 @@ def test_the_map_says_what_a_set_of_numbers_says(base_length: int, changes) -> N
     chunks, held, base_length = played(base_length, changes)
     below = set(range(chunks_of(base_length, UNIT))) - held
     assert {c for c in range(40) if chunks.holds(c)} == held
-    assert {c for c in range(40) if chunks.is_below(c)} == below
+    assert {c for c in range(40) if chunks.is_from_base(c)} == below
     for first in range(0, 20, 3):
         for stop in range(first, 25, 4):
             some = set(range(first, stop))
-            assert chunks.any_below(first, stop) == bool(some & below)
+            assert chunks.any_from_base(first, stop) == bool(some & below)
             assert chunks.all_held(first, stop) == (some <= held)
             assert chunks.missing(first, stop) == len(some - held)
             assert {c for start, end in chunks.runs(first, stop) for c in range(start, end)} == some & held
@@ -48,7 +48,7 @@ def test_the_map_says_what_a_set_of_numbers_says(base_length: int, changes) -> N
 def test_pieces_cover_a_range_and_say_where_each_byte_is(base_length: int, changes, start: int, size: int) -> None:
     chunks, _, _ = played(base_length, changes)
     found = [(at, below) for first, stop, below in chunks.pieces(start, start + size) for at in range(first, stop)]
-    assert found == [(at, chunks.is_below(at // UNIT)) for at in range(start, start + size)]
+    assert found == [(at, chunks.is_from_base(at // UNIT)) for at in range(start, start + size)]
 
 
 def test_a_copy_goes_its_own_way() -> None:

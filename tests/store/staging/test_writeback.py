@@ -84,7 +84,7 @@ def test_the_file_is_made_durable_now_and_then_by_one_call_at_a_time(fd: Fd) -> 
     later.run()
     write_back.grown(4 * SYNC_BYTES)
     later.run()
-    write_back.settle()
+    write_back.wait()
     assert disk.synced == 2
 
 
@@ -96,7 +96,7 @@ def test_what_the_disk_reports_is_raised_once(fd: Fd) -> None:
     later.run()
     with pytest.raises(OSError, match="Input/output"):
         write_back.grown(2 * SYNC_BYTES)
-    write_back.settle()
+    write_back.wait()
 
 
 def test_after_a_cut_it_begins_anew_from_there(fd: Fd) -> None:
