@@ -31,10 +31,10 @@ from qatqfs.store.names.inode_copy import InodeMetadata, copy_metadata, has_all_
 from qatqfs.store.names.node import Node
 from qatqfs.store.names.tree import Tree
 from qatqfs.store.reading.container import ContainerFile
-from qatqfs.store.staging.chunkmap import chunks_of
 from qatqfs.store.staging.draft import Draft
 from qatqfs.store.staging.entry import StagingEntry
 from qatqfs.store.staging.snapshot import Snapshot
+from qatqfs.store.staging.view import chunks_of
 from qatqfs.store.system.files import Identity
 from qatqfs.store.tensors.dtype import xattr_dtype
 from qatqfs.wording import describe, shown_path

@@ -19,10 +19,10 @@ from qatqfs.store.names.own_files import is_writable
 from qatqfs.store.names.tree import Tree
 from qatqfs.store.reading.container import ContainerFile
 from qatqfs.store.staging.area import REDO
-from qatqfs.store.staging.chunkmap import ChunkMap
 from qatqfs.store.staging.draft import Draft
 from qatqfs.store.staging.entry import StagingEntry
 from qatqfs.store.staging.snapshot import SnapshotLost
+from qatqfs.store.staging.view import ChunkMap
 from qatqfs.store.system.backing import BackingIO
 from qatqfs.store.system.files import Fd, Identity
 

@@ -30,10 +30,10 @@ from qatqfs.store.names.node import Node
 from qatqfs.store.names.own_files import put_modes_right
 from qatqfs.store.names.tree import Tree
 from qatqfs.store.staging.area import StagingArea
-from qatqfs.store.staging.chunkmap import ChunkMap
 from qatqfs.store.staging.entry import StagingEntry
 from qatqfs.store.staging.leftover import Leftover, differ, map_of, read_leftover
 from qatqfs.store.staging.records import LogState, LogWriter, SilentWriter
+from qatqfs.store.staging.view import ChunkMap
 from qatqfs.store.system.descriptors import DescriptorShortage
 from qatqfs.store.system.files import Fd, pread_exact
 from qatqfs.wording import shown_path

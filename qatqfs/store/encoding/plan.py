@@ -9,9 +9,9 @@ from qatqfs.store.encoding.chunks import encode_chunk, encode_chunks
 from qatqfs.store.encoding.workers import Payloads
 from qatqfs.store.options import StoreOptions
 from qatqfs.store.reading.container import ContainerFile, io_error
-from qatqfs.store.staging.chunkmap import chunks_of
 from qatqfs.store.staging.draft import Draft
 from qatqfs.store.staging.snapshot import Snapshot, SnapshotLost
+from qatqfs.store.staging.view import chunks_of
 from qatqfs.store.tensors.dtype import choose_dtype
 from qatqfs.store.tensors.header import NO_HEADER, Sampler, TensorHeader, read_header
 

@@ -12,7 +12,6 @@ import threading
 
 from qatqfs.store.reading.container import ContainerFile, Retired
 from qatqfs.store.staging.area import DATA, LOG, StagingArea
-from qatqfs.store.staging.chunkmap import ChunkMap, chunks_of
 from qatqfs.store.staging.draft import Draft
 from qatqfs.store.staging.leftover import map_of
 from qatqfs.store.staging.log import EntryLog, Mark
@@ -20,7 +19,7 @@ from qatqfs.store.staging.mtime import StagedTime
 from qatqfs.store.staging.records import LogState, LogWriter
 from qatqfs.store.staging.snapshot import Aside, Snapshot
 from qatqfs.store.staging.space import worst_case
-from qatqfs.store.staging.view import View
+from qatqfs.store.staging.view import ChunkMap, View, chunks_of
 from qatqfs.store.system.descriptors import to_stay_open
 from qatqfs.store.system.files import Fd, Identity
 

@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from qatqfs.store.reading.container import ContainerFile
 from qatqfs.store.staging import records as staginglog
 from qatqfs.store.staging.area import DATA, LOG, StagingArea
-from qatqfs.store.staging.chunkmap import ChunkMap, chunks_of
 from qatqfs.store.staging.records import LogState
-from qatqfs.store.staging.view import data_ranges
+from qatqfs.store.staging.view import ChunkMap, chunks_of, data_ranges
 from qatqfs.store.system.descriptors import to_stay_open
 from qatqfs.store.system.files import Fd
 

@@ -10,8 +10,8 @@ import threading
 from dataclasses import dataclass
 
 from qatqfs.store.staging.area import LOG, RELOG, StagingArea
-from qatqfs.store.staging.chunkmap import OPEN_END, ChunkMap
-from qatqfs.store.staging.records import Base, LogState, LogWriter
+from qatqfs.store.staging.records import OPEN_END, Base, LogState, LogWriter
+from qatqfs.store.staging.view import ChunkMap
 from qatqfs.store.system.files import Fd, Identity
 
 _LONG_LOG = 1 << 20

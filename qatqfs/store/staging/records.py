@@ -49,10 +49,12 @@ import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from qatqfs.store.staging.chunkmap import OPEN_END, chunks_of
+from qatqfs.store.staging.view import chunks_of
 from qatqfs.store.system.backing import BackingIO
 from qatqfs.store.system.files import Fd, Identity
 
+OPEN_END = 1 << 62
+"""Count of a VALID record that covers every chunk from its first one on."""
 _HEAD = struct.Struct("<IIQ16sB3x")
 _CRC_SIZE = 4
 _BOOT_OFFSET = 16

@@ -10,8 +10,7 @@ Growing takes nothing, since the snapshot ends where the file ended. Shrinking c
 import errno
 from collections.abc import Callable
 
-from qatqfs.store.staging.chunkmap import ChunkMap, chunks_of
-from qatqfs.store.staging.view import View
+from qatqfs.store.staging.view import ChunkMap, View, chunks_of
 from qatqfs.store.system.files import Fd, pread_exact
 from qatqfs.wording import describe
 

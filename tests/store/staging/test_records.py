@@ -5,8 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qatqfs.store.staging.chunkmap import OPEN_END
-from qatqfs.store.staging.records import Base, LogWriter, replay
+from qatqfs.store.staging.records import OPEN_END, Base, LogWriter, replay
 from qatqfs.store.system.backing import BackingIO
 from qatqfs.store.system.files import Fd, Identity
 
