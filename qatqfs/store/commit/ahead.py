@@ -11,9 +11,9 @@ import logging
 import threading
 from collections import deque
 
-from qatqfs.codec import MAX_CHUNKS, DType, Memory, QatcError
+from qatqfs.codec import MAX_CHUNKS, DType, QatcError
 from qatqfs.store.commit.engine import CommitEngine
-from qatqfs.store.encoding.chunks import encode_chunks
+from qatqfs.store.encoding.chunks import StreamEncoder
 from qatqfs.store.encoding.plan import note_encoded
 from qatqfs.store.encoding.workers import Payloads, fill
 from qatqfs.store.names.node import Node
@@ -161,7 +161,8 @@ class AheadEncoder:
             return stop
 
     def _payloads_of(self, node: Node, entry: StagingEntry, draft: Draft) -> Payloads:
-        chunk_size, dtype, level, memory = draft.chunk_size, draft.dtype, self._options.level, Memory()
+        chunk_size, dtype = draft.chunk_size, draft.dtype
+        encoder = StreamEncoder(dtype, self._options.level)
 
         def payloads(first: int, stop: int) -> list[bytes]:
             if node.path is None or self._stopping:
@@ -171,7 +172,7 @@ class AheadEncoder:
                 raise SnapshotLost("the file was cut")
             widths = draft.header.row_widths_of_chunks(range(first, stop), chunk_size, dtype)
             parts = [raw[start : start + chunk_size] for start in range(0, len(raw), chunk_size)]
-            result = encode_chunks(parts, dtype, level, row_widths=widths, memory=memory)
+            result = encoder.encode(parts, widths)
             for payload in result:
                 note_encoded(self._engine.counters, chunk_size, payload)
             return result

@@ -3,9 +3,9 @@
 import itertools
 from dataclasses import dataclass
 
-from qatqfs.codec import MAX_CHUNKS, DType, Level, Memory, QatcError
+from qatqfs.codec import MAX_CHUNKS, DType, Level, QatcError
 from qatqfs.store.counters import Counters
-from qatqfs.store.encoding.chunks import encode_chunk, encode_chunks
+from qatqfs.store.encoding.chunks import StreamEncoder
 from qatqfs.store.encoding.workers import Payloads
 from qatqfs.store.options import StoreOptions
 from qatqfs.store.reading.container import ContainerFile, io_error
@@ -95,7 +95,7 @@ def payloads_of(
         counters: told what is encoded.
     """
     total = chunks_of(snapshot.size, plan.chunk_size)
-    memory = Memory()
+    encoder = StreamEncoder(plan.dtype, level)
     alike = old if old is not None and (old.dtype, old.chunk_size) == (plan.dtype, plan.chunk_size) else None
     indexed = total > 1 or snapshot.size % plan.dtype.width != 0
 
@@ -115,7 +115,7 @@ def payloads_of(
         payload = known(chunk)
         if payload is None and snapshot.chunk_size == plan.chunk_size and chunk < total - 1 and snapshot.is_hole(chunk):
             if not zeros:
-                zeros.append(encode_chunk(bytes(plan.chunk_size), plan.dtype, level))
+                zeros.append(StreamEncoder(plan.dtype, level).encode_one(bytes(plan.chunk_size)))
             return zeros[0]
         return payload
 
@@ -124,11 +124,8 @@ def payloads_of(
         parts = [raw[start : start + plan.chunk_size] for start in range(0, len(raw), plan.chunk_size)]
         widths = plan.header.row_widths_of_chunks(range(first, stop), plan.chunk_size, plan.dtype)
         whole = len(parts) - (stop == total)
-        result = encode_chunks(parts[:whole], plan.dtype, level, row_widths=widths[:whole], memory=memory)
-        for part in parts[whole:]:
-            result.append(
-                encode_chunk(part, plan.dtype, level, appendable=indexed, row_widths=widths[-1], memory=memory)
-            )
+        result = encoder.encode(parts[:whole], widths[:whole])
+        result += [encoder.encode_one(part, widths[-1], appendable=indexed) for part in parts[whole:]]
         for part, payload in zip(parts, result, strict=True):
             note_encoded(counters, len(part), payload)
         return result

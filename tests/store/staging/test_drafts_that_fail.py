@@ -179,10 +179,11 @@ def test_a_draft_made_ahead_that_cannot_be_written_is_removed_later(store: Store
 def test_a_fault_of_ours_in_encoding_ahead_leaves_no_draft_that_may_be_wrong(
     store: Store, backing: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def faulty(*args: object, **settings: object) -> list[bytes]:
-        raise MemoryError
+    class Faulty(ahead.StreamEncoder):
+        def encode(self, *args: object) -> list[bytes]:
+            raise MemoryError
 
-    monkeypatch.setattr(ahead, "encode_chunks", faulty)
+    monkeypatch.setattr(ahead, "StreamEncoder", Faulty)
     with store.create(b"x.bf16") as handle:
         data = content(90 * CHUNK)
         write_sequentially(handle, data)
@@ -398,14 +399,14 @@ def test_what_one_file_has_on_disk_beyond_its_need_is_no_room_for_others(tmp_pat
 def test_a_commit_does_not_wait_for_a_writer_that_goes_on(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(filling, "HOP_BYTES", 2 * CHUNK)
     encoded = []
-    real = ahead.encode_chunks
 
-    def slow(raws: list, *args: object, **settings: object) -> list[bytes]:
-        encoded.extend(raws)
-        time.sleep(0.005 * len(raws))
-        return real(raws, *args, **settings)
+    class Slow(ahead.StreamEncoder):
+        def encode(self, chunks: list, row_widths: list) -> list[bytes]:
+            encoded.extend(chunks)
+            time.sleep(0.005 * len(chunks))
+            return super().encode(chunks, row_widths)
 
-    monkeypatch.setattr(ahead, "encode_chunks", slow)
+    monkeypatch.setattr(ahead, "StreamEncoder", Slow)
     handle = store.create(b"x.bf16")
     data = content(2000 * CHUNK)
     write_sequentially(handle, data[: 1000 * CHUNK])
@@ -433,13 +434,12 @@ def test_a_commit_does_not_wait_for_a_writer_that_goes_on(store: Store, monkeypa
 def test_files_that_are_written_at_once_are_encoded_ahead_in_turn(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = ahead.encode_chunks
+    class Slow(ahead.StreamEncoder):
+        def encode(self, chunks: list, row_widths: list) -> list[bytes]:
+            time.sleep(0.002 * len(chunks))
+            return super().encode(chunks, row_widths)
 
-    def slow(raws: list, *args: object, **settings: object) -> list[bytes]:
-        time.sleep(0.002 * len(raws))
-        return real(raws, *args, **settings)
-
-    monkeypatch.setattr(ahead, "encode_chunks", slow)
+    monkeypatch.setattr(ahead, "StreamEncoder", Slow)
     monkeypatch.setattr(filling, "HOP_BYTES", CHUNK)
     handles = [store.create(name) for name in (b"x.bf16", b"y.bf16")]
     for handle in handles:
