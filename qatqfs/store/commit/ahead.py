@@ -103,7 +103,7 @@ class AheadEncoder:
             # What builds on a container has not all of its content in the data file.
             if path is not None and self._options.is_raw(path):
                 return
-            if entry is None or path is None or entry.view.chunks.base_chunks or entry.sequential_end <= 0:
+            if entry is None or path is None or entry.view.chunks.base_chunks or entry.sequential.end == 0:
                 return
         try:
             draft = entry.draft or self._begin(node, entry, path)
@@ -115,7 +115,7 @@ class AheadEncoder:
                     return
         except BaseException as err:  # whatever it was, nobody knows what the draft has
             with node.lock:
-                entry.sequential_end = -1
+                entry.sequential.stop()
                 entry.abandon_draft()
             if not isinstance(err, (OSError, QatcError)):
                 raise
@@ -128,7 +128,7 @@ class AheadEncoder:
         """
         if entry.chunk_size % DType.F32.width:
             return None
-        size = entry.sequential_end // 4 * 4
+        size = entry.sequential.end // 4 * 4
 
         def sample(offset: int, length: int) -> bytes:
             return pread_exact(entry.data.number, min(length, size - offset), offset)
@@ -153,7 +153,7 @@ class AheadEncoder:
                 return 0
             if node.commit_lock.wanted:
                 return 0
-            complete = min(entry.sequential_end // draft.chunk_size, MAX_CHUNKS)
+            complete = min(entry.sequential.end // draft.chunk_size, MAX_CHUNKS)
             stop = min(complete, draft.count + max(1, _CLAIM_BYTES // draft.chunk_size))
             if stop - draft.count < hop or len(draft.stale) > _MOST_STALE:
                 return 0

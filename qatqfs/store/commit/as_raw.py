@@ -18,8 +18,9 @@ from qatqfs.store.names.inode_copy import InodeMetadata, copy_metadata, has_all_
 from qatqfs.store.names.node import Node
 from qatqfs.store.names.tree import Tree
 from qatqfs.store.staging.area import NEW
-from qatqfs.store.staging.entry import StagingEntry, no_space
+from qatqfs.store.staging.entry import StagingEntry
 from qatqfs.store.staging.snapshot import Snapshot, SnapshotLost
+from qatqfs.store.staging.space import no_space
 from qatqfs.store.staging.view import chunks_of
 from qatqfs.store.system.files import Fd, Identity
 

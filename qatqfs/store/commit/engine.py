@@ -231,7 +231,7 @@ class CommitEngine:
             sound = min(min(stale, default=old.count), old.count, total)
             rest = range(sound, min(old.count, total))
             with node.lock:  # so that no writer takes what is promised meanwhile
-                if not rest or stale.issuperset(rest) or not entry.area.space.begin_anew(entry.entry_id):
+                if not rest or stale.issuperset(rest) or not entry.reservation.begin_anew():
                     entry.rewind_draft(old, sound)
                     return old
                 draft = self.new_draft(entry, plan.dtype, plan.chunk_size)
@@ -253,14 +253,13 @@ class CommitEngine:
 
     def new_draft(self, entry: StagingEntry, dtype: DType, chunk_size: int) -> Draft:
         """Begin a container for an entry; raises OSError."""
-        area, entry_id = entry.area, entry.entry_id
         return Draft(
-            area,
-            entry_id,
+            entry.area,
+            entry.entry_id,
             dtype,
             chunk_size,
             self._options.level,
-            lambda size: area.space.written(entry_id, size),
+            entry.reservation.written,
             self._disk_waiter,
         )
 
@@ -300,7 +299,7 @@ class CommitEngine:
     def _remove(self, node: Node, entry: StagingEntry, path: bytes) -> None:
         """Remove an entry that is done with, once its container is sure to be at a path; raises OSError."""
         entry.abandon_draft()
-        entry.area.space.lower(entry.entry_id, 0)
+        entry.reservation.waive()
         self._finished.add(node.key, entry, path)
         with self._tree.lock:
             self._tree.forget_if_idle(node)

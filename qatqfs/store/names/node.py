@@ -303,8 +303,7 @@ class Node:
             written = staging.write(data, offset)
         finally:
             self._changed()
-        if staging.sequential_end - staging.ahead_end >= _AHEAD_BYTES:
-            staging.ahead_end = staging.sequential_end
+        if staging.sequential.take_step(_AHEAD_BYTES):
             self.context.advanced(self)
         return written
 

@@ -1,6 +1,7 @@
 """Where written bytes live until they are in a container.
 
-* ``entry``: the uncommitted content of one file; ``view``: where each of its bytes is;
+* ``entry``: the uncommitted content of one file; ``datafile``: writing to it; ``reservation``: its space;
+  ``sequential``: how far a sequential writer has got; ``view``: where each of its bytes is;
 * ``area``: the directory of entries; ``space``: room that commits are going to need;
 * ``log``: the log of an entry in use; ``records``: its records, and reading them back;
   ``leftover``: what an earlier daemon left;

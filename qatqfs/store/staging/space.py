@@ -48,7 +48,8 @@ def _missing_inodes(worst: int, on_disk: int) -> int:
     return int(worst > 0 and on_disk == 0)
 
 
-def _no_space() -> OSError:
+def no_space() -> OSError:
+    """Return ENOSPC."""
     return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
@@ -177,14 +178,14 @@ class SpaceLedger:
         if self._is_old() or self._left - more < _AMPLE:
             self._ask()
         if self._left < more:
-            raise _no_space()
+            raise no_space()
         self._left -= more
 
     def _take_inodes(self, more: int) -> None:
         if self._is_old() or self._inodes_left - more < _AMPLE_INODES:
             self._ask()
         if self._inodes_left < more:
-            raise _no_space()
+            raise no_space()
         self._inodes_left -= more
 
     def _is_old(self) -> bool:

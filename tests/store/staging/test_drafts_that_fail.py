@@ -91,7 +91,7 @@ def with_a_draft(store: Store, path: bytes = b"x.bf16", chunks: int = 90) -> tup
     write_sequentially(handle, data)
     wait_for(lambda: handle.node.staging.draft is not None and handle.node.staging.draft.count >= chunks - 10)
     with handle.node.lock:
-        handle.node.staging.sequential_end = -1  # and no more is
+        handle.node.staging.sequential.stop()  # and no more is
     assert idle(handle)
     return handle, data
 
@@ -165,7 +165,7 @@ def test_a_draft_made_ahead_that_cannot_be_written_is_removed_later(store: Store
     fail(io, "pwrite", "ftruncate", "unlink", error=errno.ENOSPC)
     handle = store.create(b"x.bf16")
     write_sequentially(handle, content(90 * CHUNK))
-    wait_for(lambda: handle.node.staging.sequential_end < 0)
+    wait_for(lambda: handle.node.staging.sequential.stopped)
     assert idle(handle)
     assert len(drafts(backing)) == 1
     io.heal()
@@ -187,7 +187,7 @@ def test_a_fault_of_ours_in_encoding_ahead_leaves_no_draft_that_may_be_wrong(
     with store.create(b"x.bf16") as handle:
         data = content(90 * CHUNK)
         write_sequentially(handle, data)
-        wait_for(lambda: handle.node.staging.sequential_end < 0)
+        wait_for(lambda: handle.node.staging.sequential.stopped)
         assert idle(handle)
         assert drafts(backing) == {}
         store.sync()
@@ -325,7 +325,7 @@ def test_after_encoding_ahead_has_failed_all_of_the_container_is_reserved(
     fail(io, "pwrite", error=errno.ENOSPC)
     for offset in range(60 * CHUNK, 120 * CHUNK, CHUNK):
         handle.write(content(CHUNK, offset), offset)
-    wait_for(lambda: handle.node.staging.sequential_end < 0)
+    wait_for(lambda: handle.node.staging.sequential.stopped)
     assert idle(handle)
     assert drafts(backing) == {}
     assert reserved(store) == missing(store, handle, backing) > 120 * CHUNK
