@@ -13,7 +13,7 @@ import pytest
 from strict_decoder import decode_container
 
 from qatqfs.codec import DType, Level, encode_payload
-from qatqfs.store.staging import draft as draft_module
+from qatqfs.store.staging import draftfile
 from qatqfs.store.staging.draft import Draft
 from qatqfs.store.system.backing import BackingIO, Buffer
 from qatqfs.store.system.files import Fd
@@ -123,7 +123,7 @@ def test_a_draft_begins_like_another_whose_last_page_is_held_back(
 def test_only_what_is_beyond_much_leaves_the_page_cache(
     tmp_path: Path, disk: Disk, disk_waiter: Executor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(draft_module, "_CACHED_BYTES", 10 * UNIT)
+    monkeypatch.setattr(draftfile, "_CACHED_BYTES", 10 * UNIT)
     draft, raws = draft_in(tmp_path, disk, disk_waiter, []), content(40)
     for payload in payloads(raws, last=True):
         draft.append([payload])
@@ -170,7 +170,7 @@ def test_no_chunks_are_nothing_to_append(tmp_path: Path, disk: Disk, disk_waiter
 def test_what_is_held_back_keeps_no_payload_alive(tmp_path: Path, disk: Disk, disk_waiter: Executor) -> None:
     draft, raws = draft_in(tmp_path, disk, disk_waiter, []), content(3)
     draft.append(payloads(raws, last=False))
-    held = draft._sink._gathered
+    held = draft._file._gathered
     assert sum(map(len, held)) < PAGE
     assert all(isinstance(buffer, bytes) for buffer in held)
 
