@@ -50,7 +50,7 @@ class Draft:
         count: chunks appended so far. The end of the last one may still be in memory.
         claimed: chunks that are in the draft or being encoded for it.
         stale: those of them that were changed since.
-        header: what the content says about its tensors, once somebody has read it.
+        header: what the content says about its tensors, once it was read.
 
     Raises:
         OSError: the file cannot be made.
@@ -123,7 +123,7 @@ class Draft:
         return pread_exact(self.fd.number, self._lengths[chunk], self._offsets[chunk] + LENGTH_FIELD_SIZE)
 
     def take_prefix(self, source: Fd, lengths: Sequence[int], state: int) -> None:
-        """Begin with the first chunks of another container, which the kernel copies and nobody hashes again.
+        """Begin with the first chunks of another container, copied by the kernel and not hashed again.
 
         Args:
             source: the container.
@@ -194,5 +194,5 @@ class Draft:
         return info
 
     def abandon(self) -> None:
-        """Remove the file, and give back its space even while somebody has it open; never fails."""
+        """Remove the file, and give back its space even while it is open; never fails."""
         self._area.abandon(self.name, self.fd)

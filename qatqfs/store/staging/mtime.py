@@ -28,7 +28,7 @@ class StagedTime:
         self._data = data
         self._log = log
         self._kept_ns: int | None = None  # the logical mtime while the data file's own differs
-        self._times_kept = 0  # how often that was so
+        self._times_kept = 0  # how often it differed
 
     def stat(self) -> tuple[os.stat_result, int]:
         """Return the data file's stat, and the logical mtime in nanoseconds."""
