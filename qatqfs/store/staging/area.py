@@ -33,7 +33,7 @@ import uuid
 from collections.abc import Iterator
 
 from qatqfs.store.paths import SUFFIX
-from qatqfs.store.staging import records as staginglog
+from qatqfs.store.staging import records
 from qatqfs.store.staging.space import SpaceLedger
 from qatqfs.store.staging.view import data_ranges
 from qatqfs.store.system.backing import BackingIO
@@ -72,7 +72,7 @@ class StagingArea:
         self.lost_and_found = lost_and_found
         self.io = io
         self.space = SpaceLedger(directory)
-        self.boot_id = staginglog.current_boot_id()
+        self.boot_id = records.current_boot_id()
         self._abandoned: dict[bytes, Fd | None] = {}  # by name, with the file if it has still to be emptied
         self._abandoned_lock = threading.Lock()
 

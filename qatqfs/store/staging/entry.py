@@ -10,7 +10,7 @@ from qatqfs.store.staging.datafile import DataFile
 from qatqfs.store.staging.draft import Draft
 from qatqfs.store.staging.leftover import map_of
 from qatqfs.store.staging.log import EntryLog, Mark
-from qatqfs.store.staging.mtime import StagedTime
+from qatqfs.store.staging.mtime import LogicalMtime
 from qatqfs.store.staging.records import LogState, LogWriter
 from qatqfs.store.staging.reservation import Reservation
 from qatqfs.store.staging.sequential import SequentialRun
@@ -55,7 +55,7 @@ class StagingEntry:
         self.entry_id = entry_id
         self.data = data
         self.log = EntryLog(area, entry_id, log, writer)
-        self.time = StagedTime(area.io, data, self.log)
+        self.time = LogicalMtime(area.io, data, self.log)
         self._data_file = DataFile(area.io, data, self.log)
         self.reservation = Reservation(area, entry_id, self.log)
         self.sequential = SequentialRun()

@@ -9,7 +9,7 @@ import os
 from dataclasses import dataclass
 
 from qatqfs.store.reading.container import ContainerFile
-from qatqfs.store.staging import records as staginglog
+from qatqfs.store.staging import records
 from qatqfs.store.staging.area import DATA, LOG, StagingArea
 from qatqfs.store.staging.records import LogState
 from qatqfs.store.staging.view import ChunkMap, chunks_of, data_ranges
@@ -78,8 +78,8 @@ def read_leftover(area: StagingArea, entry_id: bytes) -> Leftover:
         data = to_stay_open(Fd(os.open(entry_id + DATA, _FLAGS, dir_fd=where)))
     except FileNotFoundError:
         data = None
-    sure = staginglog.replay(content, area.boot_id)
-    said = staginglog.replay(content, area.boot_id, doubtful=True)
+    sure = records.replay(content, area.boot_id)
+    said = records.replay(content, area.boot_id, doubtful=True)
     return Leftover(entry_id, log, data, sure, said)
 
 

@@ -14,7 +14,7 @@ from qatqfs.store.system.backing import BackingIO
 from qatqfs.store.system.files import Fd
 
 
-class StagedTime:
+class LogicalMtime:
     """The logical mtime of one entry. The content lock protects changes; any thread may read without it at any time.
 
     Args:
