@@ -233,18 +233,17 @@ def test_cutting_at_and_beside_the_edge_of_a_chunk(store: Store, backing: Path, 
 
 def test_holes_are_encoded_once_for_all(store: Store, backing: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     encoded = []
-    real, real_for_many = building.encode_chunk, building.encode_chunks
 
-    def counting(*args, **kwargs):
-        encoded.append(1)
-        return real(*args, **kwargs)
+    class Counting(building.StreamEncoder):
+        def encode(self, chunks, row_widths):
+            encoded.extend(chunks)
+            return super().encode(chunks, row_widths)
 
-    def counting_many(raws, *args, **kwargs):
-        encoded.extend(raws)
-        return real_for_many(raws, *args, **kwargs)
+        def encode_one(self, chunk, *args, **kwargs):
+            encoded.append(chunk)
+            return super().encode_one(chunk, *args, **kwargs)
 
-    monkeypatch.setattr(building, "encode_chunk", counting)
-    monkeypatch.setattr(building, "encode_chunks", counting_many)
+    monkeypatch.setattr(building, "StreamEncoder", Counting)
     with store.create(b"x.f32") as handle:
         handle.write(b"end!", 200 * CHUNK)
     store.sync()

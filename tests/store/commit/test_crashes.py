@@ -285,19 +285,19 @@ def commit_new_as_raw(store: Store, history: History) -> object:
 def write_during_a_sync_that_nobody_waits_for(store: Store, history: History) -> object:
     handle = store.open(b"x", os.O_RDWR)
     change(handle, history)
-    real = EntryLog.sync_data
+    real = EntryLog.fsync_data
 
     def write_meanwhile(log: EntryLog, data: Fd) -> None:
-        EntryLog.sync_data = real
+        EntryLog.fsync_data = real
         history.write(handle, "x", pattern(CHUNK, 24), 6 * CHUNK)
         real(log, data)
         history.write(handle, "x", pattern(20, 25), 5)
 
-    EntryLog.sync_data = write_meanwhile
+    EntryLog.fsync_data = write_meanwhile
     try:
         history.makes_durable(store.secure_staging, b"x")
     finally:
-        EntryLog.sync_data = real
+        EntryLog.fsync_data = real
     history.makes_durable(store.secure_staging, b"x")
     store.sync()
     return handle
@@ -308,20 +308,20 @@ def commit_during_a_sync_that_nobody_waits_for(store: Store, history: History) -
     kept = []
     history.does(lambda: kept.append(store.create(b"n")), n=b"")
     history.write(kept[0], "n", NEW, 0)
-    io, real = store.tree.context.io, EntryLog.sync_data
+    io, real = store.tree.context.io, EntryLog.fsync_data
 
     def commit_meanwhile(log: EntryLog, data: Fd) -> None:
-        EntryLog.sync_data = real
+        EntryLog.fsync_data = real
         real(log, data)
         io.syncfs = lambda fd: None  # else the end of the commit would make it durable
         store.sync()
         del io.syncfs
 
-    EntryLog.sync_data = commit_meanwhile
+    EntryLog.fsync_data = commit_meanwhile
     try:
         history.makes_durable(store.secure_staging, b"n")
     finally:
-        EntryLog.sync_data = real
+        EntryLog.fsync_data = real
     return kept
 
 

@@ -37,7 +37,7 @@ def wait_for(condition: Callable[[], bool]) -> None:
 def durable_size(backing: Path) -> int | None:
     """How much of the one file in staging is sure after a loss of power."""
     (log,) = (backing / ".qatqfs/staging").glob("*.log")
-    return staginglog.replay(log.read_bytes(), ANOTHER_BOOT).synced_size
+    return staginglog.replay(log.read_bytes(), ANOTHER_BOOT).durable_size
 
 
 def after_a_reboot(backing: Path, monkeypatch: pytest.MonkeyPatch, path: bytes = b"x") -> tuple[bytes, list[bytes]]:
@@ -99,7 +99,7 @@ def test_a_writer_does_not_wait_for_the_disk_and_what_it_writes_meanwhile_is_not
     said = log.read_bytes()
     store.close(commit=False)
     first_sync = min(
-        cut for cut in range(before, len(said) + 1) if staginglog.replay(said[:cut], ANOTHER_BOOT).synced_size
+        cut for cut in range(before, len(said) + 1) if staginglog.replay(said[:cut], ANOTHER_BOOT).durable_size
     )
     log.write_bytes(said[:first_sync])
     content, (lost,) = after_a_reboot(backing, monkeypatch)

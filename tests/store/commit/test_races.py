@@ -157,18 +157,17 @@ def test_a_fault_of_ours_in_one_file_does_not_keep_others_from_being_committed(
 ) -> None:
     from qatqfs.store.encoding import plan as building
 
-    real = building.encode_chunk
-
-    def faulty(raw, *arguments, **settings):
-        if bytes(raw[:4]) == b"bad!":
-            raise ZeroDivisionError("a bug")
-        return real(raw, *arguments, **settings)
+    class Faulty(building.StreamEncoder):
+        def encode_one(self, chunk, *arguments, **settings):
+            if bytes(chunk[:4]) == b"bad!":
+                raise ZeroDivisionError("a bug")
+            return super().encode_one(chunk, *arguments, **settings)
 
     with Store(backing, NEVER_IDLE) as store, store.create(b"a") as bad, store.create(b"b") as good:
         bad.write(b"bad!", 0)
         good.write(b"good", 0)
         with monkeypatch.context() as patch:
-            patch.setattr(building, "encode_chunk", faulty)
+            patch.setattr(building, "StreamEncoder", Faulty)
             with pytest.raises(ZeroDivisionError):
                 store.sync()
             assert store.stats()["dirty_files"] == 1

@@ -280,7 +280,7 @@ def test_a_new_log_is_written_for_an_entry_of_an_earlier_boot(backing: Path, mon
     (log,) = (backing / ".qatqfs/staging").glob("*.log")
     state = staginglog.replay(log.read_bytes(), b"another boot id!")
     assert state.current_boot
-    assert state.synced_size == len(DATA)
+    assert state.durable_size == len(DATA)
     with reopen(backing) as store:
         assert read(store, b"x") == DATA
 

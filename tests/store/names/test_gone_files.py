@@ -129,18 +129,18 @@ def test_of_a_file_that_is_removed_while_it_is_committed(
     store: Store, backing: Path, monkeypatch: pytest.MonkeyPatch, end: Callable[[Store], None]
 ) -> None:
     reached, go_on = threading.Event(), threading.Event()
-    real = building.encode_chunks
+    real = building.StreamEncoder.encode
 
     def pausing(*args, **kwargs):
         reached.set()
         assert go_on.wait(DEADLINE_S)
         return real(*args, **kwargs)
 
-    monkeypatch.setattr(building, "encode_chunks", pausing)
+    monkeypatch.setattr(building.StreamEncoder, "encode", pausing)
     write(store, b"x", os.urandom(20 * CHUNK))
     assert reached.wait(DEADLINE_S)
     end(store)
-    monkeypatch.setattr(building, "encode_chunks", real)
+    monkeypatch.setattr(building.StreamEncoder, "encode", real)
     go_on.set()
     assert none_left(backing)
 

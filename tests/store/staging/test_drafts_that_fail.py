@@ -91,7 +91,7 @@ def with_a_draft(store: Store, path: bytes = b"x.bf16", chunks: int = 90) -> tup
     write_sequentially(handle, data)
     wait_for(lambda: handle.node.staging.draft is not None and handle.node.staging.draft.count >= chunks - 10)
     with handle.node.lock:
-        handle.node.staging.sequential_end = -1  # and no more is
+        handle.node.staging.sequential.stop()  # and no more is
     assert idle(handle)
     return handle, data
 
@@ -165,7 +165,7 @@ def test_a_draft_made_ahead_that_cannot_be_written_is_removed_later(store: Store
     fail(io, "pwrite", "ftruncate", "unlink", error=errno.ENOSPC)
     handle = store.create(b"x.bf16")
     write_sequentially(handle, content(90 * CHUNK))
-    wait_for(lambda: handle.node.staging.sequential_end < 0)
+    wait_for(lambda: handle.node.staging.sequential.stopped)
     assert idle(handle)
     assert len(drafts(backing)) == 1
     io.heal()
@@ -179,14 +179,15 @@ def test_a_draft_made_ahead_that_cannot_be_written_is_removed_later(store: Store
 def test_a_fault_of_ours_in_encoding_ahead_leaves_no_draft_that_may_be_wrong(
     store: Store, backing: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def faulty(*args: object, **settings: object) -> list[bytes]:
-        raise MemoryError
+    class Faulty(ahead.StreamEncoder):
+        def encode(self, *args: object) -> list[bytes]:
+            raise MemoryError
 
-    monkeypatch.setattr(ahead, "encode_chunks", faulty)
+    monkeypatch.setattr(ahead, "StreamEncoder", Faulty)
     with store.create(b"x.bf16") as handle:
         data = content(90 * CHUNK)
         write_sequentially(handle, data)
-        wait_for(lambda: handle.node.staging.sequential_end < 0)
+        wait_for(lambda: handle.node.staging.sequential.stopped)
         assert idle(handle)
         assert drafts(backing) == {}
         store.sync()
@@ -324,7 +325,7 @@ def test_after_encoding_ahead_has_failed_all_of_the_container_is_reserved(
     fail(io, "pwrite", error=errno.ENOSPC)
     for offset in range(60 * CHUNK, 120 * CHUNK, CHUNK):
         handle.write(content(CHUNK, offset), offset)
-    wait_for(lambda: handle.node.staging.sequential_end < 0)
+    wait_for(lambda: handle.node.staging.sequential.stopped)
     assert idle(handle)
     assert drafts(backing) == {}
     assert reserved(store) == missing(store, handle, backing) > 120 * CHUNK
@@ -398,14 +399,14 @@ def test_what_one_file_has_on_disk_beyond_its_need_is_no_room_for_others(tmp_pat
 def test_a_commit_does_not_wait_for_a_writer_that_goes_on(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(filling, "HOP_BYTES", 2 * CHUNK)
     encoded = []
-    real = ahead.encode_chunks
 
-    def slow(raws: list, *args: object, **settings: object) -> list[bytes]:
-        encoded.extend(raws)
-        time.sleep(0.005 * len(raws))
-        return real(raws, *args, **settings)
+    class Slow(ahead.StreamEncoder):
+        def encode(self, chunks: list, row_widths: list) -> list[bytes]:
+            encoded.extend(chunks)
+            time.sleep(0.005 * len(chunks))
+            return super().encode(chunks, row_widths)
 
-    monkeypatch.setattr(ahead, "encode_chunks", slow)
+    monkeypatch.setattr(ahead, "StreamEncoder", Slow)
     handle = store.create(b"x.bf16")
     data = content(2000 * CHUNK)
     write_sequentially(handle, data[: 1000 * CHUNK])
@@ -433,13 +434,12 @@ def test_a_commit_does_not_wait_for_a_writer_that_goes_on(store: Store, monkeypa
 def test_files_that_are_written_at_once_are_encoded_ahead_in_turn(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = ahead.encode_chunks
+    class Slow(ahead.StreamEncoder):
+        def encode(self, chunks: list, row_widths: list) -> list[bytes]:
+            time.sleep(0.002 * len(chunks))
+            return super().encode(chunks, row_widths)
 
-    def slow(raws: list, *args: object, **settings: object) -> list[bytes]:
-        time.sleep(0.002 * len(raws))
-        return real(raws, *args, **settings)
-
-    monkeypatch.setattr(ahead, "encode_chunks", slow)
+    monkeypatch.setattr(ahead, "StreamEncoder", Slow)
     monkeypatch.setattr(filling, "HOP_BYTES", CHUNK)
     handles = [store.create(name) for name in (b"x.bf16", b"y.bf16")]
     for handle in handles:
