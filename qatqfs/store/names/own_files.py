@@ -15,7 +15,7 @@ import stat
 from collections.abc import Iterator
 
 from qatqfs.store.staging.area import MODE, StagingArea
-from qatqfs.store.system.files import MODE, StagingArea
+from qatqfs.store.system.files import Fd, birth_time_ns, open_entry, reopen
 
 log = logging.getLogger(__name__)
 

@@ -24,10 +24,10 @@ from qatqfs.store.names.node import Node, NodeContext, Storage
 from qatqfs.store.names.own_files import open_whatever_the_mode
 from qatqfs.store.names.shown_ctimes import CommitTimes
 from qatqfs.store.options import OnCorrupt
-from qatqfs.store.reading.container import open_whatever_the_mode
-from qatqfs.store.reading.damage import open_whatever_the_mode
-from qatqfs.store.system.descriptors import open_whatever_the_mode
-from qatqfs.store.system.files import open_whatever_the_mode
+from qatqfs.store.reading.container import logical_length, signature_of
+from qatqfs.store.reading.damage import FileSignature
+from qatqfs.store.system.descriptors import is_want, to_stay_open
+from qatqfs.store.system.files import Fd, open_directory, open_entry, open_listing, reopen
 
 _SIZES_REMEMBERED = 100_000
 
