@@ -3,13 +3,12 @@
 import errno
 import os
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from faults import EIO, FaultyIO, abandon
-from strict_decoder import decode_container
+from helpers import ANOTHER_BOOT, lost_and_found, read, reboot, wait_for
 
 from qatqfs.store import Handle, Store, StoreOptions
 from qatqfs.store.staging import records as staginglog
@@ -19,19 +18,11 @@ from qatqfs.store.system.files import Fd
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # threads are killed
 
 CHUNK = 4096
-ANOTHER_BOOT = b"another boot id!"
 DATA = bytes(range(256)) * 50
 
 
 def options(**changes: object) -> StoreOptions:
     return StoreOptions(chunk_size=CHUNK, idle_seconds=3600.0, workers=1, **changes)  # type: ignore[arg-type]
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def durable_size(backing: Path) -> int | None:
@@ -42,10 +33,10 @@ def durable_size(backing: Path) -> int | None:
 
 def after_a_reboot(backing: Path, monkeypatch: pytest.MonkeyPatch, path: bytes = b"x") -> tuple[bytes, list[bytes]]:
     """What a file has, and what is in lost+found, when the next store has settled."""
-    monkeypatch.setattr(staginglog, "current_boot_id", lambda: ANOTHER_BOOT)
-    with Store(backing, options()) as store, store.open(path) as handle:
-        found = bytes(handle.read(handle.attributes().size, 0))
-    return found, [decode_container(p.read_bytes()).raw for p in (backing / ".qatqfs/lost+found").iterdir()]
+    reboot(monkeypatch)
+    with Store(backing, options()) as store:
+        found = read(store, path)
+    return found, list(lost_and_found(backing).values())
 
 
 class Recorder(BackingIO):
