@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from faults import FaultyIO, Killed, abandon
+from helpers import content, read, write
 from mounted import errno_of
 from ordinary import as_ordinary_user, own_directory
 
@@ -22,20 +23,6 @@ OTHER = 54399
 
 def opened(backing: Path, io: BackingIO | None = None) -> Store:
     return Store(backing, StoreOptions(chunk_size=CHUNK, idle_seconds=3600.0, workers=1), io=io)
-
-
-def content(size: int, seed: int = 0) -> bytes:
-    return bytes((i * 7 + seed) % 251 for i in range(size))
-
-
-def read(store: Store, path: bytes) -> bytes:
-    with store.open(path) as handle:
-        return bytes(handle.read(1 << 20, 0))
-
-
-def write(store: Store, path: bytes, data: bytes, offset: int = 0, mode: int = 0o644) -> None:
-    with store.create(path, mode) as handle:
-        handle.write(data, offset)
 
 
 def mode_of(store: Store, path: bytes) -> int:
