@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from faults import FaultyIO, abandon
+from helpers import read
 from mounted import errno_of
 
 from qatqfs.codec import Level
@@ -57,11 +58,6 @@ def create_until_full(store: Store, prefix: bytes, stack: contextlib.ExitStack) 
             contents[name] = b""
         return contents
     raise AssertionError("there was no end of inodes")
-
-
-def read(store: Store, path: bytes) -> bytes:
-    with store.open(path) as handle:
-        return bytes(handle.read(1 << 20, 0))
 
 
 @needs_root

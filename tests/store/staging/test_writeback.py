@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from faults import FaultyIO
+from helpers import noise
 
 from qatqfs.store import Store, StoreOptions
 from qatqfs.store.staging import writeback as writeback
@@ -116,7 +117,7 @@ def test_a_commit_whose_disk_failed_on_the_way_keeps_staging_and_is_made_again(
 ) -> None:
     monkeypatch.setattr(writeback, "SYNC_BYTES", 256 << 10)
     monkeypatch.setattr(writeback, "_BEGIN_BYTES", 64 << 10)
-    content = os.urandom(4 * MIB)
+    content = noise(4 * MIB)
     io = FaultyIO()
     with Store(tmp_path, StoreOptions(idle_seconds=3600.0), io=io) as store:
         io.fail(errno.EIO, "fdatasync")
@@ -140,7 +141,7 @@ def test_what_was_encoded_ahead_is_not_used_when_the_disk_failed_to_write_it(
     monkeypatch.setattr(writeback, "_BEGIN_BYTES", 64 << 10)
     monkeypatch.setattr("qatqfs.store.names.node._AHEAD_BYTES", 64 << 10)
     monkeypatch.setattr("qatqfs.store.commit.ahead._CLAIM_BYTES", 1 << 20)
-    content = bytearray(os.urandom(4 * MIB))
+    content = bytearray(noise(4 * MIB))
     io = FaultyIO()
     failed: list[Fd] = []
     copied = []
