@@ -1,5 +1,6 @@
 """What the tests of the store share: contents, whole files through a store, and what BACKING holds."""
 
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,8 @@ import pytest
 from strict_decoder import decode_container
 
 from qatqfs.store import Handle, Store
+from qatqfs.store.commit.ahead import AheadEncoder
+from qatqfs.store.names.node import Node
 from qatqfs.store.staging import records
 
 ANOTHER_BOOT = b"another boot id!"
@@ -88,6 +91,20 @@ def wait_for(condition: Callable[[], object]) -> None:
     while not condition():
         assert time.monotonic() < deadline, "it did not become true"
         time.sleep(0.005)
+
+
+def looks_ahead(monkeypatch: pytest.MonkeyPatch) -> threading.Semaphore:
+    """Let the encoder ahead count each time that it has looked at a file and has done what there was to do."""
+    looked, real = threading.Semaphore(0), AheadEncoder._advance
+
+    def counting(encoder: AheadEncoder, node: Node) -> None:
+        try:
+            real(encoder, node)
+        finally:
+            looked.release()
+
+    monkeypatch.setattr(AheadEncoder, "_advance", counting)
+    return looked
 
 
 def wait_until_committed(store: Store) -> None:
