@@ -59,11 +59,7 @@ class FaultyIO(BackingIO):
 
     def perform(self, name: str, args: tuple) -> Any:
         """Do a step for real; what only makes durable is left out, for no test really cuts the power."""
-        return (
-            None
-            if name in ("fsync", "fdatasync", "fsync_directory", "syncfs")
-            else getattr(BackingIO, name)(self, *args)
-        )
+        return None if name in _MAKES_DURABLE else getattr(BackingIO, name)(self, *args)
 
     def step(self, name: str, args: tuple) -> Any:
         with self._step_lock:

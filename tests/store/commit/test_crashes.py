@@ -4,6 +4,7 @@ import dataclasses
 import errno
 import os
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 from crashes import (
@@ -19,6 +20,7 @@ from helpers import noise
 
 from qatqfs.store import Store
 from qatqfs.store.commit import engine as commit
+from qatqfs.store.staging import log as entry_log
 from qatqfs.store.staging.log import EntryLog
 from qatqfs.store.system.backing import BackingIO
 from qatqfs.store.system.files import RENAME_EXCHANGE, Fd
@@ -206,6 +208,34 @@ def commit_while_writing(store: Store, history: History) -> object:
     return handle
 
 
+def write_at_the_end_of_a_commit(store: Store, history: History) -> object:
+    """A chunk is written when the commit has made the data file durable and has still to take its place."""
+    handle = store.open(b"x", os.O_RDWR)
+    change(handle, history)
+    history.makes_durable(handle.fsync, b"x")
+    real = EntryLog.sync_data
+
+    def then_write(log: EntryLog, data: Fd) -> None:
+        EntryLog.sync_data = real
+        real(log, data)
+        history.write(handle, "x", noise(CHUNK, 26), 0)  # which staging did not hold
+
+    with patch.object(EntryLog, "sync_data", then_write):
+        store.sync()
+    return handle
+
+
+def sync_with_a_long_log(store: Store, history: History) -> object:
+    """Two syncs, the first of which writes the log anew."""
+    handle = store.open(b"x", os.O_RDWR)
+    change(handle, history)
+    with patch.object(entry_log, "_LONG_LOG", 0):
+        history.makes_durable(handle.fsync, b"x")
+    history.write(handle, "x", noise(2 * CHUNK, 27), 0)
+    history.makes_durable(handle.fsync, b"x")
+    return handle
+
+
 def two_names(store: Store, history: History) -> None:
     old_file(store, history)
     store.link(b"x", b"y")
@@ -333,6 +363,7 @@ SCENARIOS = [
     Scenario("create", nothing, create),
     Scenario("write a new file", nothing, write_new),
     Scenario("write into a file", old_file, write_into),
+    Scenario("sync with a long log", old_file, sync_with_a_long_log),
     Scenario("truncate", old_file, truncate),
     Scenario("empty and rewrite", old_file, empty_and_rewrite),
     Scenario("rename", old_file, rename, one_of=(b"x", b"z"), kept=OLD),
@@ -343,6 +374,7 @@ SCENARIOS = [
     Scenario("commit a new file", nothing, commit_new),
     Scenario("commit changes", old_file, commit_changes),
     Scenario("commit while writing", old_file, commit_while_writing),
+    Scenario("write at the end of a commit", old_file, write_at_the_end_of_a_commit),
     Scenario("sync during the commit", nothing, sync_during_the_commit),
     Scenario("link and commit", old_file, link, one_of=(b"x", b"y")),
     Scenario("commit a file with two names", two_names, commit_two_names),
