@@ -226,7 +226,6 @@ def write_at_the_end_of_a_commit(store: Store, history: History) -> object:
 
 
 def sync_with_a_long_log(store: Store, history: History) -> object:
-    """Two syncs, the first of which writes the log anew."""
     handle = store.open(b"x", os.O_RDWR)
     change(handle, history)
     with patch.object(entry_log, "_LONG_LOG", 0):
