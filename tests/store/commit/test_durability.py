@@ -111,6 +111,21 @@ def test_containers_are_durable_some_time_after_they_were_made(backing: Path, mo
         wait_for(lambda: "syncfs" in io.calls)
 
 
+def test_containers_that_could_not_be_made_durable_are_made_so_later(
+    backing: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(durability, "_marked", lambda node: [])
+    io = FaultyIO()
+    io.fail(EIO, "syncfs")
+    with Store(backing, options(durable_after=0.02), io=io) as store:
+        with store.create(b"x") as handle:
+            handle.write(DATA, 0)
+        wait_for(lambda: io.steps.count("syncfs") >= 2)
+        io.heal()
+        failed = io.steps.count("syncfs")
+        wait_for(lambda: io.steps.count("syncfs") > failed)
+
+
 def test_many_files_are_made_durable_together(open_store, backing: Path) -> None:
     io = Recorder()
     with Store(backing, options(durable_after=0), io=io) as store:

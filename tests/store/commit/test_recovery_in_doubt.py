@@ -84,6 +84,23 @@ def test_what_was_synced_stays_under_its_name_and_what_was_written_since_is_in_l
     assert list(lost_and_found(backing).values()) == [DATA + b"appended"]
 
 
+def test_a_file_that_has_what_was_synced_has_the_mtime_of_that(backing: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def work(store: Store) -> object:
+        handle = store.create(b"x")
+        handle.write(DATA, 0)
+        store.utimens(b"x", None, 1_000_000_007)
+        handle.fsync()
+        handle.write(b"appended", len(DATA))
+        return handle
+
+    kill_after(backing, work)
+    reboot(monkeypatch)
+    with Store(backing, OPTIONS) as store:
+        assert store.stat(b"x").mtime_ns == 1_000_000_007
+        store.sync()
+        assert store.stat(b"x").mtime_ns == 1_000_000_007
+
+
 def test_a_copy_for_which_there_is_no_space_refuses_the_store_and_loses_nothing(
     backing: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,6 +15,22 @@ CHUNK = 4096
 DATA = noise(3 * CHUNK + 10)
 
 
+@pytest.mark.parametrize("at", ["x", "y"])
+def test_after_a_kill_the_name_that_is_left_has_what_was_written(backing: Path, at: str) -> None:
+    io = FaultyIO()
+    store = Store(backing, StoreOptions(chunk_size=CHUNK, idle_seconds=3600.0, workers=1), io=io)
+    handle = store.create(b"x")
+    handle.write(DATA, 0)
+    store.link(b"x", b"y")
+    store.unlink(b"y" if at == "x" else b"x")
+    abandon(store, io)
+    with Store(backing, StoreOptions(chunk_size=CHUNK, idle_seconds=3600.0, workers=1)) as again:
+        assert read(again, at.encode()) == DATA
+        again.sync()
+    assert stored(backing / f"{at}.qatc") == DATA
+    assert list((backing / ".qatqfs/lost+found").iterdir()) == []
+
+
 def test_a_link_shows_the_same_file_and_counts(store: Store) -> None:
     write(store, b"x", DATA)
     assert store.link(b"x", b"y").nlink == 2
