@@ -264,9 +264,9 @@ def _shown(content: Content) -> str:
     return f"{len(content)} bytes {[content[i : i + 3].hex() for i in range(0, len(content), CHUNK)]}"
 
 
-def steps_of(scenario: Scenario, base: Path) -> list[str]:
+def steps_of(scenario: Scenario, base: Path, *, power: bool = False) -> list[str]:
     """The steps that a scenario takes when nothing goes wrong."""
-    trial = Trial(scenario, base, power=False)
+    trial = Trial(scenario, base, power=power)
     first: list[int] = []
     assert not trial.run(lambda io, number: first.append(number))
     shutil.rmtree(base)
@@ -325,7 +325,7 @@ def _start_anew(monkeypatch, boot: int) -> None:
 
 def lose_power_everywhere(scenario: Scenario, base: Path, seeds: int, monkeypatch) -> int:
     """Lose power before each step and after the last, with several ways that the disk may look."""
-    steps = steps_of(scenario, base)
+    steps = steps_of(scenario, base, power=True)
     boots = itertools.count()
     points = 0
     for number in range(len(steps) + 1):

@@ -191,7 +191,7 @@ class PowerIO(FaultyIO):
 
     def _know(self, path: Path | str) -> None:
         st = os.stat(path, follow_symlinks=False)
-        content = Path(path).read_bytes() if stat.S_ISREG(st.st_mode) else b""
+        content = _read(path) if stat.S_ISREG(st.st_mode) else b""
         self._contents[st.st_ino] = _Content(content, _metadata(path))
 
     def _lookup(self, directory: int, name: bytes) -> int | None:
@@ -265,7 +265,7 @@ class PowerIO(FaultyIO):
 
     def _record_fdatasync(self, fd: Fd) -> None:
         content = self._content(fd)
-        content.durable = Path(fd.proc_path).read_bytes()
+        content.durable = _read(fd.proc_path)
         content.pending.clear()
 
     def _record_fsync(self, fd: Fd) -> None:
@@ -281,7 +281,7 @@ class PowerIO(FaultyIO):
         for number, content in self._contents.items():
             path = self._path_of(number)
             if path is not None and stat.S_ISREG(os.lstat(path).st_mode):
-                content.durable, content.metadata = Path(path).read_bytes(), _metadata(path)
+                content.durable, content.metadata = _read(path), _metadata(path)
                 content.pending.clear()
 
     def _record_link(self, source_directory: int, source: bytes, directory: int, name: bytes) -> None:
@@ -363,6 +363,12 @@ class PowerIO(FaultyIO):
         """Remove the extra names, so that link counts are true again."""
         for path in self._kept.values():
             path.unlink()
+
+
+def _read(path: Path | str) -> bytes:
+    """A file's content, read without a trace: a new access time would make a commit copy metadata once more."""
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NOATIME)) as stream:
+        return stream.read()
 
 
 def _metadata(path: Path | str) -> tuple:
