@@ -20,7 +20,6 @@ from helpers import noise
 
 from qatqfs.store import Store
 from qatqfs.store.commit import engine as commit
-from qatqfs.store.staging import log as entry_log
 from qatqfs.store.staging.log import EntryLog
 from qatqfs.store.system.backing import BackingIO
 from qatqfs.store.system.files import RENAME_EXCHANGE, Fd
@@ -228,7 +227,7 @@ def write_at_the_end_of_a_commit(store: Store, history: History) -> object:
 def sync_with_a_long_log(store: Store, history: History) -> object:
     handle = store.open(b"x", os.O_RDWR)
     change(handle, history)
-    with patch.object(entry_log, "_LONG_LOG", 0):
+    with patch("qatqfs.store.staging.log._LONG_LOG", 0):
         history.makes_durable(handle.fsync, b"x")
     history.write(handle, "x", noise(2 * CHUNK, 27), 0)
     history.makes_durable(handle.fsync, b"x")
@@ -252,8 +251,9 @@ def link(store: Store, history: History) -> object:
 
 def commit_two_names(store: Store, history: History) -> object:
     handle = store.open(b"x", os.O_RDWR)
-    new = noise(10, 20) + OLD[10:]
-    history.does(lambda: handle.write(new[:10], 0), x=new, y=new)
+    shrinks = noise(16, 20) * (2 * CHUNK // 16)  # so that everything after it moves in the container
+    new = shrinks + OLD[len(shrinks) :]
+    history.does(lambda: handle.write(shrinks, 0), x=new, y=new)
     history.makes_durable(handle.fsync, b"x", b"y")
     store.sync()
     return handle

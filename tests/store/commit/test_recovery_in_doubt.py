@@ -101,6 +101,16 @@ def test_a_file_that_has_what_was_synced_has_the_mtime_of_that(backing: Path, mo
         assert store.stat(b"x").mtime_ns == 1_000_000_007
 
 
+def test_a_copy_is_durable_before_what_it_was_made_of_is_cut(backing: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kill_after(backing, write_sync_and_append)
+    reboot(monkeypatch)
+    io = FaultyIO()
+    with Store(backing, OPTIONS, io=io):
+        steps = list(io.steps)
+    cut = len(steps) - 1 - steps[::-1].index("ftruncate")
+    assert steps[cut - 3 : cut] == ["fsync", "rename", "fsync_directory"]
+
+
 def test_a_copy_for_which_there_is_no_space_refuses_the_store_and_loses_nothing(
     backing: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
