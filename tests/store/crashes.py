@@ -14,13 +14,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from faults import BLOCK, FaultyIO, Killed, PowerIO, abandon
+from faults import BLOCK, FaultyIO, Killed, PowerIO, QuietIO, abandon
 from helpers import noise, read, reboot, staged
 from strict_decoder import decode_container
 
 from qatqfs.codec import DType, Level, encode_container
 from qatqfs.store import Handle, Store, StoreOptions
-from qatqfs.store.system.backing import BackingIO
 
 CHUNK = 4096
 OPTIONS = StoreOptions(chunk_size=CHUNK, idle_seconds=3600.0, workers=1, level=Level.FAST, durable_after=0.0)
@@ -144,7 +143,7 @@ class Trial:
     def check(self, allowed: Callable[[History, bytes], list[Content]], torn: int) -> None:
         """Recover with a new store and compare, before and after everything is committed."""
         power = isinstance(self.io, PowerIO)
-        with Store(self.backing, self.scenario.options, io=_Quiet()) as store:
+        with Store(self.backing, self.scenario.options, io=QuietIO()) as store:
             for _ in range(2):
                 contents = self._contents(store, unreadable=power)
                 assert any(self.scenario.kept in (content or b"") for content in contents.values())
@@ -169,7 +168,7 @@ class Trial:
 
     def check_nothing_lost(self) -> None:
         """Recover as after a reboot and look for everything acknowledged: in place, or in lost+found and reported."""
-        with Store(self.backing, OPTIONS, io=_Quiet()) as store:
+        with Store(self.backing, OPTIONS, io=QuietIO()) as store:
             store.sync()
             contents = self._contents(store, unreadable=False)
             in_doubt = store.in_doubt
@@ -204,22 +203,6 @@ class Trial:
         """The contents in lost+found: of whole containers, and of data files that no log accounts for."""
         kept = [path for path in (self.backing / ".qatqfs/lost+found").iterdir() if path.suffix != ".log"]
         return [decode_container(p.read_bytes()).raw if p.suffix == ".qatc" else p.read_bytes() for p in kept]
-
-
-class _Quiet(BackingIO):
-    """The real thing without waiting for the disk."""
-
-    def fsync(self, fd: object) -> None:
-        pass
-
-    def fdatasync(self, fd: object) -> None:
-        pass
-
-    def fsync_directory(self, directory: int) -> None:
-        pass
-
-    def syncfs(self, fd: object) -> None:
-        pass
 
 
 UNREADABLE = b"(unreadable)"

@@ -226,11 +226,10 @@ def write_at_the_end_of_a_commit(store: Store, history: History) -> object:
 
 def sync_with_a_long_log(store: Store, history: History) -> object:
     handle = store.open(b"x", os.O_RDWR)
-    change(handle, history)
-    with patch("qatqfs.store.staging.log._LONG_LOG", 0):
-        history.makes_durable(handle.fsync, b"x")
-    history.write(handle, "x", noise(2 * CHUNK, 27), 0)
-    history.makes_durable(handle.fsync, b"x")
+    for number, long in enumerate((1 << 20, 0, 1 << 20)):  # the second writes the log anew
+        history.write(handle, "x", noise(CHUNK + 5, 27 + number), number * CHUNK)
+        with patch("qatqfs.store.staging.log._LONG_LOG", long):
+            history.makes_durable(handle.fsync, b"x")
     return handle
 
 
