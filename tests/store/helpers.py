@@ -90,7 +90,7 @@ def wait_for(condition: Callable[[], object]) -> None:
     deadline = time.monotonic() + DEADLINE_S
     while not condition():
         assert time.monotonic() < deadline, "it did not become true"
-        time.sleep(0.005)
+        time.sleep(0.01)
 
 
 def looks_ahead(monkeypatch: pytest.MonkeyPatch) -> threading.Semaphore:
