@@ -72,6 +72,17 @@ def payloads(raws: list[bytes], *, last: bool) -> list[bytes]:
     return [encode_payload(raw, DType.BF16, appendable=last and raw is raws[-1]) for raw in raws]
 
 
+def test_a_change_of_a_chunk_that_was_claimed_makes_it_stale(tmp_path: Path, disk: Disk, disk_waiter: Executor) -> None:
+    draft = draft_in(tmp_path, disk, disk_waiter, [])
+    draft.claimed = 5
+    draft.note_change(5, 9)
+    assert draft.stale == set()
+    draft.note_change(4, 5)
+    assert draft.stale == {4}
+    draft.note_change(2, 9)
+    assert draft.stale == {2, 3, 4}
+
+
 def test_no_page_is_written_twice_while_chunks_come(tmp_path: Path, disk: Disk, disk_waiter: Executor) -> None:
     grown: list[int] = []
     draft, raws = draft_in(tmp_path, disk, disk_waiter, grown), content(40)

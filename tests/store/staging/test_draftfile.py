@@ -1,15 +1,14 @@
 """A container that grows is written to disk as it does, and a disk that fails meanwhile is heard of."""
 
-import contextlib
 import errno
 import os
-import time
 from concurrent.futures import Executor, Future
 from pathlib import Path
 from typing import Any
 
 import pytest
 from faults import FaultyIO
+from helpers import noise, wait_for
 
 from qatqfs.store import Store, StoreOptions
 from qatqfs.store.staging import draftfile
@@ -116,7 +115,7 @@ def test_a_commit_whose_disk_failed_on_the_way_keeps_staging_and_is_made_again(
 ) -> None:
     monkeypatch.setattr(draftfile, "SYNC_BYTES", 256 << 10)
     monkeypatch.setattr(draftfile, "_BEGIN_BYTES", 64 << 10)
-    content = os.urandom(4 * MIB)
+    content = noise(4 * MIB)
     io = FaultyIO()
     with Store(tmp_path, StoreOptions(idle_seconds=3600.0), io=io) as store:
         io.fail(errno.EIO, "fdatasync")
@@ -140,7 +139,7 @@ def test_what_was_encoded_ahead_is_not_used_when_the_disk_failed_to_write_it(
     monkeypatch.setattr(draftfile, "_BEGIN_BYTES", 64 << 10)
     monkeypatch.setattr("qatqfs.store.names.node._AHEAD_BYTES", 64 << 10)
     monkeypatch.setattr("qatqfs.store.commit.ahead._CLAIM_BYTES", 1 << 20)
-    content = bytearray(os.urandom(4 * MIB))
+    content = bytearray(noise(4 * MIB))
     io = FaultyIO()
     failed: list[Fd] = []
     copied = []
@@ -157,15 +156,14 @@ def test_what_was_encoded_ahead_is_not_used_when_the_disk_failed_to_write_it(
         with store.create(b"x.bf16") as handle:
             for offset in range(0, len(content), MIB):
                 handle.write(content[offset : offset + MIB], offset)
-            deadline = time.monotonic() + 20
-            while not failed and time.monotonic() < deadline:
-                time.sleep(0.01)
-            time.sleep(0.1)  # for the future to be done
+            wait_for(lambda: failed)
+            draft = handle.node.staging.draft
+            assert draft.fd is failed[0]
+            wait_for(lambda: draft._write_back._sync is not None and draft._write_back._sync.done())
             content[MIB + 5] ^= 1  # a stale chunk with sound ones before and behind it
             handle.write(content[MIB : MIB + 10], MIB)
-        with contextlib.suppress(OSError):
-            store.sync()
         store.sync()
+        assert store.stats()["dirty_files"] == 0
         with store.open(b"x.bf16") as handle:
             assert handle.node.fd is not failed[0]
             assert handle.read(len(content), 0) == content

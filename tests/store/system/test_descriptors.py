@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from faults import FaultyIO, abandon
+from helpers import read
 from mounted import errno_of
 
 from qatqfs.store import Store, StoreOptions
@@ -36,11 +37,6 @@ def few(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], None]]:
         os.close(fd)
 
 
-def content(store: Store, name: bytes) -> bytes:
-    with store.open(name) as handle:
-        return bytes(handle.read(len(DATA) + 1, 0))
-
-
 def test_a_file_that_cannot_stay_open_is_not_created_and_the_others_are_safe(store: Store, few) -> None:
     few(40)
     names: list[bytes] = []
@@ -56,7 +52,7 @@ def test_a_file_that_cannot_stay_open_is_not_created_and_the_others_are_safe(sto
         assert 5 < len(names) < 40
         store.sync()
     assert set(names) <= set(store.list_names())
-    assert all(content(store, name) == DATA for name in names)
+    assert all(read(store, name) == DATA for name in names)
 
 
 def test_a_write_that_would_take_too_many_fails_before_anything_is_changed(store: Store, few) -> None:
@@ -97,7 +93,7 @@ def test_more_recovered_files_than_may_be_open_are_all_there(backing: Path, few)
     few(40)
     with Store(backing) as store:
         assert store.recovered == len(names)
-        assert all(content(store, name) == DATA for name in names)
+        assert all(read(store, name) == DATA for name in names)
     assert os.listdir(backing / ".qatqfs/lost+found") == []
 
 
@@ -120,4 +116,4 @@ def test_a_base_that_cannot_be_opened_for_want_of_something_is_not_taken_for_los
         Store(backing).close()
     assert os.listdir(backing / ".qatqfs/lost+found") == []
     with Store(backing) as store:
-        assert content(store, b"x") == DATA
+        assert read(store, b"x") == DATA
