@@ -212,10 +212,10 @@ def write_at_the_end_of_a_commit(store: Store, history: History) -> object:
     handle = store.open(b"x", os.O_RDWR)
     change(handle, history)
     history.makes_durable(handle.fsync, b"x")
-    real = EntryLog.sync_data
+    real = EntryLog.fsync_data
 
     def then_write(log: EntryLog, data: Fd) -> None:
-        EntryLog.sync_data = real
+        EntryLog.fsync_data = real
         real(log, data)
         history.write(handle, "x", noise(CHUNK, 26), 0)  # which staging did not hold
 

@@ -159,7 +159,7 @@ def test_what_was_encoded_ahead_is_not_used_when_the_disk_failed_to_write_it(
             wait_for(lambda: failed)
             draft = handle.node.staging.draft
             assert draft.fd is failed[0]
-            wait_for(lambda: draft._write_back._sync is not None and draft._write_back._sync.done())
+            wait_for(lambda: draft._file._write_back._sync is not None and draft._file._write_back._sync.done())
             content[MIB + 5] ^= 1  # a stale chunk with sound ones before and behind it
             handle.write(content[MIB : MIB + 10], MIB)
         store.sync()

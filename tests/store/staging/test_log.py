@@ -22,26 +22,26 @@ def entry(store: Store) -> Iterator[StagingEntry]:
 def durable_size(entry: StagingEntry) -> int | None:
     """How much of the entry a store in another boot would be sure of."""
     log = Path(entry.area.directory.proc_path, f"{entry.entry_id.decode()}.log")
-    return replay(log.read_bytes(), ANOTHER_BOOT).synced_size
+    return replay(log.read_bytes(), ANOTHER_BOOT).durable_size
 
 
 def test_what_was_there_at_a_mark_is_said_to_be_durable(entry: StagingEntry) -> None:
     mark = entry.mark()
-    assert entry.log.sync_up_to(mark)
+    assert entry.log.log_durable(mark)
     assert durable_size(entry) == 4
 
 
 def test_a_mark_makes_every_commit_from_then_on_a_durable_one(entry: StagingEntry) -> None:
-    assert not entry.log.synced
+    assert not entry.log.durable
     entry.mark()
-    assert entry.log.synced
+    assert entry.log.durable
 
 
 def test_a_mark_of_before_a_newer_sync_says_nothing(entry: StagingEntry) -> None:
     mark = entry.mark()
     entry.truncate(2)
-    entry.sync()
-    assert not entry.log.sync_up_to(mark)
+    entry.fsync()
+    assert not entry.log.log_durable(mark)
     assert durable_size(entry) == 2
 
 
@@ -52,5 +52,5 @@ def test_a_mark_of_before_the_log_was_written_anew_says_nothing(entry: StagingEn
     mark = entry.mark()
     entry.truncate(2)
     entry.log.write_anew(entry.view.chunks, None, entry.data)
-    assert not entry.log.sync_up_to(mark)
+    assert not entry.log.log_durable(mark)
     assert durable_size(entry) == 2
