@@ -37,7 +37,7 @@ from qatqfs.store.options import StoreOptions
 from qatqfs.store.paths import SUFFIX
 from qatqfs.store.private import PrivateArea, open_backing, waiting_files
 from qatqfs.store.reading.cache import ChunkCache
-from qatqfs.store.reading.container import RUN_CHUNKS, ReadContext
+from qatqfs.store.reading.container import ReadContext
 from qatqfs.store.reading.damage import DamageRegister
 from qatqfs.store.staging.area import StagingArea
 from qatqfs.store.system.backing import BackingIO
@@ -49,7 +49,6 @@ log = logging.getLogger(__name__)
 _BLOCK = 4096
 _NAMED = 20
 """Files that a line of the log names."""
-_READ_AHEAD_RUNS_PER_WORKER = 2
 
 Owner = tuple[int, int] | None
 
@@ -95,7 +94,7 @@ class Store:
                 self._area = PrivateArea(root, io)
             except OSError as err:
                 raise StoreError(f"cannot write to backing directory {os.fspath(path)!r}: {err.strerror}") from err
-            staging = StagingArea(self._area.staging, self._area.lost_and_found, io)
+            staging = StagingArea(self._area.staging, self._area.lost_and_found, io, self.options.tuning)
         workers = self.options.workers
         self._decoders = ThreadPoolExecutor(workers, thread_name_prefix="qatqfs-decode")
         self._encoders = ThreadPoolExecutor(workers, thread_name_prefix="qatqfs-encode", initializer=yield_to_others)
@@ -105,7 +104,8 @@ class Store:
             damage=DamageRegister(self.counters),
             counters=self.counters,
             executor=self._decoders,
-            read_ahead=_READ_AHEAD_RUNS_PER_WORKER * RUN_CHUNKS * workers,
+            workers=workers,
+            tuning=self.options.tuning,
         )
         context = NodeContext(
             options=self.options,

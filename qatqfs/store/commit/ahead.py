@@ -28,9 +28,6 @@ from qatqfs.wording import describe, shown_path
 
 log = logging.getLogger(__name__)
 
-_CLAIM_BYTES = 64 << 20
-_MOST_STALE = 16
-
 
 class AheadEncoder:
     """The thread, and its queue, which ``_condition`` protects.
@@ -43,6 +40,7 @@ class AheadEncoder:
     def __init__(self, engine: CommitEngine, options: StoreOptions) -> None:
         self._engine = engine
         self._options = options
+        self._tuning = options.tuning
         self._workers = max(1, options.workers - 1)  # the writer, and what takes his bytes, need one themselves
         self._condition = threading.Condition()
         self._waiting: deque[Node] = deque()
@@ -109,7 +107,11 @@ class AheadEncoder:
             draft = entry.draft or self._begin(node, entry, path)
             while draft is not None and (stop := self._claim(node, entry, draft)):
                 payloads = self._payloads_of(node, entry, draft)
-                fill(draft, stop, payloads, self._engine.executor, self._workers, gives_way_to=node.commit_lock)
+                fill(
+                    *(draft, stop, payloads, self._engine.executor, self._workers),
+                    gives_way_to=node.commit_lock,
+                    tuning=self._tuning,
+                )
                 if self._waiting:  # other writers' files have their turn before this one goes on
                     self.advanced(node)
                     return
@@ -147,15 +149,15 @@ class AheadEncoder:
 
     def _claim(self, node: Node, entry: StagingEntry, draft: Draft) -> int:
         """Return the chunk up to which to go on, 0 if it is not worth it now."""
-        hop = max(1, _CLAIM_BYTES // draft.chunk_size // 16)
+        hop = max(1, self._tuning.claim_bytes // draft.chunk_size // 16)
         with node.lock:
             if self._stopping or node.staging is not entry or node.path is None or entry.draft is not draft:
                 return 0
             if node.commit_lock.wanted:
                 return 0
             complete = min(entry.sequential_end // draft.chunk_size, MAX_CHUNKS)
-            stop = min(complete, draft.count + max(1, _CLAIM_BYTES // draft.chunk_size))
-            if stop - draft.count < hop or len(draft.stale) > _MOST_STALE:
+            stop = min(complete, draft.count + max(1, self._tuning.claim_bytes // draft.chunk_size))
+            if stop - draft.count < hop or len(draft.stale) > self._tuning.most_stale_chunks:
                 return 0
             draft.claimed = stop
             return stop

@@ -191,7 +191,7 @@ class CommitEngine:
             draft = self._begin(node, entry, snapshot, plan, old, stale)
             counts, total, start = Counters(self.counters), chunks_of(snapshot.size, plan.chunk_size), time.monotonic()
             payloads = payloads_of(snapshot, plan, self._options.level, old, stale, counts)
-            fill(draft, total, payloads, self.executor, self._options.workers)
+            fill(draft, total, payloads, self.executor, self._options.workers, tuning=self._options.tuning)
             draft.finish(snapshot.size)
             encoded = counts.as_dict().get("chunks_encoded", 0)
             log.debug(

@@ -27,16 +27,6 @@ from qatqfs.wording import describe, shown_path
 
 log = logging.getLogger(__name__)
 
-_CHEAP_BYTES = 8 << 20
-_CHEAP_FACTOR = 4
-_ASSUMED_BYTES_PER_S = 200 << 20
-_COST_FACTOR = 10
-_LONGEST_REST_S = 300.0
-_FIRST_RETRY_S = 2.0
-_LONGEST_RETRY_S = 300.0
-_FREE_ATTEMPTS = 2
-_RENAME_S = 1.0
-"""How long after the last close programs rename a file that they wrote under a temporary name, at most."""
 _REMEMBERED = 10_000
 
 
@@ -59,6 +49,7 @@ class Committer:
         self._tree = tree
         self._engine = engine
         self._options = tree.context.options
+        self._tuning = self._options.tuning
         self._counters = tree.context.reading.counters
         self._condition = threading.Condition()
         self._due: dict[Node, int] = {}  # the number of its place in the queue
@@ -99,17 +90,17 @@ class Committer:
         path = node.path or b""
         options = self._options
         named = options.is_raw(path) or options.rule_dtype(path) is not None
-        least = min(_RENAME_S, options.idle_seconds) if options.has_rules and not named else 0.0
+        least = min(self._tuning.rename_s, options.idle_seconds) if options.has_rules and not named else 0.0
         cost = self._cost(node)
         if cost is None:
             return least
         with self._condition:
             times, _ = self._rewrites.get(path, (0, 0.0))
-        rest: float = min(_COST_FACTOR * cost / _ASSUMED_BYTES_PER_S * 2**times, _LONGEST_REST_S)
-        return max(least, rest)
+        tuning = self._tuning
+        rest: float = tuning.cost_factor * cost / tuning.assumed_bytes_per_s * 2**times
+        return max(least, min(rest, tuning.longest_rest_s))
 
-    @staticmethod
-    def _cost(node: Node) -> int | None:
+    def _cost(self, node: Node) -> int | None:
         """Return the bytes that a commit writes if they are many for what was changed, else ``None``."""
         entry = node.staging
         if entry is None:
@@ -117,7 +108,7 @@ class Committer:
         view = entry.view
         copied = view.base.stored_size if view.base is not None and view.chunks.base_length else 0
         changed = view.chunks.held_bytes(entry.size)
-        if copied <= max(_CHEAP_BYTES, _CHEAP_FACTOR * changed):
+        if copied <= max(self._tuning.cheap_bytes, self._tuning.cheap_factor * changed):
             return None
         return copied + changed
 
@@ -125,7 +116,7 @@ class Committer:
         now = time.monotonic()
         with self._condition:
             times, last = self._rewrites.get(path, (0, now))
-            self._rewrites[path] = (times + 1 if now - last < _COST_FACTOR * rest else 0, now)
+            self._rewrites[path] = (times + 1 if now - last < self._tuning.cost_factor * rest else 0, now)
 
     def _set_due(self, node: Node, delay: float) -> None:
         with self._condition:
@@ -198,7 +189,7 @@ class Committer:
         with self._condition:
             if node.path is None:
                 return
-            pause = min(2 * self._pause.get(node, _FIRST_RETRY_S / 2), _LONGEST_RETRY_S)
+            pause = min(2 * self._pause.get(node, self._tuning.first_retry_s / 2), self._tuning.longest_retry_s)
             self._pause[node] = pause
         self._set_due(node, pause)
 
@@ -248,8 +239,8 @@ class Committer:
 
     def commit_now(self, node: Node) -> None:
         """Return once what was written to a node so far is in its container; raises OSError."""
-        for attempt in range(_FREE_ATTEMPTS + 1):
-            if self._engine.commit(node, exclusive=attempt == _FREE_ATTEMPTS):
+        for attempt in range(self._tuning.free_attempts + 1):
+            if self._engine.commit(node, exclusive=attempt == self._tuning.free_attempts):
                 break
         else:
             if node.dirty and node.path is not None:

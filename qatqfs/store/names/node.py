@@ -28,9 +28,6 @@ from qatqfs.store.staging.entry import StagingEntry, create_entry
 from qatqfs.store.system.backing import BackingIO
 from qatqfs.store.system.files import Fd, Identity, pread_exact
 
-_AHEAD_BYTES = 4 << 20
-"""Sequentially written bytes that are worth encoding before the file is complete."""
-
 
 class Storage(Enum):
     """How a regular file is stored."""
@@ -303,7 +300,7 @@ class Node:
             written = staging.write(data, offset)
         finally:
             self._changed()
-        if staging.sequential_end - staging.ahead_end >= _AHEAD_BYTES:
+        if staging.sequential_end - staging.ahead_end >= self.context.options.tuning.ahead_bytes:
             staging.ahead_end = staging.sequential_end
             self.context.advanced(self)
         return written

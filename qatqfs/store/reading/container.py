@@ -27,18 +27,14 @@ from qatqfs.store.reading.cache import Chunk, ChunkCache
 from qatqfs.store.reading.damage import DamageRegister, FileSignature
 from qatqfs.store.reading.walks import Walks
 from qatqfs.store.system.files import Fd, pread_exact
+from qatqfs.store.tuning import DEFAULT_TUNING, Tuning
 
 log = logging.getLogger(__name__)
-
-RUN_CHUNKS = 4
-"""Neighbouring chunks that one worker reads and decodes together."""
 
 _MOST_CHECKED = 4096
 """Chunks of a container without an index that are compared one by one to find out how it is cut."""
 _LEAST_UNIT_BYTES = 4096
 """Content is not staged in smaller units because a container that somebody else made has smaller chunks."""
-_MANY_CHUNKS = 64
-"""A range of more is decoded on its own: so small they are not worth a place in the cache."""
 
 _MOST_CHUNKS = 1 << 22
 """Chunks of a container that a daemon is ready for, 64 MiB to know where they are; a reference decoder takes 2**20."""
@@ -56,7 +52,8 @@ class ReadContext:
         damage: what is known to be corrupt.
         counters: counters.
         executor: threads that decode ahead.
-        read_ahead: chunks to decode ahead of a sequential reader, a multiple of :data:`RUN_CHUNKS`.
+        workers: threads of the executor.
+        tuning: how much is read at a time, and how far ahead.
         walks: what was found out about containers without an index.
     """
 
@@ -64,8 +61,14 @@ class ReadContext:
     damage: DamageRegister
     counters: Counters
     executor: Executor
-    read_ahead: int
+    workers: int
+    tuning: Tuning = DEFAULT_TUNING
     walks: Walks = field(default_factory=Walks)
+
+    @property
+    def read_ahead(self) -> int:
+        """Chunks to decode ahead of a sequential reader: whole runs."""
+        return self.tuning.read_ahead_runs * self.tuning.run_chunks * self.workers
 
 
 ContentId = tuple[int, int, int, int, bytes]
@@ -296,7 +299,7 @@ class ContainerFile:
         if stop <= end:
             return self.chunk(first)[offset - start : stop - start]
         last = self._locate(stop - 1)
-        if last - first >= _MANY_CHUNKS:
+        if last - first >= self._context.tuning.uncached_chunks:
             return self._read_many(first, last, offset, stop)
         self._decode_ahead(first + 1, last + 1)
         pool = self._context.cache.pool
@@ -310,10 +313,10 @@ class ContainerFile:
 
     def _read_many(self, first: int, last: int, offset: int, stop: int) -> Chunk:
         """Return a range that chunks ``first`` to ``last`` hold, past the cache; raises OSError."""
-        pool = self._context.cache.pool
+        pool, most = self._context.cache.pool, self._context.tuning.uncached_chunks
         result = pool.take(stop - offset)
-        for start in range(first, last + 1, _MANY_CHUNKS):
-            count = min(_MANY_CHUNKS, last + 1 - start)
+        for start in range(first, last + 1, most):
+            count = min(most, last + 1 - start)
             for index, found in enumerate(self._decoded(start, count), start):
                 if isinstance(found, OSError):
                     raise found
@@ -362,16 +365,17 @@ class ContainerFile:
         if not first <= done <= first + window:
             done = first
         stop = min(first + window, self.container.chunk_count)
-        if stop - done < RUN_CHUNKS and stop != self.container.chunk_count:
+        if stop - done < self._context.tuning.run_chunks and stop != self.container.chunk_count:
             return done  # wait until there is a whole run to do
         self._decode_ahead(done, stop)
         return stop
 
     def _decode_ahead(self, first: int, stop: int) -> None:
         """Have workers decode chunks, runs of neighbours together."""
-        for start in range(first, stop, RUN_CHUNKS):
+        run = self._context.tuning.run_chunks
+        for start in range(first, stop, run):
             try:
-                self._context.executor.submit(self._decode_run, start, min(RUN_CHUNKS, stop - start))
+                self._context.executor.submit(self._decode_run, start, min(run, stop - start))
             except RuntimeError:  # the store is closing
                 log.debug("no read-ahead while the store closes")
 

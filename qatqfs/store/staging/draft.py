@@ -28,9 +28,6 @@ from qatqfs.store.tensors.header import NO_HEADER
 
 _COPY_BYTES = 64 << 20
 _PAGE_BYTES = mmap.PAGESIZE
-_CACHED_BYTES = 64 << 20
-"""What a container has beyond these leaves memory when it is on disk: it would only drive other things out, and
-fresh memory for all of it takes as long as encoding it."""
 _serial = itertools.count()
 
 
@@ -52,13 +49,19 @@ def _split(buffers: Sequence[Buffer], size: int) -> tuple[list[Buffer], list[Buf
 class _FileSink:
     """Appends to a file from a position on, several buffers in one call; a short write is ENOSPC at the next try.
 
+    Args:
+        io: makes the calls.
+        fd: the file.
+        cached_bytes: what the file has beyond them leaves the page cache.
+
     Attributes:
         position: where the file ends, or is going to end when what was gathered is written.
     """
 
-    def __init__(self, io: BackingIO, fd: Fd) -> None:
+    def __init__(self, io: BackingIO, fd: Fd, cached_bytes: int) -> None:
         self._io = io
         self._fd = fd
+        self._cached_bytes = cached_bytes
         self._gathered: list[Buffer] = []
         self._broken = False
         self.position = 0
@@ -89,7 +92,7 @@ class _FileSink:
         if not buffers:
             return
         self._broken = True
-        done = self._io.pwritev(self._fd, buffers, offset, uncached=offset >= _CACHED_BYTES)
+        done = self._io.pwritev(self._fd, buffers, offset, uncached=offset >= self._cached_bytes)
         for buffer in buffers:
             if done < len(buffer):
                 self._put(offset + done, memoryview(buffer)[done:])
@@ -166,8 +169,8 @@ class Draft:
         self._last = b""
         self.fd = area.open_new(self.name)
         try:
-            self._sink = _FileSink(self._io, self.fd)
-            self._write_back = WriteBack(self._io, self.fd, disk_waiter)
+            self._sink = _FileSink(self._io, self.fd, area.tuning.page_cache_bytes)
+            self._write_back = WriteBack(self._io, self.fd, disk_waiter, area.tuning)
             self._writer = ContainerWriter(self._sink, dtype, chunk_size // dtype.width, level=level)
             self._sink.flush()
         except BaseException:

@@ -14,9 +14,6 @@ from qatqfs.store.staging.chunkmap import OPEN_END, ChunkMap
 from qatqfs.store.staging.records import Base, LogState, LogWriter
 from qatqfs.store.system.files import Fd, Identity
 
-_LONG_LOG = 1 << 20
-"""Bytes from which a sync writes the log anew."""
-
 
 @dataclass(frozen=True, slots=True)
 class Mark:
@@ -244,7 +241,7 @@ class EntryLog:
     @property
     def is_long(self) -> bool:
         """Whether it is worth writing anew."""
-        return self._writer.length > _LONG_LOG
+        return self._writer.length > self._area.tuning.long_log_bytes
 
     def renew(self, chunks: ChunkMap, low: int | None, data: Fd) -> None:
         """As :meth:`write_anew` for a log of an earlier boot; on a full disk that is left to the next change."""

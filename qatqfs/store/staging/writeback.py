@@ -10,10 +10,7 @@ from concurrent.futures import Executor, Future
 
 from qatqfs.store.system.backing import BackingIO
 from qatqfs.store.system.files import Fd
-
-_BEGIN_BYTES = 8 << 20
-SYNC_BYTES = 64 << 20
-"""Bytes that a file has to grow by to be made durable so far."""
+from qatqfs.store.tuning import DEFAULT_TUNING, Tuning
 
 
 class WriteBack:
@@ -23,12 +20,14 @@ class WriteBack:
         io: makes the calls.
         fd: the file.
         executor: one thread that may wait for the disk.
+        tuning: after how many bytes it does what.
     """
 
-    def __init__(self, io: BackingIO, fd: Fd, executor: Executor) -> None:
+    def __init__(self, io: BackingIO, fd: Fd, executor: Executor, tuning: Tuning = DEFAULT_TUNING) -> None:
         self._io = io
         self._fd = fd
         self._executor = executor
+        self._tuning = tuning
         self._begun = 0
         self._synced = 0
         self._sync: Future[None] | None = None
@@ -39,11 +38,11 @@ class WriteBack:
         Raises:
             OSError: it could not be made durable, which is said once: the file is good for nothing.
         """
-        if size - self._begun < _BEGIN_BYTES:
+        if size - self._begun < self._tuning.writeback_bytes:
             return
         self._io.write_back(self._fd, self._begun, size - self._begun)
         self._begun = size
-        if size - self._synced >= SYNC_BYTES and (self._sync is None or self._sync.done()):
+        if size - self._synced >= self._tuning.writeback_fsync_bytes and (self._sync is None or self._sync.done()):
             self.settle()
             self._synced = size
             self._sync = self._executor.submit(self._io.fdatasync, self._fd)

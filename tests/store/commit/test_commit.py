@@ -19,6 +19,7 @@ from qatqfs.store.commit import engine as commit
 from qatqfs.store.encoding import plan as building
 from qatqfs.store.staging.snapshot import Snapshot
 from qatqfs.store.staging.view import data_ranges
+from qatqfs.store.tuning import Tuning
 
 CHUNK = 4096
 KIB, MIB = 1 << 10, 1 << 20
@@ -415,11 +416,9 @@ def test_readers_see_every_write_at_once_while_commits_run_all_the_time(open_sto
 
 
 @pytest.fixture
-def eager(open_store, monkeypatch: pytest.MonkeyPatch):
+def eager(open_store):
     """A store that encodes ahead after a few chunks."""
-    monkeypatch.setattr("qatqfs.store.names.node._AHEAD_BYTES", 8 * CHUNK)
-    monkeypatch.setattr(ahead, "_CLAIM_BYTES", 64 * CHUNK)
-    return open_store(level=Level.FAST)
+    return open_store(level=Level.FAST, tuning=Tuning(ahead_bytes=8 * CHUNK, claim_bytes=64 * CHUNK))
 
 
 def wait_for_draft(handle, chunks: int) -> None:
@@ -581,10 +580,10 @@ def test_a_short_write_is_answered_short_and_what_it_counts_is_there(backing: Pa
         handle.close()
 
 
-def test_a_failed_commit_in_the_background_is_tried_again(backing: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("qatqfs.store.commit.schedule._FIRST_RETRY_S", 0.05)
+def test_a_failed_commit_in_the_background_is_tried_again(backing: Path) -> None:
     io = FaultyIO()
-    with Store(backing, StoreOptions(chunk_size=CHUNK, idle_seconds=3600.0), io=io) as store:
+    options = StoreOptions(chunk_size=CHUNK, idle_seconds=3600.0, tuning=Tuning(first_retry_s=0.05))
+    with Store(backing, options, io=io) as store:
         io.fail(errno.EIO, "rename")
         write(store, b"x", content(3 * CHUNK))
         deadline = time.monotonic() + 60

@@ -1,5 +1,6 @@
 """What is there after the process died, and after the power went."""
 
+import dataclasses
 import os
 import shutil
 import signal
@@ -14,6 +15,7 @@ from qatqfs.store import Store, StoreOptions
 from qatqfs.store.staging import records as staginglog
 from qatqfs.store.system.backing import BackingIO
 from qatqfs.store.system.files import Fd, Identity
+from qatqfs.store.tuning import Tuning
 
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # threads are killed
 
@@ -22,12 +24,12 @@ OPTIONS = StoreOptions(chunk_size=CHUNK, idle_seconds=3600.0, workers=1)
 DATA = bytes(range(256)) * 50
 
 
-def die_after(backing: Path, work: Callable[[Store], object]) -> None:
+def die_after(backing: Path, work: Callable[[Store], object], options: StoreOptions = OPTIONS) -> None:
     """Do something with a store in a process that is killed right afterwards."""
     pid = os.fork()
     if pid == 0:
         try:
-            store = Store(backing, OPTIONS)
+            store = Store(backing, options)
             kept = work(store)  # noqa: F841  an open handle must stay open until the end
         finally:
             os.kill(os.getpid(), signal.SIGKILL)
@@ -406,8 +408,8 @@ def test_a_log_that_grew_long_is_written_anew_by_a_sync_and_says_the_same(
 
     content[2 * CHUNK + 5 :] = bytes(CHUNK - 5)
     content[10:12] = b"99"
-    monkeypatch.setattr("qatqfs.store.staging.log._LONG_LOG", 1000)
-    die_after(backing, work)
+    options = dataclasses.replace(OPTIONS, tuning=Tuning(long_log_bytes=1000))
+    die_after(backing, work, options)
     (log,) = (backing / ".qatqfs/staging").glob("*.log")
     assert log.stat().st_size < 2000
     if power:
