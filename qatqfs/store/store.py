@@ -41,7 +41,7 @@ from qatqfs.store.reading.container import ReadContext
 from qatqfs.store.reading.damage import DamageRegister
 from qatqfs.store.staging.area import StagingArea
 from qatqfs.store.system.backing import BackingIO
-from qatqfs.store.system.files import yield_to_others
+from qatqfs.store.system.calls import yield_to_others
 from qatqfs.wording import describe, shown_path
 
 log = logging.getLogger(__name__)

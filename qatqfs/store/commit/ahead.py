@@ -21,7 +21,8 @@ from qatqfs.store.options import StoreOptions
 from qatqfs.store.staging.draft import Draft
 from qatqfs.store.staging.entry import StagingEntry
 from qatqfs.store.staging.snapshot import SnapshotLost
-from qatqfs.store.system.files import pread_exact, yield_to_others
+from qatqfs.store.system.calls import yield_to_others
+from qatqfs.store.system.fd import pread_exact
 from qatqfs.store.tensors.dtype import choose_dtype
 from qatqfs.store.tensors.header import read_header
 from qatqfs.wording import describe, shown_path

@@ -21,7 +21,8 @@ from qatqfs.store.staging.area import NEW
 from qatqfs.store.staging.chunkmap import chunks_of
 from qatqfs.store.staging.entry import StagingEntry, no_space
 from qatqfs.store.staging.snapshot import Snapshot, SnapshotLost
-from qatqfs.store.system.files import Fd, Identity
+from qatqfs.store.system.fd import Fd
+from qatqfs.store.system.identity import Identity
 
 EMPTY_CONTAINER_SIZE = 72  # format section 6: header, length, a payload of no values
 _PIECE_BYTES = 4 << 20

@@ -21,7 +21,8 @@ from qatqfs.store.names.node import Node
 from qatqfs.store.staging.entry import StagingEntry
 from qatqfs.store.staging.log import Mark
 from qatqfs.store.system.backing import BackingIO
-from qatqfs.store.system.files import Fd, yield_to_others
+from qatqfs.store.system.calls import yield_to_others
+from qatqfs.store.system.fd import Fd
 
 log = logging.getLogger(__name__)
 

@@ -35,7 +35,7 @@ from qatqfs.store.staging.chunkmap import chunks_of
 from qatqfs.store.staging.draft import Draft
 from qatqfs.store.staging.entry import StagingEntry
 from qatqfs.store.staging.snapshot import Snapshot
-from qatqfs.store.system.files import Identity
+from qatqfs.store.system.identity import Identity
 from qatqfs.store.tensors.dtype import xattr_dtype
 from qatqfs.wording import describe, shown_path
 

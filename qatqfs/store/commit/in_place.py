@@ -24,7 +24,8 @@ from qatqfs.store.staging.draft import Draft
 from qatqfs.store.staging.entry import StagingEntry
 from qatqfs.store.staging.snapshot import SnapshotLost
 from qatqfs.store.system.backing import BackingIO
-from qatqfs.store.system.files import Fd, Identity
+from qatqfs.store.system.fd import Fd
+from qatqfs.store.system.identity import Identity
 
 _COPY_BYTES = 64 << 20
 

@@ -16,7 +16,8 @@ from qatqfs.store.reading.container import ContainerFile
 from qatqfs.store.staging.area import StagingArea
 from qatqfs.store.staging.records import LogState
 from qatqfs.store.system.descriptors import is_want
-from qatqfs.store.system.files import Fd, Identity
+from qatqfs.store.system.fd import Fd
+from qatqfs.store.system.identity import Identity
 from qatqfs.wording import shown_path
 
 log = logging.getLogger(__name__)

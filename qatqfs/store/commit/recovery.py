@@ -35,7 +35,7 @@ from qatqfs.store.staging.entry import StagingEntry
 from qatqfs.store.staging.leftover import Leftover, differ, map_of, read_leftover
 from qatqfs.store.staging.records import LogState, LogWriter, SilentWriter
 from qatqfs.store.system.descriptors import DescriptorShortage
-from qatqfs.store.system.files import Fd, pread_exact
+from qatqfs.store.system.fd import Fd, pread_exact
 from qatqfs.wording import shown_path
 
 log = logging.getLogger(__name__)

@@ -26,7 +26,8 @@ from qatqfs.store.staging.area import FILES_OF_ENTRY, StagingArea
 from qatqfs.store.staging.draftlock import CommitLock
 from qatqfs.store.staging.entry import StagingEntry, create_entry
 from qatqfs.store.system.backing import BackingIO
-from qatqfs.store.system.files import Fd, Identity, pread_exact
+from qatqfs.store.system.fd import Fd, pread_exact
+from qatqfs.store.system.identity import Identity
 
 
 class Storage(Enum):

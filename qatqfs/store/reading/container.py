@@ -26,7 +26,7 @@ from qatqfs.store.counters import Counters
 from qatqfs.store.reading.cache import Chunk, ChunkCache
 from qatqfs.store.reading.damage import DamageRegister, FileSignature
 from qatqfs.store.reading.walks import Walks
-from qatqfs.store.system.files import Fd, pread_exact
+from qatqfs.store.system.fd import Fd, pread_exact
 from qatqfs.store.tuning import DEFAULT_TUNING, Tuning
 
 log = logging.getLogger(__name__)

@@ -30,7 +30,7 @@ from qatqfs.store.staging import records as staginglog
 from qatqfs.store.staging.space import SpaceLedger
 from qatqfs.store.staging.view import data_ranges
 from qatqfs.store.system.backing import BackingIO
-from qatqfs.store.system.files import Fd
+from qatqfs.store.system.fd import Fd
 from qatqfs.store.tuning import DEFAULT_TUNING, Tuning
 from qatqfs.wording import describe, shown_path
 

@@ -23,7 +23,7 @@ from qatqfs.codec import Level as EncoderLevel
 from qatqfs.store.staging.area import NEW, StagingArea
 from qatqfs.store.staging.writeback import WriteBack
 from qatqfs.store.system.backing import BackingIO, Buffer
-from qatqfs.store.system.files import Fd, pread_exact
+from qatqfs.store.system.fd import Fd, pread_exact
 from qatqfs.store.tensors.header import NO_HEADER
 
 _COPY_BYTES = 64 << 20

@@ -22,7 +22,8 @@ from qatqfs.store.staging.snapshot import Aside, Snapshot
 from qatqfs.store.staging.space import worst_case
 from qatqfs.store.staging.view import View
 from qatqfs.store.system.descriptors import to_stay_open
-from qatqfs.store.system.files import Fd, Identity
+from qatqfs.store.system.fd import Fd
+from qatqfs.store.system.identity import Identity
 
 
 def create_entry(area: StagingArea) -> "StagingEntry":

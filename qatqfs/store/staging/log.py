@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from qatqfs.store.staging.area import LOG, RELOG, StagingArea
 from qatqfs.store.staging.chunkmap import OPEN_END, ChunkMap
 from qatqfs.store.staging.records import Base, LogState, LogWriter
-from qatqfs.store.system.files import Fd, Identity
+from qatqfs.store.system.fd import Fd
+from qatqfs.store.system.identity import Identity
 
 
 @dataclass(frozen=True, slots=True)

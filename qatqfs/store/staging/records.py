@@ -51,7 +51,8 @@ from pathlib import Path
 
 from qatqfs.store.staging.chunkmap import OPEN_END, chunks_of
 from qatqfs.store.system.backing import BackingIO
-from qatqfs.store.system.files import Fd, Identity
+from qatqfs.store.system.fd import Fd
+from qatqfs.store.system.identity import Identity
 
 _HEAD = struct.Struct("<IIQ16sB3x")
 _CRC_SIZE = 4

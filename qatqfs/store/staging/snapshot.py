@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from qatqfs.store.staging.chunkmap import ChunkMap, chunks_of
 from qatqfs.store.staging.view import View
-from qatqfs.store.system.files import Fd, pread_exact
+from qatqfs.store.system.fd import Fd, pread_exact
 from qatqfs.wording import describe
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from qatqfs.store.reading.container import ContainerFile
 from qatqfs.store.staging.chunkmap import ChunkMap, chunks_of
-from qatqfs.store.system.files import Fd, pread_exact
+from qatqfs.store.system.fd import Fd, pread_exact
 
 
 @dataclass(frozen=True, slots=True)

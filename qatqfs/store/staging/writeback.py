@@ -9,7 +9,7 @@ on a thread of its own, because that waits for the disk.
 from concurrent.futures import Executor, Future
 
 from qatqfs.store.system.backing import BackingIO
-from qatqfs.store.system.files import Fd
+from qatqfs.store.system.fd import Fd
 from qatqfs.store.tuning import DEFAULT_TUNING, Tuning
 
 

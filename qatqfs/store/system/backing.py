@@ -14,7 +14,8 @@ import os
 import re
 from collections.abc import Sequence
 
-from qatqfs.store.system.files import Fd, fail, host_takes_free_memory, libc, open_listing, renameat2, set_times
+from qatqfs.store.system.calls import fail, host_takes_free_memory, libc, renameat2, set_times
+from qatqfs.store.system.fd import Fd, open_listing
 
 Buffer = bytes | bytearray | memoryview
 

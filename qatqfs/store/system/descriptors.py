@@ -9,7 +9,7 @@ import errno
 import os
 import resource
 
-from qatqfs.store.system.files import Fd
+from qatqfs.store.system.fd import Fd
 
 _UNLIMITED = 1 << 20
 _MOST_KEPT_FREE = 512

@@ -21,7 +21,8 @@ from qatqfs.store import Store
 from qatqfs.store.commit import engine as commit
 from qatqfs.store.staging.log import EntryLog
 from qatqfs.store.system.backing import BackingIO
-from qatqfs.store.system.files import RENAME_EXCHANGE, Fd
+from qatqfs.store.system.calls import RENAME_EXCHANGE
+from qatqfs.store.system.fd import Fd
 
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # threads are killed
 

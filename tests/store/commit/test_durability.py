@@ -14,7 +14,7 @@ from strict_decoder import decode_container
 from qatqfs.store import Handle, Store, StoreOptions
 from qatqfs.store.staging import records as staginglog
 from qatqfs.store.system.backing import BackingIO
-from qatqfs.store.system.files import Fd
+from qatqfs.store.system.fd import Fd
 
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # threads are killed
 

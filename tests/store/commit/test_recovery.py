@@ -14,7 +14,8 @@ from strict_decoder import decode_container
 from qatqfs.store import Store, StoreOptions
 from qatqfs.store.staging import records as staginglog
 from qatqfs.store.system.backing import BackingIO
-from qatqfs.store.system.files import Fd, Identity
+from qatqfs.store.system.fd import Fd
+from qatqfs.store.system.identity import Identity
 from qatqfs.store.tuning import Tuning
 
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # threads are killed

@@ -8,7 +8,7 @@ import pytest
 from mounted import errno_of
 
 from qatqfs.store import Store
-from qatqfs.store.system.files import RENAME_EXCHANGE, RENAME_NOREPLACE
+from qatqfs.store.system.calls import RENAME_EXCHANGE, RENAME_NOREPLACE
 
 
 def write(store: Store, path: bytes, data: bytes) -> None:

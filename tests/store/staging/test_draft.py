@@ -15,7 +15,7 @@ from strict_decoder import decode_container
 from qatqfs.codec import DType, Level, encode_payload
 from qatqfs.store.staging.draft import Draft
 from qatqfs.store.system.backing import BackingIO, Buffer
-from qatqfs.store.system.files import Fd
+from qatqfs.store.system.fd import Fd
 from qatqfs.store.tuning import DEFAULT_TUNING, Tuning
 
 PAGE = 4096

@@ -20,7 +20,7 @@ from qatqfs.store import Handle, Store, StoreOptions
 from qatqfs.store.commit import ahead as ahead
 from qatqfs.store.commit import engine as commit
 from qatqfs.store.staging import space as space
-from qatqfs.store.system.files import Fd
+from qatqfs.store.system.fd import Fd
 from qatqfs.store.tuning import Tuning
 
 CHUNK = 4096

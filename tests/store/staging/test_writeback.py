@@ -14,7 +14,7 @@ from faults import FaultyIO
 from qatqfs.store import Store, StoreOptions
 from qatqfs.store.staging.writeback import WriteBack
 from qatqfs.store.system.backing import BackingIO
-from qatqfs.store.system.files import Fd
+from qatqfs.store.system.fd import Fd
 from qatqfs.store.tuning import DEFAULT_TUNING, Tuning
 
 MIB = 1 << 20
