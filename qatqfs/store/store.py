@@ -20,6 +20,7 @@ from qatqfs.store.attributes import Attributes
 from qatqfs.store.commit.ahead import AheadEncoder
 from qatqfs.store.commit.durability import Durability
 from qatqfs.store.commit.engine import CommitEngine
+from qatqfs.store.commit.making import DraftFactory
 from qatqfs.store.commit.recovery import Recovery
 from qatqfs.store.commit.schedule import Committer
 from qatqfs.store.commit.syncs import Syncs
@@ -126,9 +127,10 @@ class Store:
         self._durability = Durability(io, root, self.options.durable_after)
         self.in_doubt = 0
         if self._area is not None and staging is not None:
-            engine = CommitEngine(self.tree, self._encoders, self._disk_waiter)
+            factory = DraftFactory(self.tree, self._encoders, self._disk_waiter)
+            engine = CommitEngine(self.tree, factory)
             self._committer = Committer(self.tree, engine)
-            self._ahead = AheadEncoder(engine, self.options)
+            self._ahead = AheadEncoder(factory, self.options)
             self.tree.on_dropped = self._dropped
             recovery = Recovery(self.tree, staging, engine, self._committer.sync)
             self._run_or_leave(recovery)

@@ -12,7 +12,7 @@ import threading
 from collections import deque
 
 from qatqfs.codec import MAX_CHUNKS, DType, Memory, QatcError
-from qatqfs.store.commit.engine import CommitEngine
+from qatqfs.store.commit.making import DraftFactory
 from qatqfs.store.encoding.chunks import encode_chunks
 from qatqfs.store.encoding.plan import note_encoded
 from qatqfs.store.encoding.workers import Payloads, fill
@@ -34,12 +34,12 @@ class AheadEncoder:
     """The thread, and its queue, which ``_condition`` protects.
 
     Args:
-        engine: makes drafts.
+        factory: begins drafts.
         options: of the store.
     """
 
-    def __init__(self, engine: CommitEngine, options: StoreOptions) -> None:
-        self._engine = engine
+    def __init__(self, factory: DraftFactory, options: StoreOptions) -> None:
+        self._factory = factory
         self._options = options
         self._tuning = options.tuning
         self._workers = max(1, options.workers - 1)  # the writer, and what takes his bytes, need one themselves
@@ -109,7 +109,7 @@ class AheadEncoder:
             while draft is not None and (stop := self._claim(node, entry, draft)):
                 payloads = self._payloads_of(node, entry, draft)
                 fill(
-                    *(draft, stop, payloads, self._engine.executor, self._workers),
+                    *(draft, stop, payloads, self._factory.executor, self._workers),
                     gives_way_to=node.commit_lock,
                     tuning=self._tuning,
                 )
@@ -136,10 +136,10 @@ class AheadEncoder:
         def sample(offset: int, length: int) -> bytes:
             return pread_exact(entry.data.number, min(length, size - offset), offset)
 
-        explicit = self._engine.explicit_dtype(node, path)
+        explicit = self._factory.explicit_dtype(node, path)
         header = read_header(size, sample)
         dtype = choose_dtype(path, size, sample, explicit=explicit, header=header)
-        draft = self._engine.new_draft(entry, dtype, entry.chunk_size)
+        draft = self._factory.new(entry, dtype, entry.chunk_size)
         draft.header = header
         with node.lock, node.context.namespace_lock:
             if node.staging is entry and node.path is not None:
@@ -176,7 +176,7 @@ class AheadEncoder:
             parts = [raw[start : start + chunk_size] for start in range(0, len(raw), chunk_size)]
             result = encode_chunks(parts, dtype, level, row_widths=widths, memory=memory)
             for payload in result:
-                note_encoded(self._engine.counters, chunk_size, payload)
+                note_encoded(self._factory.counters, chunk_size, payload)
             return result
 
         return payloads

@@ -18,7 +18,7 @@ from strict_decoder import decode_container
 from qatqfs.codec import Level
 from qatqfs.store import Handle, Store, StoreOptions
 from qatqfs.store.commit import ahead as ahead
-from qatqfs.store.commit import engine as commit
+from qatqfs.store.commit import making
 from qatqfs.store.staging import space as space
 from qatqfs.store.system.fd import Fd
 from qatqfs.store.tuning import Tuning
@@ -348,7 +348,7 @@ def test_a_commit_that_begins_its_container_anew_reserves_what_is_missing_of_it(
     else:
         store.setxattr(b"x.f32", b"user.qatqfs.dtype", b"bf16")
     found: list[tuple[int, int]] = []
-    real = commit.fill
+    real = making.fill
 
     def look(draft, *args, **settings) -> None:
         entry = handle.node.staging
@@ -357,7 +357,7 @@ def test_a_commit_that_begins_its_container_anew_reserves_what_is_missing_of_it(
         real(draft, *args, **settings)
         found.append((reserved(store), worst - draft.size))
 
-    monkeypatch.setattr(commit, "fill", look)
+    monkeypatch.setattr(making, "fill", look)
     store.sync()
     assert len(found) == 2
     assert all(is_reserved == is_missing for is_reserved, is_missing in found), found
