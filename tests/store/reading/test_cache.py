@@ -12,8 +12,7 @@ from qatqfs.codec import Container
 from qatqfs.store import Store, StoreOptions
 from qatqfs.store.counters import Counters
 from qatqfs.store.reading import cache as chunkcache
-from qatqfs.store.reading.buffers import BufferPool
-from qatqfs.store.reading.cache import ChunkCache
+from qatqfs.store.reading.cache import BufferPool, ChunkCache
 
 
 def test_memory_that_nobody_holds_is_used_again() -> None:
