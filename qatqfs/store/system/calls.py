@@ -69,7 +69,7 @@ def set_times(fd: Fd, atime_ns: int | None, mtime_ns: int | None) -> None:
 
 
 def yield_to_others() -> None:
-    """Let the calling thread step back for threads that somebody waits for; without effect where nobody else runs."""
+    """Lower the priority of the calling thread, below that of threads that a program waits for."""
     with contextlib.suppress(OSError):
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _BACKGROUND_NICENESS)
 

@@ -13,10 +13,9 @@ _RETRY_PAUSE_S = 0.02
 
 
 class Fd:
-    """A file descriptor that closes itself when the last reference to it goes.
+    """A file descriptor that is closed with the last reference to it.
 
-    A reader keeps the object, so a descriptor number is never reused under a running pread, whoever
-    replaces or drops the file meanwhile.
+    A reader keeps a reference. So the number is not reused during its pread, even if the file is replaced meanwhile.
     """
 
     __slots__ = ("number",)
@@ -35,14 +34,14 @@ class Fd:
 
     @property
     def proc_path(self) -> str:
-        """A path that names the open file itself, for calls that take no descriptor (O_PATH included)."""
+        """A path of the open file itself, for calls that take no descriptor. Works for O_PATH, too."""
         return f"/proc/self/fd/{self.number}"
 
 
 def pread_exact(fd: int, size: int, offset: int) -> bytes:
     """Read up to ``size`` bytes at ``offset``; shorter only at end of file.
 
-    An EIO is tried again twice: a passing fault of the disk must not count as damage.
+    A read that fails with EIO is tried again twice, because a passing fault of the disk must not count as damage.
 
     Raises:
         OSError: what pread(2) reported last.
@@ -81,9 +80,9 @@ def open_directory(root: int, parts: list[bytes]) -> int:
 
 
 def open_listing(directory: int) -> int:
-    """Open a directory, for listing and fsync, that is open as an O_PATH descriptor; raises OSError.
+    """Open an O_PATH descriptor of a directory again, for listing and fsync; raises OSError.
 
-    Not as ``.`` below itself, which takes the right to search it, and that need not come with the right to list it.
+    Opening ``.`` relative to it would need search permission, which may be missing where read permission is given.
     """
     return os.open(f"/proc/self/fd/{directory}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 

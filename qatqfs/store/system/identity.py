@@ -1,4 +1,4 @@
-"""What tells one container from any other, also after the process or the machine went down."""
+"""What tells one container from any other, also after the process or the machine has gone down."""
 
 import os
 import struct
@@ -11,8 +11,8 @@ from qatqfs.store.system.calls import birth_time_ns
 class Identity:
     """Which container (or raw file) a staging entry builds on, or is about to become.
 
-    An inode number alone says nothing: ext4 gives a freed one to the next file it creates. The device is not
-    part of it: entries reach only files on BACKING's own device, whose number may change over a reboot.
+    An inode number alone is not enough: ext4 gives a freed number to the next file that it creates. The device is not
+    part of it: entries reach only files on BACKING's own device, and its number may change with a reboot.
 
     Attributes:
         ino: st_ino.
