@@ -132,7 +132,7 @@ class Store:
             self._committer = Committer(self.tree, engine)
             self._ahead = AheadEncoder(factory, self.options)
             self.tree.on_dropped = self._dropped
-            recovery = Recovery(self.tree, staging, engine, self._committer.sync)
+            recovery = Recovery(self.tree, staging, engine, self._committer.commit_all)
             self._run_or_leave(recovery)
             self.recovered, self.in_doubt = recovery.recovered, recovery.in_doubt
             self._committer.start()
@@ -220,7 +220,7 @@ class Store:
                 failed to write something on this filesystem. ESTALE: staging itself is gone.
         """
         if self._committer is not None:
-            self._committer.sync(below)
+            self._committer.commit_all(below)
         if self._area is not None:
             self._area.check_in_place()
             self._durability.make_all_durable()

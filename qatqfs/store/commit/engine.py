@@ -1,14 +1,22 @@
-"""How a commit goes: a staging entry becomes a container, or its base does.
+"""The steps of a commit, which makes the content of a staging entry a container.
 
 1. Under the content lock, briefly: freeze the content (:mod:`qatqfs.store.staging.snapshot`).
 2. Without it: complete the draft, give it the metadata, fsync it if anything depends on it.
 3. Under the content and the namespace lock: log INTENT, rename over the old container, switch the node. If
-   nothing was written since step 1 the entry is done with. Else it stays, builds on the new container and holds
+   nothing was written since step 1 the entry is removed. Else it stays, builds on the new container and holds
    just the chunks that were written to since; its log says so before the rename.
 4. Without locks: make the directory durable, remove the entry or give back the space of what the container has.
 
-So writers wait for no encoding, and however busy they are a commit comes to its end. Only a file that is cut
-while it is being committed has to be begun anew.
+So writers do not wait for encoding, and a commit comes to its end however busy they are. Only the commit of a file that
+is cut meanwhile has to begin again.
+
+The container is made durable without locks (:mod:`qatqfs.store.commit.metadata_copy`). Step 3 waits for the disk in two
+cases:
+
+* The entry is durable. Then the INTENT has to be durable before the rename, and nothing may change the file or its name
+  between the two; so the log, which is short, is made durable under both locks. If the entry stays, its data file is
+  made durable there as well; step 2 has done most of that.
+* The container goes to lost+found, where it has to be durable before its entry is removed.
 """
 
 import contextlib
@@ -17,12 +25,13 @@ import os
 import time
 
 from qatqfs.store.attributes import Key
-from qatqfs.store.commit.as_raw import EMPTY_CONTAINER_SIZE, commit_raw, is_to_be_raw
-from qatqfs.store.commit.finished import FinishedEntries
+from qatqfs.store.commit.as_raw import commit_raw, is_to_be_raw
+from qatqfs.store.commit.committed import CommittedEntries
 from qatqfs.store.commit.in_place import commit_in_place
 from qatqfs.store.commit.making import DraftFactory, complete
+from qatqfs.store.commit.metadata_copy import MetadataCopy
 from qatqfs.store.commit.placing import Placer
-from qatqfs.store.names.inode_copy import InodeMetadata, copy_metadata, has_all_of
+from qatqfs.store.names.inode_copy import InodeMetadata, copy_metadata
 from qatqfs.store.names.node import Node
 from qatqfs.store.names.tree import Tree
 from qatqfs.store.staging.draft import Draft
@@ -34,7 +43,7 @@ log = logging.getLogger(__name__)
 
 
 class CommitEngine:
-    """Commits one node at a time for whoever calls; safe for any number of threads.
+    """Commits one node at a time, on the thread of the caller; safe for any number of threads.
 
     Args:
         tree: the names.
@@ -48,17 +57,17 @@ class CommitEngine:
         self._counters = tree.context.reading.counters
         self._factory = factory
         self._placer = Placer(tree)
-        self._finished = FinishedEntries(tree)
+        self._committed = CommittedEntries(tree)
 
     def commit(self, node: Node, *, exclusive: bool = False) -> bool:
-        """Put what a node's content is now into its container.
+        """Make the current content of a node its container.
 
         Args:
             node: dirty or not.
-            exclusive: hold the content lock throughout, so that nobody can cut the file meanwhile.
+            exclusive: hold the content lock throughout, so that no writer can cut the file meanwhile.
 
         Returns:
-            ``False`` if it has to be tried again because the file was cut meanwhile.
+            ``False`` if it has to be tried again, because the file was cut, removed or renamed meanwhile.
 
         Raises:
             OSError: it failed; staging is kept and served.
@@ -68,12 +77,12 @@ class CommitEngine:
                 entry, path = node.staging, node.path
                 if entry is None or path is None:
                     return True
-            self.finish(node.key)  # an entry of this very file must be gone before its container is replaced again
+            self.remove_committed(node.key)  # this file's last entry must be gone before its container is replaced
             with node.lock:
                 if node.staging is not entry:
                     return False
                 snapshot = entry.freeze()
-                draft = entry.draft  # who removes the last name may take it out at any time
+                draft = entry.draft  # the removal of the last name may take it out at any time
                 stale = set(draft.stale) if draft is not None else set()
             start = time.monotonic()
             done = False
@@ -90,7 +99,7 @@ class CommitEngine:
                     raise
             finally:
                 with node.lock:
-                    entry.abandon_draft()  # it became nothing if it is still there
+                    entry.abandon_draft()  # it is not in place if the entry still has it
                     entry.thaw()
             if done:
                 log.debug("%s: commit done in %.3f s", shown_path(path), time.monotonic() - start)
@@ -112,49 +121,31 @@ class CommitEngine:
         self, node: Node, entry: StagingEntry, snapshot: Snapshot, stale: set[int], path: bytes, *, final: bool
     ) -> bool:
         draft = complete(self._factory, node, entry, snapshot, stale, path)
-        replaces_content = os.fstat(node.fd.number).st_size > EMPTY_CONTAINER_SIZE
-        durable = entry.log.synced or node.durable or replaces_content
-        metadata, mtime_ns = InodeMetadata.of(node.fd), entry.mtime_ns
-        copy_metadata(self._io, metadata, draft.fd, mtime_ns)
-        if durable:
-            self._io.fsync(draft.fd)
+        copy = MetadataCopy(self._io, node, entry, draft.fd)
         if entry.log.synced:
             entry.log.sync_data(entry.data)  # so that little is left of that for when the locks are held
-        with node.lock, self._tree.lock:
-            if snapshot.cancelled or node.path is None:
-                return False
-            if node.path != path and not final and self._other_rules(node.path, path):
-                return False  # renamed meanwhile, as programs do once a file is complete: its name then is what counts
-            synced_meanwhile = not durable and (entry.log.synced or node.durable)
-            durable = durable or synced_meanwhile
-            whole = entry.size == snapshot.size and not snapshot.changed.held_bytes(1)
-            metadata_now, mtime_now_ns = InodeMetadata.of(node.fd), entry.mtime_ns
-            if metadata_now != metadata:
-                copy_metadata(self._io, metadata_now, draft.fd, mtime_now_ns)
-            elif mtime_now_ns != mtime_ns:
-                self._io.set_times(draft.fd, None, mtime_now_ns)
-            # As long as the entry stays it is the one that says what the mtime is, so every write would move it.
-            outdated = metadata_now != metadata or (mtime_now_ns != mtime_ns and whole)
-            if synced_meanwhile or (durable and outdated):
-                self._io.fsync(draft.fd)
-            in_place, placed = self._has_other_names(node) or not has_all_of(metadata_now, draft.fd), None
-            if not in_place:
-                try:
-                    placed = self._placer.place(node, entry, snapshot, draft, whole=whole)
-                except PermissionError:  # not a directory to change names in: write to the file, as a program would
-                    if os.fstat(node.fd.number).st_nlink == 0:
-                        raise
-                    in_place = True
-            if placed is None and not in_place:
-                return False
+        while True:
+            with node.lock, self._tree.lock:
+                if snapshot.cancelled or node.path is None:
+                    return False
+                if node.path != path and not final and self._other_rules(node.path, path):
+                    return False  # programs rename a file once it is complete: its last name is what counts
+                whole = entry.size == snapshot.size and not snapshot.changed.held_bytes(1)
+                if not copy.has_to_be_renewed(whole=whole):
+                    copy.bring_up_to_date(whole=whole)
+                    in_place, placed = self._place(node, entry, snapshot, draft, copy, whole=whole)
+                    break
+            copy.renew()
+        if placed is None and not in_place:
+            return False
         if in_place:
             return self._commit_in_place(node, entry, snapshot, draft)
-        if not durable:
+        if not copy.durable:
             self._tree.context.committed()
         if whole:
-            self._remove(node, entry, placed or b"" if durable else b"")
+            self._remove(node, entry, placed or b"" if copy.durable else b"")
         else:
-            if durable and placed:
+            if copy.durable and placed:
                 self._tree.fsync_parent(placed)
             with node.lock:
                 if node.staging is entry:
@@ -162,12 +153,32 @@ class CommitEngine:
         self._counters.add("commits")
         return True
 
-    def finish(self, key: Key | None = None) -> None:
-        """Remove the entries that are done with; see :meth:`qatqfs.store.commit.finished.FinishedEntries.remove`."""
-        self._finished.remove(key)
+    def _place(
+        self, node: Node, entry: StagingEntry, snapshot: Snapshot, draft: Draft, copy: MetadataCopy, *, whole: bool
+    ) -> tuple[bool, bytes | None]:
+        """Put a draft in place by a rename if that is possible; content and namespace lock held.
+
+        Returns:
+            Whether the draft has to be copied into the inode instead, and what :meth:`Placer.place` returned.
+
+        Raises:
+            OSError: as :meth:`Placer.place`.
+        """
+        if self._has_other_names(node) or not copy.is_complete:
+            return True, None
+        try:
+            return False, self._placer.place(node, entry, snapshot, draft, whole=whole)
+        except PermissionError:  # not a directory to change names in: write to the file, as a program would
+            if os.fstat(node.fd.number).st_nlink == 0:
+                raise
+            return True, None
+
+    def remove_committed(self, key: Key | None = None) -> None:
+        """Remove committed entries; see :meth:`qatqfs.store.commit.committed.CommittedEntries.remove`."""
+        self._committed.remove(key)
 
     def _other_rules(self, path: bytes, other: bytes) -> bool:
-        """Whether rules say something else about a path than about another."""
+        """Whether the rules store a file differently under another path."""
         options = self._options
         return (options.rule_dtype(path), options.is_raw(path)) != (options.rule_dtype(other), options.is_raw(other))
 
@@ -188,19 +199,19 @@ class CommitEngine:
         return True
 
     def _remove(self, node: Node, entry: StagingEntry, path: bytes) -> None:
-        """Remove an entry that is done with, once its container is sure to be at a path; raises OSError."""
+        """Remove a committed entry, once its container is durable at a path if one is given; raises OSError."""
         entry.abandon_draft()
         entry.area.space.lower(entry.entry_id, 0)
-        self._finished.add(node.key, entry, path)
+        self._committed.add(node.key, entry, path)
         with self._tree.lock:
             self._tree.forget_if_idle(node)
-        self.finish(node.key)
+        self.remove_committed(node.key)
 
     def keep_copy(self, node: Node) -> None:
-        """Put what a node's content is now into a durable container in lost+found, and change nothing else.
+        """Put a copy of a node's content into lost+found, as a durable container, and change nothing else.
 
         Args:
-            node: dirty, and known to nobody else.
+            node: dirty, and not known to other threads.
 
         Raises:
             OSError: it failed.

@@ -89,7 +89,7 @@ def complete(
     Raises:
         OSError: reading, encoding or writing failed; EFBIG if there are too many chunks.
     """
-    old = _sound_draft(node, entry)
+    old = _usable_draft(node, entry)
     try:
         explicit = factory.explicit_dtype(node, path)
         plan = make_plan(snapshot, old, path, explicit, factory.options)
@@ -114,8 +114,8 @@ def complete(
     return draft
 
 
-def _sound_draft(node: Node, entry: StagingEntry) -> Draft | None:
-    """Return the entry's draft, unless the disk has failed to write it: then all is encoded anew."""
+def _usable_draft(node: Node, entry: StagingEntry) -> Draft | None:
+    """Return the entry's draft, or ``None`` if the disk has failed to write it: then everything is encoded again."""
     draft = entry.draft
     if draft is not None:
         try:
@@ -137,22 +137,22 @@ def _begin(
     old: Draft | None,
     stale: set[int],
 ) -> Draft:
-    """Return the entry's draft with as many of a snapshot's first chunks as can be had without looking at them."""
+    """Return the entry's draft, begun with those first chunks of a snapshot that can be taken over without a look."""
     total = chunks_of(snapshot.size, plan.chunk_size)
     if old is not None and (old.dtype, old.chunk_size) == (plan.dtype, plan.chunk_size) and plan.base is None:
-        sound = min(min(stale, default=old.count), old.count, total)
-        rest = range(sound, min(old.count, total))
-        with node.lock:  # so that no writer takes what is promised meanwhile
+        usable = min(min(stale, default=old.count), old.count, total)
+        rest = range(usable, min(old.count, total))
+        with node.lock:  # so that no writer takes the space that is promised to the draft
             if not rest or stale.issuperset(rest) or not entry.area.space.begin_anew(entry.entry_id):
-                entry.rewind_draft(old, sound)
+                entry.rewind_draft(old, usable)
                 return old
             draft = factory.new(entry, plan.dtype, plan.chunk_size)
             entry.exchange_draft(draft)
-        draft.take_prefix(*old.prefix(sound))
+        draft.take_prefix(*old.prefix(usable))
         return draft
     if old is not None:
         with node.lock:
-            entry.abandon_draft()  # before another one takes its space
+            entry.abandon_draft()  # gives its space back before another draft takes some
     draft = factory.new(entry, plan.dtype, plan.chunk_size)
     with node.lock:
         entry.exchange_draft(draft)

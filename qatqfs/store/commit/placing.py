@@ -40,7 +40,10 @@ class Placer:
         """Put a complete draft in place; content and namespace lock held.
 
         Returns:
-            The logical path it got (``b""`` in lost+found), or ``None`` if it has to be tried again.
+            The logical path that it got, ``b""`` in lost+found, or ``None`` if the commit has to be tried again.
+
+        Raises:
+            OSError: INTENT could not be logged, or the rename failed; the old container and the entry are as before.
         """
         assert node.path is not None
         container = ContainerFile(draft.fd, node.path, self._tree.context.reading)
@@ -74,7 +77,7 @@ class Placer:
         node.replaced(draft.fd, key_of(os.fstat(draft.fd.number)), container, durable=False)
         if whole:
             node.staging = None
-            with contextlib.suppress(OSError):  # then recovery has to find the container to know
+            with contextlib.suppress(OSError):  # without it, recovery learns this from the container that it finds
                 entry.log.done()
         else:
             entry.rebase(chunks, container, identity)
@@ -83,7 +86,7 @@ class Placer:
         return path if target is not None else b""
 
     def _find_target(self, node: Node, stack: contextlib.ExitStack) -> tuple[int, bytes] | None:
-        """Open the directory in which the node's container is; ``None`` if somebody else took its place."""
+        """Open the directory of the node's container; ``None`` if another file has taken its place."""
         assert node.path is not None
         try:
             fd, _, name = stack.enter_context(self._tree.parent(node.path))

@@ -15,7 +15,7 @@ from strict_decoder import decode_container
 from qatqfs.codec import Container, DType, Level, encode_container
 from qatqfs.store import Store, StoreOptions
 from qatqfs.store.commit import ahead as ahead
-from qatqfs.store.commit import engine as commit
+from qatqfs.store.commit import metadata_copy
 from qatqfs.store.encoding import plan as building
 from qatqfs.store.staging.snapshot import Snapshot
 from qatqfs.store.staging.view import data_ranges
@@ -64,7 +64,7 @@ def test_only_the_chunks_that_are_written_in_part_are_copied_up(store: Store) ->
         assert store.stats()["chunks_decoded"] == 1
 
 
-def test_a_whole_chunk_may_be_overwritten_where_the_old_one_is_corrupt(store: Store, backing: Path) -> None:
+def test_a_whole_chunk_may_be_overwritten_where_the_old_one_is_damaged(store: Store, backing: Path) -> None:
     data = content(5 * CHUNK)
     write(store, b"x", data)
     store.sync()
@@ -84,7 +84,7 @@ def test_a_whole_chunk_may_be_overwritten_where_the_old_one_is_corrupt(store: St
     assert raw(backing / "x.qatc") == expected
 
 
-def test_a_corrupt_chunk_that_nobody_touches_stays_what_it_is_and_is_not_served(store: Store, backing: Path) -> None:
+def test_a_damaged_chunk_that_no_write_changes_stays_as_it_is_and_is_not_served(store: Store, backing: Path) -> None:
     data = content(5 * CHUNK)
     write(store, b"x", data)
     store.sync()
@@ -470,14 +470,14 @@ def test_nothing_is_encoded_ahead_of_a_file_that_builds_on_a_container(
     data = bytearray(content(90 * CHUNK))
     handle = eager.create(b"x.bf16")
     write_sequentially(handle, data)
-    real = commit.copy_metadata
+    real = metadata_copy.copy_metadata
 
     def write_meanwhile(*args) -> None:
-        monkeypatch.setattr(commit, "copy_metadata", real)
+        monkeypatch.setattr(metadata_copy, "copy_metadata", real)
         handle.write(b"meanwhile", 5)  # so that the file stays dirty, most of its data file punched out
         real(*args)
 
-    monkeypatch.setattr(commit, "copy_metadata", write_meanwhile)
+    monkeypatch.setattr(metadata_copy, "copy_metadata", write_meanwhile)
     eager.sync()
     data[5:14] = b"meanwhile"
     assert handle.node.dirty
@@ -633,17 +633,17 @@ def test_metadata_changed_during_a_commit_is_kept(open_store, backing: Path, mon
     handle = store.open(b"x", os.O_RDWR)
     handle.write(b"changed", 0)
     store.setxattr(b"x", b"user.gone", b"1")
-    real = commit.copy_metadata
+    real = metadata_copy.copy_metadata
 
     def meanwhile(*args) -> None:
-        monkeypatch.setattr(commit, "copy_metadata", real)
+        monkeypatch.setattr(metadata_copy, "copy_metadata", real)
         real(*args)
         store.chmod(b"x", 0o604)
         store.setxattr(b"x", b"user.late", b"1")
         store.removexattr(b"x", b"user.gone")
         store.utimens(b"x", None, 5_000_000_007)
 
-    monkeypatch.setattr(commit, "copy_metadata", meanwhile)
+    monkeypatch.setattr(metadata_copy, "copy_metadata", meanwhile)
     store.sync()
     assert (backing / "x.qatc").stat().st_mode & 0o777 == 0o604
     assert store.getxattr(b"x", b"user.late") == b"1"

@@ -223,7 +223,7 @@ def test_a_file_of_the_same_name_made_by_somebody_else_is_not_touched(backing: P
 
 @pytest.mark.parametrize("step", ["encoded", "intent", "renamed"])
 def test_a_kill_at_any_step_of_a_commit_loses_nothing(backing: Path, step: str) -> None:
-    from qatqfs.store.commit import engine as commit
+    from qatqfs.store.commit import metadata_copy
 
     def work(store: Store) -> object:
         kept = write_and_keep_open(b"x")(store)
@@ -232,7 +232,7 @@ def test_a_kill_at_any_step_of_a_commit_loses_nothing(backing: Path, step: str) 
             os.kill(os.getpid(), signal.SIGKILL)
 
         if step == "encoded":
-            commit.copy_metadata = die
+            metadata_copy.copy_metadata = die
         elif step == "intent":
             os.rename = die
         else:
