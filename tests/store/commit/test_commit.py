@@ -1,4 +1,4 @@
-"""Commits: what is copied, what is encoded, and that nobody waits for them."""
+"""Commits: what is copied, what is encoded, and that no program waits for them."""
 
 import errno
 import os

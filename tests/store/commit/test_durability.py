@@ -1,4 +1,4 @@
-"""What survives a loss of power although no program asked for it, and who waits for that: nobody."""
+"""What survives a loss of power without an fsync of the program, and that no program waits for it."""
 
 import errno
 import os

@@ -1,4 +1,4 @@
-"""The chunk cache and its memory: used again, and never while anybody still reads it."""
+"""The chunk cache and its memory, which is used again, but never while a reader still has a view of it."""
 
 import random
 import threading
