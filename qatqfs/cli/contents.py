@@ -18,7 +18,7 @@ from qatqfs.codec.payload import read_bare_header
 from qatqfs.mount import mountinfo
 from qatqfs.store import paths as names
 from qatqfs.store.private import LOST_AND_FOUND
-from qatqfs.store.system.files import Fd, pread_exact
+from qatqfs.store.system.fd import Fd, pread_exact
 
 CONTAINER_SUFFIX = os.fsdecode(names.SUFFIX)
 PAYLOAD_SUFFIX = ".qatq"

@@ -12,7 +12,7 @@ import click
 
 from qatqfs.cli.exits import SIGNALLED, Refusal, naming, shown
 from qatqfs.cli.outcome import Outcome
-from qatqfs.store.system.files import fsync_directory
+from qatqfs.store.system.fd import fsync_directory
 
 Job = tuple[str, str]
 """Paths of an input and of the output made from it."""

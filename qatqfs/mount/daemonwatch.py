@@ -16,7 +16,7 @@ from qatqfs.store.errors import StoreError
 from qatqfs.store.holder import Holder, State, read_holder
 from qatqfs.store.paths import PRIVATE_DIR
 from qatqfs.store.private import LOCK, open_backing, waiting_files
-from qatqfs.store.system.files import Fd
+from qatqfs.store.system.fd import Fd
 
 
 class DaemonWatch:

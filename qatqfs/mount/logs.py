@@ -20,7 +20,7 @@ from typing import Any
 
 from qatqfs.mount.errors import MountError
 from qatqfs.store.paths import PRIVATE_DIR
-from qatqfs.store.system.files import Fd
+from qatqfs.store.system.fd import Fd
 from qatqfs.wording import shown
 
 _MAX_LOG_BYTES = 1 << 20

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from qatqfs.mount.errors import MountError
-from qatqfs.store.system.files import libc
+from qatqfs.store.system.calls import libc
 
 FILESYSTEM = "fuse.qatqfs"
 _MNT_FORCE, _MNT_DETACH, _UMOUNT_NOFOLLOW = 1, 2, 8  # umount(2)

@@ -12,7 +12,7 @@ import pyfuse3
 from qatqfs.mount.adapter import ATTRIBUTE_TIMEOUT_S, Adapter, handler, notification, owner_of
 from qatqfs.mount.inodes import Inode
 from qatqfs.store import Attributes
-from qatqfs.store.system.files import RENAME_EXCHANGE
+from qatqfs.store.system.calls import RENAME_EXCHANGE
 
 _ABSENT = 0
 _LONGEST_NAME = 255

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 from qatqfs.mount import control, mountinfo
 from qatqfs.mount.errors import MountError
-from qatqfs.store.system.files import libc
+from qatqfs.store.system.calls import libc
 
 _REMOUNT = 32  # mount(2), as the numbers below; statvfs(2) tells them by the same ones
 _SET = {"ro": 1, "nosuid": 2, "nodev": 4, "noexec": 8, "sync": 16, "noatime": 1024, "nodiratime": 2048}

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from qatqfs.codec import DEFAULT_CHUNK_BYTES, MAX_CHUNKS, DType, Level
+from qatqfs.store.tuning import DEFAULT_TUNING, Tuning
 
 MIB = 1024 * 1024
 
@@ -43,6 +44,7 @@ class StoreOptions:
         commit_on_close: closing a file that was written waits until it is in a container.
         durable_after: seconds after which what was written survives a loss of power though nobody called fsync; 0
             leaves that to the system.
+        tuning: sizes and times that decide how fast the store is.
     """
 
     cache_size: int = 512 * MIB
@@ -56,6 +58,7 @@ class StoreOptions:
     idle_seconds: float = 1.0
     commit_on_close: bool = False
     durable_after: float = 5.0
+    tuning: Tuning = DEFAULT_TUNING
 
     def __post_init__(self) -> None:
         if self.chunk_size < 4 or self.chunk_size % 4 or self.chunk_size > 128 * MIB:

@@ -17,7 +17,7 @@ from qatqfs.store.errors import StoreError, StoreInUse
 from qatqfs.store.holder import Holder, State, read_holder
 from qatqfs.store.paths import PRIVATE_DIR, SUFFIX
 from qatqfs.store.system.backing import BackingIO
-from qatqfs.store.system.files import Fd
+from qatqfs.store.system.fd import Fd
 
 log = logging.getLogger(__name__)
 

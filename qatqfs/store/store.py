@@ -20,6 +20,7 @@ from qatqfs.store.attributes import Attributes
 from qatqfs.store.commit.ahead import AheadEncoder
 from qatqfs.store.commit.durability import Durability
 from qatqfs.store.commit.engine import CommitEngine
+from qatqfs.store.commit.making import DraftFactory
 from qatqfs.store.commit.recovery import Recovery
 from qatqfs.store.commit.schedule import Committer
 from qatqfs.store.commit.syncs import Syncs
@@ -37,11 +38,11 @@ from qatqfs.store.options import StoreOptions
 from qatqfs.store.paths import SUFFIX
 from qatqfs.store.private import PrivateArea, open_backing, waiting_files
 from qatqfs.store.reading.cache import ChunkCache
-from qatqfs.store.reading.container import RUN_CHUNKS, ReadContext
+from qatqfs.store.reading.container import ReadContext
 from qatqfs.store.reading.damage import DamageRegister
 from qatqfs.store.staging.area import StagingArea
 from qatqfs.store.system.backing import BackingIO
-from qatqfs.store.system.files import yield_to_others
+from qatqfs.store.system.calls import yield_to_others
 from qatqfs.wording import describe, shown_path
 
 log = logging.getLogger(__name__)
@@ -49,7 +50,6 @@ log = logging.getLogger(__name__)
 _BLOCK = 4096
 _NAMED = 20
 """Files that a line of the log names."""
-_READ_AHEAD_RUNS_PER_WORKER = 2
 
 Owner = tuple[int, int] | None
 
@@ -95,7 +95,7 @@ class Store:
                 self._area = PrivateArea(root, io)
             except OSError as err:
                 raise StoreError(f"cannot write to backing directory {os.fspath(path)!r}: {err.strerror}") from err
-            staging = StagingArea(self._area.staging, self._area.lost_and_found, io)
+            staging = StagingArea(self._area.staging, self._area.lost_and_found, io, self.options.tuning)
         workers = self.options.workers
         self._decoders = ThreadPoolExecutor(workers, thread_name_prefix="qatqfs-decode")
         self._encoders = ThreadPoolExecutor(workers, thread_name_prefix="qatqfs-encode", initializer=yield_to_others)
@@ -105,7 +105,8 @@ class Store:
             damage=DamageRegister(self.counters),
             counters=self.counters,
             executor=self._decoders,
-            read_ahead=_READ_AHEAD_RUNS_PER_WORKER * RUN_CHUNKS * workers,
+            workers=workers,
+            tuning=self.options.tuning,
         )
         context = NodeContext(
             options=self.options,
@@ -126,11 +127,12 @@ class Store:
         self._durability = Durability(io, root, self.options.durable_after)
         self.in_doubt = 0
         if self._area is not None and staging is not None:
-            engine = CommitEngine(self.tree, self._encoders, self._disk_waiter)
+            factory = DraftFactory(self.tree, self._encoders, self._disk_waiter)
+            engine = CommitEngine(self.tree, factory)
             self._committer = Committer(self.tree, engine)
-            self._ahead = AheadEncoder(engine, self.options)
+            self._ahead = AheadEncoder(factory, self.options)
             self.tree.on_dropped = self._dropped
-            recovery = Recovery(self.tree, staging, engine, self._committer.sync)
+            recovery = Recovery(self.tree, staging, engine, self._committer.commit_all)
             self._run_or_leave(recovery)
             self.recovered, self.in_doubt = recovery.recovered, recovery.in_doubt
             self._committer.start()
@@ -218,7 +220,7 @@ class Store:
                 failed to write something on this filesystem. ESTALE: staging itself is gone.
         """
         if self._committer is not None:
-            self._committer.sync(below)
+            self._committer.commit_all(below)
         if self._area is not None:
             self._area.check_in_place()
             self._durability.make_all_durable()

@@ -3,7 +3,7 @@
 import os
 import random
 
-from qatqfs.store.system.files import RENAME_EXCHANGE, RENAME_NOREPLACE
+from qatqfs.store.system.calls import RENAME_EXCHANGE, RENAME_NOREPLACE
 from stress_lib.world import Operation
 
 NAMES = ("a", "b", "c", "d", "p", "q", "p/a", "p/b", "q/a", "p/q")

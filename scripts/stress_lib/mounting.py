@@ -11,7 +11,7 @@ from pathlib import Path
 
 from qatqfs.mount import control, mountinfo
 from qatqfs.store.system.backing import BackingIO
-from qatqfs.store.system.files import Fd
+from qatqfs.store.system.fd import Fd
 
 _START_SECONDS = 60
 _STOP_SECONDS = 600

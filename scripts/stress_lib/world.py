@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from qatqfs.mount import control
-from qatqfs.store.system.files import RENAME_EXCHANGE, renameat2
+from qatqfs.store.system.calls import RENAME_EXCHANGE, renameat2
 
 Operation = list[Any]
 Outcome = list[Any]

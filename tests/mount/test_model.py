@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
 
-from qatqfs.store.system.files import RENAME_EXCHANGE, RENAME_NOREPLACE
+from qatqfs.store.system.calls import RENAME_EXCHANGE, RENAME_NOREPLACE
 
 SCRIPTS = Path(__file__).parent.parent.parent / "scripts"
 sys.path.insert(0, str(SCRIPTS))

@@ -15,7 +15,7 @@ import pytest
 from mounted import Mounted, drop_page_cache, errno_of, mounted
 from sidebyside import SideBySide, outcome
 
-from qatqfs.store.system.files import RENAME_EXCHANGE, RENAME_NOREPLACE, renameat2
+from qatqfs.store.system.calls import RENAME_EXCHANGE, RENAME_NOREPLACE, renameat2
 
 pytestmark = pytest.mark.fuse
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to make device nodes")

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from qatqfs.store.system.backing import OPERATIONS, BackingIO
-from qatqfs.store.system.files import Fd
+from qatqfs.store.system.fd import Fd
 
 BLOCK = 4096
 _MAKES_DURABLE = ("fsync", "fdatasync", "fsync_directory", "syncfs")

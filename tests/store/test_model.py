@@ -20,7 +20,7 @@ from strict_decoder import decode_container
 
 from qatqfs.codec import Level
 from qatqfs.store import Handle, Store, StoreOptions
-from qatqfs.store.system.files import RENAME_EXCHANGE, RENAME_NOREPLACE
+from qatqfs.store.system.calls import RENAME_EXCHANGE, RENAME_NOREPLACE
 
 CHUNK = 64
 MOST = 12 * CHUNK

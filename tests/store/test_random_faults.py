@@ -15,7 +15,7 @@ from faults import FaultyIO, Killed, abandon
 
 from qatqfs.codec import Level
 from qatqfs.store import Handle, Store, StoreOptions
-from qatqfs.store.commit import ahead as ahead
+from qatqfs.store.tuning import Tuning
 
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # threads are killed
 
@@ -38,6 +38,7 @@ class Run:
             workers=1,
             level=Level.FAST,
             durable_after=self.rng.choice([0.0, 0.01]),
+            tuning=Tuning(ahead_bytes=4 * CHUNK, claim_bytes=16 * CHUNK),
         )
         self.names: dict[bytes, int] = {}
         self.contents: dict[int, bytes] = {}
@@ -203,11 +204,7 @@ def content(handle: Handle) -> bytes:
 
 
 @pytest.mark.parametrize("seed", range(RUNS))
-def test_whatever_fails_and_whenever_it_is_killed_what_was_acknowledged_is_there(
-    backing: Path, monkeypatch: pytest.MonkeyPatch, seed: int
-) -> None:
-    monkeypatch.setattr("qatqfs.store.names.node._AHEAD_BYTES", 4 * CHUNK)
-    monkeypatch.setattr(ahead, "_CLAIM_BYTES", 16 * CHUNK)
+def test_whatever_fails_and_whenever_it_is_killed_what_was_acknowledged_is_there(backing: Path, seed: int) -> None:
     run = Run(backing, seed)
     try:
         for _ in range(run.rng.randint(20, 120)):

@@ -1,9 +1,9 @@
 """Encoding of long sequential writes while they still arrive.
 
-A program that writes a file from front to back leaves complete chunks behind. One thread takes nodes that have a
-few megabytes of those, in turn, and lets the encoders append them to the node's draft, so that little is left for the
-commit. Nobody waits for it, and what it does may be in vain: a draft whose chunks are changed later is only as
-good as what is left of it, and one that cannot be written is thrown away.
+A program that writes a file from front to back completes one chunk after the other. One thread takes nodes that have a
+few megabytes of complete chunks, in turn, and lets the encoders append these to the node's draft. So little is left for
+the commit. No program waits for this, and the work may be in vain: chunks of a draft that are changed later are encoded
+again, and a draft that cannot be written is abandoned.
 """
 
 import contextlib
@@ -12,7 +12,7 @@ import threading
 from collections import deque
 
 from qatqfs.codec import MAX_CHUNKS, DType, QatcError
-from qatqfs.store.commit.engine import CommitEngine
+from qatqfs.store.commit.making import DraftFactory
 from qatqfs.store.encoding.chunks import StreamEncoder
 from qatqfs.store.encoding.plan import note_encoded
 from qatqfs.store.encoding.workers import Payloads, fill
@@ -21,29 +21,28 @@ from qatqfs.store.options import StoreOptions
 from qatqfs.store.staging.draft import Draft
 from qatqfs.store.staging.entry import StagingEntry
 from qatqfs.store.staging.snapshot import SnapshotLost
-from qatqfs.store.system.files import pread_exact, yield_to_others
+from qatqfs.store.system.calls import yield_to_others
+from qatqfs.store.system.fd import pread_exact
 from qatqfs.store.tensors.dtype import choose_dtype
 from qatqfs.store.tensors.header import read_header
 from qatqfs.wording import describe, shown_path
 
 log = logging.getLogger(__name__)
 
-_CLAIM_BYTES = 64 << 20
-_MOST_STALE = 16
-
 
 class AheadEncoder:
     """The thread, and its queue, which ``_condition`` protects.
 
     Args:
-        engine: makes drafts.
+        factory: begins drafts.
         options: of the store.
     """
 
-    def __init__(self, engine: CommitEngine, options: StoreOptions) -> None:
-        self._engine = engine
+    def __init__(self, factory: DraftFactory, options: StoreOptions) -> None:
+        self._factory = factory
         self._options = options
-        self._workers = max(1, options.workers - 1)  # the writer, and what takes his bytes, need one themselves
+        self._tuning = options.tuning
+        self._workers = max(1, options.workers - 1)  # the writer and the daemon need a processor
         self._condition = threading.Condition()
         self._waiting: deque[Node] = deque()
         self._stopping = False
@@ -69,7 +68,7 @@ class AheadEncoder:
                 self._condition.notify()
 
     def forget(self, node: Node) -> None:
-        """Drop a node that is removed from the queue."""
+        """Forget a node that was removed."""
         with self._condition, contextlib.suppress(ValueError):
             self._waiting.remove(node)
 
@@ -81,14 +80,14 @@ class AheadEncoder:
     def _advance_next(self) -> bool:
         """Wait for a node and encode what it has; ``False`` at the end.
 
-        A call of its own for each, so that the thread keeps nothing of the last node, and no file open, while it waits.
+        This is a function of its own so that the waiting thread keeps no reference to the last node, and no file open.
         """
         with self._condition:
             self._condition.wait_for(lambda: self._waiting or self._stopping)
             if self._stopping:
                 return False
             node = self._waiting.popleft()
-        if node.commit_lock.try_to_encode_ahead():  # a commit under way takes everything anyway
+        if node.commit_lock.try_to_encode_ahead():  # a commit under way takes all of the content
             try:
                 self._advance(node)
             except Exception:
@@ -100,7 +99,7 @@ class AheadEncoder:
     def _advance(self, node: Node) -> None:
         with node.lock:
             entry, path = node.staging, node.path
-            # What builds on a container has not all of its content in the data file.
+            # An entry that builds on a container does not have all of its content in the data file.
             if path is not None and self._options.is_raw(path):
                 return
             if entry is None or path is None or entry.view.chunks.base_chunks or entry.sequential.end == 0:
@@ -109,11 +108,15 @@ class AheadEncoder:
             draft = entry.draft or self._begin(node, entry, path)
             while draft is not None and (stop := self._claim(node, entry, draft)):
                 payloads = self._payloads_of(node, entry, draft)
-                fill(draft, stop, payloads, self._engine.executor, self._workers, gives_way_to=node.commit_lock)
-                if self._waiting:  # other writers' files have their turn before this one goes on
+                fill(
+                    *(draft, stop, payloads, self._factory.executor, self._workers),
+                    gives_way_to=node.commit_lock,
+                    tuning=self._tuning,
+                )
+                if self._waiting:  # the files of other writers get their turn first
                     self.advanced(node)
                     return
-        except BaseException as err:  # whatever it was, nobody knows what the draft has
+        except BaseException as err:  # whatever it was, the content of the draft is unknown now
             with node.lock:
                 entry.sequential.stop()
                 entry.abandon_draft()
@@ -122,9 +125,11 @@ class AheadEncoder:
             log.debug("%s: encoding ahead stops: %s", shown_path(path), describe(err))  # err itself holds files open
 
     def _begin(self, node: Node, entry: StagingEntry, path: bytes) -> Draft | None:
-        """Make the draft of a file that has none, of the dtype that its beginning suggests.
+        """Begin the draft of a file that has none, with the dtype that the content so far suggests.
 
-        None where the chunks of the container that the file once was do not hold whole values of any dtype.
+        Returns:
+            ``None`` if the file was committed or removed meanwhile, or if its chunk size, taken over from an earlier
+            container, does not hold whole values of every dtype.
         """
         if entry.chunk_size % DType.F32.width:
             return None
@@ -133,10 +138,10 @@ class AheadEncoder:
         def sample(offset: int, length: int) -> bytes:
             return pread_exact(entry.data.number, min(length, size - offset), offset)
 
-        explicit = self._engine.explicit_dtype(node, path)
+        explicit = self._factory.explicit_dtype(node, path)
         header = read_header(size, sample)
         dtype = choose_dtype(path, size, sample, explicit=explicit, header=header)
-        draft = self._engine.new_draft(entry, dtype, entry.chunk_size)
+        draft = self._factory.new(entry, dtype, entry.chunk_size)
         draft.header = header
         with node.lock, node.context.namespace_lock:
             if node.staging is entry and node.path is not None:
@@ -146,16 +151,16 @@ class AheadEncoder:
         return None
 
     def _claim(self, node: Node, entry: StagingEntry, draft: Draft) -> int:
-        """Return the chunk up to which to go on, 0 if it is not worth it now."""
-        hop = max(1, _CLAIM_BYTES // draft.chunk_size // 16)
+        """Return the chunk up to which to encode now, 0 if there is not enough to do."""
+        hop = max(1, self._tuning.claim_bytes // draft.chunk_size // 16)
         with node.lock:
             if self._stopping or node.staging is not entry or node.path is None or entry.draft is not draft:
                 return 0
             if node.commit_lock.wanted:
                 return 0
             complete = min(entry.sequential.end // draft.chunk_size, MAX_CHUNKS)
-            stop = min(complete, draft.count + max(1, _CLAIM_BYTES // draft.chunk_size))
-            if stop - draft.count < hop or len(draft.stale) > _MOST_STALE:
+            stop = min(complete, draft.count + max(1, self._tuning.claim_bytes // draft.chunk_size))
+            if stop - draft.count < hop or len(draft.stale) > self._tuning.most_stale_chunks:
                 return 0
             draft.claimed = stop
             return stop
@@ -166,7 +171,7 @@ class AheadEncoder:
 
         def payloads(first: int, stop: int) -> list[bytes]:
             if node.path is None or self._stopping:
-                raise SnapshotLost("nobody wants it any more")
+                raise SnapshotLost("the file was removed, or the store is being closed")
             raw = memoryview(pread_exact(entry.data.number, (stop - first) * chunk_size, first * chunk_size))
             if len(raw) != (stop - first) * chunk_size:
                 raise SnapshotLost("the file was cut")
@@ -174,7 +179,7 @@ class AheadEncoder:
             parts = [raw[start : start + chunk_size] for start in range(0, len(raw), chunk_size)]
             result = encoder.encode(parts, widths)
             for payload in result:
-                note_encoded(self._engine.counters, chunk_size, payload)
+                note_encoded(self._factory.counters, chunk_size, payload)
             return result
 
         return payloads

@@ -1,9 +1,9 @@
-"""Commits of files that a rule wants raw: the content itself takes the container's place, under its own name.
+"""Commits of files that a rule wants raw: a raw file takes the container's place.
 
-Programs write under a temporary name and rename; which rule a file meets is known when it is committed. The raw file
-is complete before it gets its name. Then there are two files of the same logical name for a moment, with the same
-mtime, so the container counts, and what staging has above it; then the container goes. A kill in between leaves a
-dirty file that is committed again. A kill after that leaves a raw file that the log knows
+Programs write under a temporary name and rename, so the rule that a file meets is known when it is committed. The raw
+file is complete before it gets its name. Then two stored files have the same logical name and mtime for a moment; the
+container counts, with the entry that builds on it. Then the container is removed. A kill before that leaves a dirty
+file that is committed again. A kill after that leaves a raw file that the log names
 (:mod:`qatqfs.store.commit.recovery`).
 """
 
@@ -14,7 +14,7 @@ import stat
 
 from qatqfs.store import paths
 from qatqfs.store.attributes import key_of
-from qatqfs.store.names.inode_copy import InodeMetadata, copy_metadata, has_all_of
+from qatqfs.store.commit.metadata_copy import MetadataCopy
 from qatqfs.store.names.node import Node
 from qatqfs.store.names.tree import Tree
 from qatqfs.store.staging.area import NEW
@@ -22,14 +22,14 @@ from qatqfs.store.staging.entry import StagingEntry
 from qatqfs.store.staging.snapshot import Snapshot, SnapshotLost
 from qatqfs.store.staging.space import no_space
 from qatqfs.store.staging.view import chunks_of
-from qatqfs.store.system.files import Fd, Identity
+from qatqfs.store.system.fd import Fd
+from qatqfs.store.system.identity import Identity
 
-EMPTY_CONTAINER_SIZE = 72  # format section 6: header, length, a payload of no values
 _PIECE_BYTES = 4 << 20
 
 
 def is_to_be_raw(tree: Tree, node: Node, path: bytes) -> bool:
-    """Whether a rule wants a file raw, and nothing is in the way of that."""
+    """Whether a rule wants a file raw, and it can be stored so."""
     _, name = paths.split(path)
     if not tree.context.options.is_raw(path) or not paths.plain_name_allowed(name) or node.stays_container:
         return False
@@ -38,13 +38,13 @@ def is_to_be_raw(tree: Tree, node: Node, path: bytes) -> bool:
 
 
 def commit_raw(tree: Tree, node: Node, entry: StagingEntry, snapshot: Snapshot, path: bytes) -> bytes | None:
-    """Put a snapshot under the file's own name in place of its container; the entry is done with then.
+    """Put a snapshot in place of the file's container, as a raw file. The caller removes the entry then.
 
-    Commit lock held. It is for the caller to drop the entry.
+    The commit lock is held.
 
     Returns:
-        The path that has to be made durable first, ``b""`` if none has to, or ``None`` if the commit has to be tried
-        again.
+        The path that has to be made durable before the entry is removed, ``b""`` if none has to, or ``None`` if the
+        commit has to be tried again.
 
     Raises:
         OSError: it failed; nothing has changed.
@@ -57,27 +57,20 @@ def commit_raw(tree: Tree, node: Node, entry: StagingEntry, snapshot: Snapshot, 
         if not _write(entry, snapshot, fd):
             node.stays_container = True
             return None
-        durable = entry.log.durable or node.durable or os.fstat(node.fd.number).st_size > EMPTY_CONTAINER_SIZE
-        metadata, mtime_ns = InodeMetadata.of(node.fd), entry.mtime_ns
-        copy_metadata(io, metadata, fd, mtime_ns)
-        if not has_all_of(metadata, fd):
-            node.stays_container = True
-            return None
-        if durable:
-            io.fsync(fd)
-        with node.lock, tree.lock:
-            changed = entry.size != snapshot.size or snapshot.changed.held_bytes(1)
-            if changed or snapshot.cancelled or node.staging is not entry or node.path != path:
+        copy = MetadataCopy(io, node, entry, fd)
+        while True:
+            if not copy.is_complete:
+                node.stays_container = True
                 return None
-            outdated = (metadata, mtime_ns) != (InodeMetadata.of(node.fd), entry.mtime_ns)
-            if outdated:
-                copy_metadata(io, InodeMetadata.of(node.fd), fd, entry.mtime_ns)
-            synced_meanwhile = not durable and (entry.log.durable or node.durable)
-            durable = durable or synced_meanwhile
-            if durable and (outdated or synced_meanwhile):
-                io.fsync(fd)
-            placed = _swap(tree, node, entry, (name, fd), durable=durable)
-        return (path if durable else b"") if placed else None
+            with node.lock, tree.lock:
+                changed = entry.size != snapshot.size or snapshot.changed.held_bytes(1)
+                if changed or snapshot.cancelled or node.staging is not entry or node.path != path:
+                    return None
+                if not copy.has_to_be_renewed(whole=True):
+                    copy.bring_up_to_date(whole=True)
+                    placed = _swap(tree, node, entry, (name, fd), durable=copy.durable)
+                    return (path if copy.durable else b"") if placed else None
+            copy.renew()
     finally:
         if not placed:
             area.abandon(name, fd)
@@ -87,7 +80,7 @@ def _write(entry: StagingEntry, snapshot: Snapshot, fd: Fd) -> bool:
     """Write a snapshot to an empty file, its holes as holes.
 
     Returns:
-        ``False`` if a part of it is damaged: a container takes that over as it is, a raw file cannot.
+        ``False`` if a chunk of it is damaged. A container takes a damaged chunk over as it is; a raw file cannot.
 
     Raises:
         OSError: another failure.
@@ -116,7 +109,10 @@ def _swap(tree: Tree, node: Node, entry: StagingEntry, draft: tuple[bytes, Fd], 
     """Let a complete raw file take the container's place, content and namespace lock held.
 
     Returns:
-        ``False`` if it has to stay a container. Raises OSError; the container is there still.
+        ``False`` if the file has to stay a container.
+
+    Raises:
+        OSError: it failed; the container is still in place.
     """
     assert node.path is not None
     io, times, old = tree.context.io, tree.commit_times, node.key
@@ -126,7 +122,7 @@ def _swap(tree: Tree, node: Node, entry: StagingEntry, draft: tuple[bytes, Fd], 
             directory, _, plain = stack.enter_context(tree.parent(node.path))
             stored = paths.container_name(plain)
             there = os.stat(stored, dir_fd=directory, follow_symlinks=False)
-        except OSError:  # gone, or not for us to change: the ordinary commit knows what to do
+        except OSError:  # gone, or not ours to change: the ordinary commit handles that
             there = None
         if there is None or key_of(there) != node.key or not _is_free(directory, plain):
             node.stays_container = True
@@ -136,13 +132,13 @@ def _swap(tree: Tree, node: Node, entry: StagingEntry, draft: tuple[bytes, Fd], 
             entry.log.intent(Identity.of(fd.number))
             with times.unchanged(directory):
                 io.rename(staging, name, directory, plain)
-                if durable:  # or a loss of power might find neither
+                if durable:  # else a loss of power might leave neither file
                     io.fsync_directory(directory)
                 io.unlink(directory, stored)
         except OSError as err:
             with contextlib.suppress(OSError):
                 if Identity.of(fd.number) == _identity_at(directory, plain):
-                    io.unlink(directory, plain)  # the container stays, which hides it, until somebody sets its mtime
+                    io.unlink(directory, plain)  # the container stays, and hides this only until its mtime is set
             with contextlib.suppress(OSError):
                 entry.log.held(entry.view.chunks)
             if not isinstance(err, PermissionError):
@@ -163,7 +159,7 @@ def _identity_at(directory: int, name: bytes) -> Identity:
 
 
 def _is_free(directory: int, name: bytes) -> bool:
-    """Whether a raw file may get a name: nobody has it, or a regular file that the container hides."""
+    """Whether a raw file may get a name: it is free, or that of a regular file that the container hides."""
     try:
         return stat.S_ISREG(os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode)
     except FileNotFoundError:

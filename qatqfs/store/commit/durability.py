@@ -1,14 +1,14 @@
-"""Makes what was written survive a loss of power though no program asked for it, some seconds later.
+"""Makes content durable some seconds after it was written, without an fsync of the program.
 
-A thread looks every so many seconds at the files that got uncommitted content, and at whether a container got its name
-that nobody has made durable. No writer waits for it: it holds a content lock only to note what a file is
+Every few seconds a thread looks at the files that got uncommitted content, and at containers that are in place but not
+durable. No writer waits for it. It holds a content lock only to mark what a file is
 (:meth:`qatqfs.store.staging.log.EntryLog.mark`), and waits for the disk without any lock. The record that it writes
-afterwards covers what was noted, whatever has been written since.
+afterwards covers what was marked, whatever has been written since.
 
-The order is that of fsync(2), for all files together: what staging builds on and its name, the data files, the logs.
-Few files are made durable one by one. For many, and for containers whose files nobody has open any more, one syncfs(2)
-does it; each file is asked nevertheless, which costs nothing then, because the system says only there which file could
-not be written.
+The order is that of fsync(2), for all files together: first the bases and their names, then the data files, then the
+logs. A few files are made durable one by one. For many files, and for containers that are not open any more, one
+syncfs(2) does it. Each file gets its fsync even then: it costs nothing, and only there the system reports which file
+could not be written.
 """
 
 import logging
@@ -21,12 +21,13 @@ from qatqfs.store.names.node import Node
 from qatqfs.store.staging.entry import StagingEntry
 from qatqfs.store.staging.log import Mark
 from qatqfs.store.system.backing import BackingIO
-from qatqfs.store.system.files import Fd, yield_to_others
+from qatqfs.store.system.calls import yield_to_others
+from qatqfs.store.system.fd import Fd
 
 log = logging.getLogger(__name__)
 
 _FEW = 8
-"""Files that are made durable one by one."""
+"""Up to this many files are made durable one by one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +39,12 @@ class _Marked:
 
 
 class Durability:
-    """See the module's text. ``_condition`` protects what there is to do.
+    """See the module's text. ``_condition`` protects the sets of what is not durable.
 
     Args:
         io: makes the calls.
         root: open descriptor of BACKING.
-        seconds: between two looks, 0 for none.
+        seconds: between two passes, 0 for none.
     """
 
     def __init__(self, io: BackingIO, root: Fd, seconds: float) -> None:
@@ -51,10 +52,10 @@ class Durability:
         self._root = root
         self._seconds = seconds
         self._condition = threading.Condition()
-        self._nodes: weakref.WeakSet[Node] = weakref.WeakSet()  # those that may have content to be made durable
+        self._nodes: weakref.WeakSet[Node] = weakref.WeakSet()  # may have content that is not durable
         self._containers = False  # some container is not durable
         self._stopping = False
-        self._passes = threading.Lock()  # held by whoever makes things durable
+        self._passes = threading.Lock()  # held during a pass
         self._thread = threading.Thread(target=self._run, name="qatqfs-durable", daemon=True)
 
     def start(self) -> None:
@@ -78,7 +79,7 @@ class Durability:
                 self._nodes.add(node)
 
     def committed(self) -> None:
-        """Note that a container got its name that is not durable."""
+        """Note that a container is in place that is not durable."""
         with self._condition:
             self._wake_if_idle()
             self._containers = True
@@ -95,14 +96,14 @@ class Durability:
                 self.make_durable(self._take())
                 told = None
             except OSError as err:
-                if told != str(err):  # a disk that has failed would fill the log
+                if told != str(err):  # a failing disk must not fill the log
                     told = str(err)
                     log.error("what was written lately cannot be made durable yet: %s", told)
             except Exception:
                 log.exception("what was written lately cannot be made durable")
 
     def _wait(self) -> bool:
-        """Wait until there has been something to do for a while; returns whether to go on."""
+        """Wait for something to do, and then for the pause; returns whether to go on."""
         with self._condition:
             self._condition.wait_for(lambda: self._stopping or self._nodes or self._containers)
             self._condition.wait_for(lambda: self._stopping, self._seconds)
@@ -122,7 +123,7 @@ class Durability:
         """Make durable what was written so far to some files, and all containers.
 
         Raises:
-            OSError: the first failure; what it is not about is durable.
+            OSError: the first failure; everything that it does not concern is durable.
         """
         with self._passes:
             self._make_durable(nodes)
@@ -141,7 +142,7 @@ class Durability:
         logged = []
         for one in waiting:
             try:
-                if _sync_content(one):
+                if _make_content_durable(one):
                     logged.append(one)
             except OSError as err:
                 failure = failure or err
@@ -161,7 +162,7 @@ class Durability:
                 del failure  # it refers to this frame: without the cycle nothing keeps the files open
 
     def _take(self) -> Sequence[Node]:
-        """Return the files to look at; those that are not dirty any more are forgotten."""
+        """Return the files to look at, and forget those that are not dirty any more."""
         with self._condition:
             waiting = [node for node in self._nodes if node.dirty and node.path is not None]
             self._nodes = weakref.WeakSet(waiting)
@@ -169,7 +170,7 @@ class Durability:
 
 
 def _marked(node: Node) -> Iterable[_Marked]:
-    """Note what a file is now, if it is not durable as it is; raises OSError."""
+    """Mark what a file is now, unless that is durable already; raises OSError."""
     with node.lock:
         entry = node.staging
         if entry is None or entry.in_doubt or node.path is None or node.durable_sequence == node.sequence:
@@ -177,11 +178,11 @@ def _marked(node: Node) -> Iterable[_Marked]:
         return [_Marked(node, entry, entry.mark(), node.sequence)]
 
 
-def _sync_content(one: _Marked) -> bool:
-    """Make durable what a file's log is going to say, and say it; returns whether there was anything to say.
+def _make_content_durable(one: _Marked) -> bool:
+    """Make the content of a file durable as it was marked, and log that; returns whether the log got a record.
 
     Raises:
-        OSError: that failed; the program's next fsync hears of it as well.
+        OSError: that failed; the program's next fsync raises it as well.
     """
     node = one.node
     if not (node.durable and node.metadata_durable):

@@ -1,4 +1,4 @@
-"""Where the staging entries of an earlier daemon belong: the file, and the container that an entry builds on."""
+"""Which file an entry of an earlier daemon belongs to, and which container it builds on."""
 
 import contextlib
 import errno
@@ -16,16 +16,17 @@ from qatqfs.store.reading.container import ContainerFile
 from qatqfs.store.staging.area import StagingArea
 from qatqfs.store.staging.records import LogState
 from qatqfs.store.system.descriptors import is_want
-from qatqfs.store.system.files import Fd, Identity
+from qatqfs.store.system.fd import Fd
+from qatqfs.store.system.identity import Identity
 from qatqfs.wording import shown_path
 
 log = logging.getLogger(__name__)
 
 _NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EINVAL, errno.ENXIO, errno.ENAMETOOLONG, errno.EBUSY)
-"""Of opening a regular file: no file is there, or something else; any other error says nothing about that."""
+"""Errors of opening a regular file that mean: there is none. Any other error leaves that open."""
 
 Found = tuple[Fd, int, bytes]
-"""The container that an entry builds on, which one of its log it is, and its logical path."""
+"""The container that an entry builds on, its number in the log (see :class:`Place`), and its logical path."""
 
 
 def _hints(state: LogState) -> list[bytes]:
@@ -35,7 +36,7 @@ def _hints(state: LogState) -> list[bytes]:
 
 @contextlib.contextmanager
 def _only_wants() -> Iterator[None]:
-    """Let no error out but those for want of descriptors or memory, which say nothing about what is there."""
+    """Suppress all errors but a lack of descriptors or memory, which says nothing about what is there."""
     try:
         yield
     except OSError as err:
@@ -53,7 +54,7 @@ class Place:
         base: that container, ``None`` if it cannot be read and is not needed.
         path: the logical path.
         redo: the container is the redo file.
-        named: the file has a name still.
+        named: the file still has a name.
     """
 
     node: Node
@@ -64,7 +65,7 @@ class Place:
     named: bool = True
 
     def has_all_of(self, state: LogState) -> bool:
-        """Whether the container that an entry with this log builds on has all of it, if it is whole."""
+        """Whether the container that an entry builds on has all of its content, if that container is whole."""
         return self.at > 0 and not self.redo and not state.since(self.at)[0]
 
 
@@ -93,7 +94,7 @@ class Locator:
             return self._place_of_redo(state, hints or [entry_id], redo, data)
         found = self._look_at_all(hints, state)
         if found is None and (not state.is_sure or b"" in state.paths):
-            # A rename may have got to the disk without the record that announced it; of several names any may do.
+            # The rename may be on the disk without the record that announced it. Of several names, any will do.
             found = self._search(state)
         if found is None:
             return None if state.unlinked else self._lost(state, (hints or [entry_id])[0], data)
@@ -105,7 +106,7 @@ class Locator:
         return Place(node, at, self._base_of(node, state, os.fstat(data.number).st_size, at), path)
 
     def raw_file(self, state: LogState, entry_id: bytes) -> tuple[Fd, bytes] | None:
-        """Return the raw file that a commit has put under the file's own name with all of an entry, and its path."""
+        """Return the raw file that a commit has made of all of an entry, and its path; ``None`` if there is none."""
         if self._redo_of(entry_id, state) is not None:
             return None
         for path in _hints(state):
@@ -121,20 +122,20 @@ class Locator:
         return None
 
     def remove_replaced(self, state: LogState, path: bytes) -> None:
-        """Remove the container that a raw file at a path has replaced, if it is there still; raises OSError."""
+        """Remove the container that a raw file at a path has replaced, if it is still there; raises OSError."""
         if self._look_at(path, state) is None:
             return
         with self._tree.parent(path) as (directory, _, name):
             self._tree.context.io.unlink(directory, names.container_name(name))
 
     def lost_place(self, path: bytes, data: Fd) -> Place:
-        """Return the place of an entry that has all of a content, and is to go to lost+found."""
+        """Return the place of an entry that holds all of its content and goes to lost+found."""
         return Place(self.node_without_name(path, data), 0, None, path, named=False)
 
     def node_without_name(self, path: bytes, data: Fd) -> Node:
-        """Make a node that no name leads to; its commit finds nothing at the path and goes to lost+found."""
+        """Make a node without a name. Its commit finds no container at the path, so it goes to lost+found."""
         node = Node(self._tree.context, key_of(os.fstat(data.number)), path, Storage.CONTAINER, data)
-        node.durable = True  # what goes to lost+found is
+        node.durable = True  # so that its container is made durable
         return node
 
     def _lost(self, state: LogState, path: bytes, data: Fd) -> Place:
@@ -152,7 +153,7 @@ class Locator:
         return Place(self.node_without_name(path, data), found[1], base, path, named=False)
 
     def _redo_of(self, entry_id: bytes, state: LogState) -> tuple[Fd, int] | None:
-        """Return the redo file if copying it may have begun, and the INTENT that names it."""
+        """Return the redo file, if the copy may have begun, and the number of the INTENT that names it."""
         redo = self._area.open_redo(entry_id)
         if redo is None:
             return None
@@ -161,7 +162,7 @@ class Locator:
         return (redo, at) if at is not None else None
 
     def _place_of_redo(self, state: LogState, hints: list[bytes], redo: tuple[Fd, int], data: Fd) -> Place | None:
-        """Return the place of an entry that builds on a container which may be half copied into the file's inode."""
+        """Return the place of an entry that builds on a redo file, which may be half copied into the file's inode."""
         target = self._target_of_redo(state, hints)
         if target is None and state.unlinked:
             return None
@@ -175,7 +176,7 @@ class Locator:
         return Place(node, redo[1], base, node.path or hints[0], redo=True, named=target is not None)
 
     def _target_of_redo(self, state: LogState, hints: list[bytes]) -> tuple[Fd, bytes] | None:
-        """Return the file that a redo file is to be copied into; raises OSError if a hint cannot be looked at."""
+        """Return the file that a redo file has to be copied into; raises OSError if a hint cannot be read."""
         assert state.base is not None
         wanted = state.base.identity
         for path in hints:
@@ -190,7 +191,7 @@ class Locator:
         return None
 
     def _look_at_all(self, paths: list[bytes], state: LogState) -> Found | None:
-        """Return the first container of a log that is at a path; raises OSError if none is found and may be there."""
+        """Return the first container of a log at some paths; raises OSError if none is found but may be there."""
         failure: OSError | None = None
         for path in paths:
             try:
@@ -205,7 +206,7 @@ class Locator:
         return None
 
     def _look_at(self, path: bytes, state: LogState) -> Found | None:
-        """Return what is at a path if it is a container of a log; raises OSError if that cannot be told."""
+        """Return the container at a path if a log names it; raises OSError if that is unknown."""
         opened = self._open_container(path)
         at = self._position(opened, state) if opened is not None else None
         return (opened, at, path) if opened is not None and at is not None else None
@@ -220,7 +221,7 @@ class Locator:
 
     @staticmethod
     def _base_of(node: Node, state: LogState, size: int, at: int) -> ContainerFile | None:
-        """Return what a node's container holds, ``None`` if it cannot be read and nothing of it is needed.
+        """Return a node's container, ``None`` if it cannot be read and is not needed.
 
         Raises:
             OSError: it cannot be read and is needed.
@@ -233,7 +234,7 @@ class Locator:
             return None
 
     def _open_container(self, path: bytes) -> Fd | None:
-        """Open a container on BACKING's own device, ``None`` if there is none; raises OSError if that is not sure."""
+        """Open a container on BACKING's own device; ``None`` if there is none; raises OSError if that is unknown."""
         try:
             entry = find_whatever_the_modes(self._area, self._tree.root, names.container_name(path))
             opened = self._tree.open_regular(entry)
@@ -244,7 +245,7 @@ class Locator:
         return opened if os.fstat(opened.number).st_dev == self._tree.device else None
 
     def _search(self, state: LogState) -> Found | None:
-        """Look for the container that an entry builds on under every name in BACKING that can be looked at."""
+        """Look for the container that an entry builds on under every name in BACKING that can be read."""
         for path in self._all_files():
             with _only_wants():
                 found = self._look_at(path, state)
@@ -253,7 +254,7 @@ class Locator:
         return None
 
     def _all_files(self) -> Iterator[bytes]:
-        """Yield the logical paths of everything that is no directory."""
+        """Yield the logical paths of everything but directories."""
         directories = [b""]
         while directories:
             above = directories.pop()

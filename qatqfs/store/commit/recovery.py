@@ -1,20 +1,21 @@
 """What a starting store does with the staging entries that it finds.
 
-Each entry is reattached as a dirty file and committed in the background, so a mount answers at once:
+Each entry is reattached as a dirty file and committed in the background, so that a mount answers at once. The log of an
+entry names paths, a base, and containers that were about to replace the base:
 
-* the file it builds on is at one of the places its log names: live;
-* the container it was about to become is there: it builds on that one now, or if nothing was written since it
-  is done and goes;
-* neither, and the file was unlinked: the entry goes;
-* neither: what was written becomes a container in lost+found, completed with what it builds on if that is found
-  under any other name.
+* the base is at one of the paths: the entry is reattached to it;
+* a container that was about to replace it is there: the entry builds on that one now, or is removed if nothing was
+  written since;
+* neither is there, and the file was unlinked: the entry is removed;
+* neither is there, and the file was not unlinked: the content becomes a container in lost+found. If the base is found
+  under another name, it completes the content.
 
-If the machine went down since, or the log is damaged, only what a SYNC covers is sure to be whole, and the file has
-just that. What the entry says beyond is in doubt. It becomes a container in lost+found: in the background if nothing
-of the entry is sure and it builds on nothing, else before the file is served.
+If the machine went down since, or the log is damaged, only what a SYNC covers is sure to be whole, and the file gets
+just that. The rest of the entry is in doubt, and becomes a container in lost+found. That happens in the background if
+nothing of the entry is sure and it has no base, else before the file is served.
 
-An entry goes only if nothing was written, if a container has all of it, or if its file was removed.
-What no log makes sense of is moved to lost+found as it is.
+An entry is removed only if nothing was written, if a container has all of it, or if its file was removed. A data file
+without a readable log is moved to lost+found as it is.
 """
 
 import errno
@@ -22,8 +23,8 @@ import logging
 import os
 from collections.abc import Callable
 
-from qatqfs.store.commit.as_raw import EMPTY_CONTAINER_SIZE
 from qatqfs.store.commit.engine import CommitEngine
+from qatqfs.store.commit.metadata_copy import EMPTY_CONTAINER_SIZE
 from qatqfs.store.commit.places import Locator, Place
 from qatqfs.store.errors import StoreError
 from qatqfs.store.names.node import Node
@@ -35,7 +36,7 @@ from qatqfs.store.staging.leftover import Leftover, differ, map_of, read_leftove
 from qatqfs.store.staging.records import LogState, LogWriter, SilentWriter
 from qatqfs.store.staging.view import ChunkMap
 from qatqfs.store.system.descriptors import DescriptorShortage
-from qatqfs.store.system.files import Fd, pread_exact
+from qatqfs.store.system.fd import Fd, pread_exact
 from qatqfs.wording import shown_path
 
 log = logging.getLogger(__name__)
@@ -50,7 +51,7 @@ class Recovery:
         tree: the names.
         area: where the entries are.
         engine: makes the containers in lost+found that cannot wait.
-        commit_some: commits files that were recovered already, to have their descriptors back.
+        commit_some: commits files that were recovered already, which frees their descriptors.
 
     Attributes:
         recovered: files that have content to commit.
@@ -69,13 +70,13 @@ class Recovery:
         self.in_doubt = 0
 
     def run(self) -> None:
-        """Deal with every entry.
+        """Recover every entry.
 
         An entry that cannot be read is left as it is, with a line in the log.
 
         Raises:
             OSError: the staging directory cannot be read.
-            StoreError: there is no space to keep what is in doubt; nothing is lost.
+            StoreError: there is no space for content that is in doubt; nothing is lost.
         """
         self.in_doubt += self._area.remove_leftovers()
         put_modes_right(self._area, self._tree.root)
@@ -104,7 +105,7 @@ class Recovery:
     def _recover(self, left: Leftover) -> None:
         if left.data is None or left.sure.done:
             if left.was_durable and not (left.said.done or left.said.unlinked or left.said.intents):
-                log.error("staging entry %s was synced, but its data file is missing", left.entry_id.decode())
+                log.error("staging entry %s was durable, but its data file is missing", left.entry_id.decode())
             self._area.discard(left.entry_id)
         elif not left.is_readable:
             self.in_doubt += self._area.keep_entry(left.entry_id, "has a log that cannot be read")
@@ -130,17 +131,17 @@ class Recovery:
         self._attach(entry, state, place)
 
     def _entry(self, left: Leftover, data: Fd, *, in_doubt: bool = False) -> StagingEntry:
-        """Return an entry of files that are there; :meth:`StagingEntry.attach` has to follow."""
+        """Return an entry of existing files; :meth:`StagingEntry.attach` has to follow."""
         area, state = self._area, left.said
         kind = SilentWriter if in_doubt else LogWriter
         writer = kind(area.io, left.log, area.boot_id, sequence=state.next_sequence, offset=state.good_length)
         entry = StagingEntry(area, left.entry_id, data, left.log, writer)
-        entry.log.durable = True  # it may have been written long ago: no commit may make it less durable than it is
+        entry.log.durable = True  # it may be on disk already, and no commit may make it less durable
         entry.in_doubt = in_doubt
         return entry
 
     def _attach(self, entry: StagingEntry, state: LogState, place: Place) -> None:
-        """Let a file have an entry's content, to be committed."""
+        """Make a file dirty with the content of an entry."""
         entry.attach(state, place.at, place.base, place.path, redo=place.redo)
         if not (state.is_sure or entry.in_doubt):
             entry.renew_log()
@@ -154,7 +155,7 @@ class Recovery:
     # -- what is in doubt ------------------------------------------------------------------------------
 
     def _recover_doubtful(self, left: Leftover, data: Fd) -> None:
-        """Let a file have what is sure, and lost+found what is said beyond."""
+        """Give a file the content that is sure, and put the rest into lost+found."""
         said = left.said
         raw = self._locator.raw_file(said, left.entry_id)
         if raw is not None:
@@ -179,7 +180,7 @@ class Recovery:
         if more and not left.has_sure_content and said.is_self_contained(size, place.at):
             self._give_away(left, data, place)
             return
-        if more:  # at once, for what it builds on may be replaced as soon as the file is served
+        if more:  # at once, because its base may be replaced as soon as the file is served
             self._keep_copy(left, data, place)
         if not left.has_sure_content:
             self._area.discard(left.entry_id)
@@ -190,9 +191,10 @@ class Recovery:
         self._attach(self._entry(left, data), left.sure, place)
 
     def _recover_raw(self, left: Leftover, data: Fd, raw: tuple[Fd, bytes]) -> None:
-        """Deal with an entry whose commit put a raw file in the container's place: no checksum tells if that is torn.
+        """Recover an entry whose commit put a raw file in place of the container.
 
-        It was made durable before it got its name if the entry was, or if it replaced something.
+        No checksum tells whether a raw file is torn. But it was made durable before it got its name if the entry was
+        durable, or if it replaced content.
         """
         assert left.said.base is not None
         opened, path = raw
@@ -205,7 +207,7 @@ class Recovery:
 
     @staticmethod
     def _sure_content(left: Leftover, data: Fd, place: Place, size: int) -> tuple[int, ChunkMap]:
-        """Return size and map of what is sure: of the entry, or if nothing of it is, of what it builds on."""
+        """Return size and chunk map of the content that is sure: that of the entry, or if it has none, of its base."""
         assert left.said.base is not None
         if not left.has_sure_content:
             length = place.base.length if place.base is not None else 0
@@ -214,8 +216,8 @@ class Recovery:
         return sure_size, map_of(left.sure, place.at, place.base, data, sure_size)
 
     def _give_away(self, left: Leftover, data: Fd, place: Place) -> None:
-        """Have an entry become a container in lost+found in the background."""
-        self._area.io.fdatasync(data)  # it is going to be the same if that is interrupted, and never logged durable
+        """Make an entry a container in lost+found, in the background."""
+        self._area.io.fdatasync(data)  # so that a next recovery finds the same; the log never says that it is durable
         node = self._locator.node_without_name(place.path, data)
         base = place.base if not place.has_all_of(left.said) else None
         at = place.at if base is not None else 0
@@ -226,11 +228,11 @@ class Recovery:
         self._attach(entry, left.said, Place(node, at, base, place.path, named=False))
 
     def _keep_copy(self, left: Leftover, data: Fd, place: Place) -> None:
-        """Put what an entry says into lost+found, and leave the entry as it is.
+        """Put the content of an entry into lost+found, and leave the entry as it is.
 
         Raises:
-            StoreError: there is no space for that.
-            OSError: it failed otherwise.
+            StoreError: there is no space for it.
+            OSError: any other failure.
         """
         node = self._locator.node_without_name(place.path, data)
         entry = self._entry(left, data, in_doubt=True)
@@ -265,7 +267,7 @@ class Recovery:
 
     @staticmethod
     def _is_whole(node: Node, size: int) -> bool:
-        """Whether a container has all of a content of so many bytes, every checksum compared."""
+        """Whether a container of ``size`` bytes is whole; compares every checksum."""
         try:
             container = node.container()
             for offset in range(0, container.length, _VERIFY_BYTES):

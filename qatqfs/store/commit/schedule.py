@@ -1,12 +1,12 @@
 """When commits happen: a table of due times, and threads that do what is due.
 
-* At once when the last writer has closed a file; when it rested for a second if it stays open.
-* A file of which a commit would write much more than was changed, as when a little is appended to a large one,
-  has to rest in proportion to that, and each time it was not left alone for long it has to rest twice as long as
-  before: what was written is safe in staging, and rewriting the container for each append would wear out disk and
-  patience. It never has to rest for more than five minutes.
-* A failed commit is tried again with growing pauses. Until one succeeds the file is served from staging.
-* :meth:`Committer.sync` commits everything now.
+* A file is committed at once when its last writer closes it. A file that stays open is committed when it has rested
+  for a second.
+* Some commits write much more than was changed, as when a little is appended to a large file. Such a file has to rest
+  in proportion to what its commit writes. The rest doubles each time the file is rewritten soon after its last commit,
+  up to five minutes. Its content is safe in staging meanwhile; a new container for each append would wear out the disk.
+* A failed commit is tried again after growing pauses. Until one succeeds the file is served from staging.
+* :meth:`Committer.commit_all` commits everything now.
 """
 
 import errno
@@ -27,26 +27,16 @@ from qatqfs.wording import describe, shown_path
 
 log = logging.getLogger(__name__)
 
-_CHEAP_BYTES = 8 << 20
-_CHEAP_FACTOR = 4
-_ASSUMED_BYTES_PER_S = 200 << 20
-_COST_FACTOR = 10
-_LONGEST_REST_S = 300.0
-_FIRST_RETRY_S = 2.0
-_LONGEST_RETRY_S = 300.0
-_FREE_ATTEMPTS = 2
-_RENAME_S = 1.0
-"""How long after the last close programs rename a file that they wrote under a temporary name, at most."""
 _REMEMBERED = 10_000
 
 
 def _reason(err: Exception) -> str:
-    """Return why a commit failed, in words that name no file."""
+    """Return why a commit failed, without the file's name."""
     return (err.strerror if isinstance(err, OSError) else None) or str(err) or type(err).__name__
 
 
 class Committer:
-    """Calls the engine in time, from background threads and for barriers.
+    """Calls the engine when a commit is due, on background threads, and at once for a sync.
 
     ``_condition`` protects the tables.
 
@@ -59,11 +49,12 @@ class Committer:
         self._tree = tree
         self._engine = engine
         self._options = tree.context.options
+        self._tuning = self._options.tuning
         self._counters = tree.context.reading.counters
         self._condition = threading.Condition()
-        self._due: dict[Node, int] = {}  # the number of its place in the queue
-        self._queue: list[tuple[float, int]] = []  # a heap; numbers that nobody has are skipped
-        self._waiting: dict[int, Node] = {}  # who has which number
+        self._due: dict[Node, int] = {}  # its number in the queue
+        self._queue: list[tuple[float, int]] = []  # a heap of due times and numbers; numbers without a node are skipped
+        self._waiting: dict[int, Node] = {}  # the node of each number
         self._serial = itertools.count()
         self._pause: dict[Node, float] = {}
         self._rewrites: LRUCache[bytes, tuple[int, float]] = LRUCache(_REMEMBERED)  # by path: how often, when last
@@ -82,42 +73,42 @@ class Committer:
 
     def dirtied(self, node: Node) -> None:
         """Note that a node got uncommitted content."""
-        self._set_due(node, self._rest(node))
+        self._set_due(node, self._rest_while_open(node))
 
     def released(self, node: Node) -> None:
         """Note that the last writer of a dirty node has closed it."""
-        self._set_due(node, self._patience(node))
+        self._set_due(node, self._rest_once_closed(node))
 
-    def _rest(self, node: Node) -> float:
-        return max(self._options.idle_seconds, self._patience(node))
+    def _rest_while_open(self, node: Node) -> float:
+        return max(self._options.idle_seconds, self._rest_once_closed(node))
 
-    def _patience(self, node: Node) -> float:
-        """Return how long a file has to be left alone before its commit is worth what it costs, in seconds.
+    def _rest_once_closed(self, node: Node) -> float:
+        """Return the seconds that a closed file has to rest before its commit is worth its cost.
 
-        One that meets no rule, where there are rules, may have a name that is not its last: a moment for the rename.
+        If there are rules and the file meets none, its name may be a temporary one: it gets a moment to be renamed.
         """
         path = node.path or b""
         options = self._options
         named = options.is_raw(path) or options.rule_dtype(path) is not None
-        least = min(_RENAME_S, options.idle_seconds) if options.has_rules and not named else 0.0
+        least = min(self._tuning.rename_s, options.idle_seconds) if options.has_rules and not named else 0.0
         cost = self._cost(node)
         if cost is None:
             return least
         with self._condition:
             times, _ = self._rewrites.get(path, (0, 0.0))
-        rest: float = min(_COST_FACTOR * cost / _ASSUMED_BYTES_PER_S * 2**times, _LONGEST_REST_S)
-        return max(least, rest)
+        tuning = self._tuning
+        rest: float = tuning.cost_factor * cost / tuning.assumed_bytes_per_s * 2**times
+        return max(least, min(rest, tuning.longest_rest_s))
 
-    @staticmethod
-    def _cost(node: Node) -> int | None:
-        """Return the bytes that a commit writes if they are many for what was changed, else ``None``."""
+    def _cost(self, node: Node) -> int | None:
+        """Return the bytes that a commit writes if they are many compared with what was changed, else ``None``."""
         entry = node.staging
         if entry is None:
             return None
         view = entry.view
         copied = view.base.stored_size if view.base is not None and view.chunks.base_length else 0
         changed = view.chunks.held_bytes(entry.size)
-        if copied <= max(_CHEAP_BYTES, _CHEAP_FACTOR * changed):
+        if copied <= max(self._tuning.cheap_bytes, self._tuning.cheap_factor * changed):
             return None
         return copied + changed
 
@@ -125,12 +116,12 @@ class Committer:
         now = time.monotonic()
         with self._condition:
             times, last = self._rewrites.get(path, (0, now))
-            self._rewrites[path] = (times + 1 if now - last < _COST_FACTOR * rest else 0, now)
+            self._rewrites[path] = (times + 1 if now - last < self._tuning.cost_factor * rest else 0, now)
 
     def _set_due(self, node: Node, delay: float) -> None:
         with self._condition:
             if node.path is None:
-                return  # it is never committed, and whoever removed its last name has called or is to call forget
+                return  # it is never committed, and the removal of its last name calls forget
             due = time.monotonic() + max(delay, self._pause.get(node, 0.0))
             number = next(self._serial)
             self._waiting.pop(self._due.get(node, -1), None)
@@ -145,7 +136,7 @@ class Committer:
     def _commit_next(self) -> bool:
         """Wait for the next node that is due and commit it; ``False`` at the end.
 
-        A call of its own for each, so that a thread that waits keeps nothing of the last node, and no file open.
+        This is a function of its own so that a waiting thread keeps no reference to the last node, and no file open.
         """
         node = self._next_due()
         if node is None:
@@ -176,7 +167,7 @@ class Committer:
             return None
 
     def _commit_if_rested(self, node: Node) -> None:
-        rest = self._rest(node) if node.writers else self._patience(node)
+        rest = self._rest_while_open(node) if node.writers else self._rest_once_closed(node)
         remaining = node.changed_at + rest - time.monotonic()
         if remaining > 0 and node.dirty:
             self._set_due(node, remaining)
@@ -191,14 +182,14 @@ class Committer:
         if done and costly and path is not None:
             self._note_rewrite(path, rest)
         if not done or node.dirty:
-            self._set_due(node, self._rest(node))
-        self._settled(node)
+            self._set_due(node, self._rest_while_open(node))
+        self._succeeded(node)
 
     def _retry_later(self, node: Node) -> None:
         with self._condition:
             if node.path is None:
                 return
-            pause = min(2 * self._pause.get(node, _FIRST_RETRY_S / 2), _LONGEST_RETRY_S)
+            pause = min(2 * self._pause.get(node, self._tuning.first_retry_s / 2), self._tuning.longest_retry_s)
             self._pause[node] = pause
         self._set_due(node, pause)
 
@@ -206,22 +197,22 @@ class Committer:
         self._counters.add("commit_failures")
         log.error("%s: could not be committed and stays in staging: %s", shown_path(node.path), describe(err))
 
-    def sync(self, below: bytes = b"") -> None:
+    def commit_all(self, below: bytes = b"") -> None:
         """Return once everything written so far at or below a logical path is in containers.
 
         Raises:
-            NotCommitted: after all files were tried, with those that could not be; staging is kept.
-            OSError: all are committed, but what is left of that in staging could not be removed.
-            Exception: the fault is ours.
+            NotCommitted: some files could not be committed; all were tried, and their staging is kept.
+            OSError: all are committed, but committed entries could not be removed from staging.
+            Exception: a fault of this program.
         """
-        unfinished: Exception | None = None
+        unremoved: Exception | None = None
         fault: Exception | None = None
         failures: list[tuple[str, str]] = []
         number = errno.EIO
         try:
-            self._engine.finish()
+            self._engine.remove_committed()
         except OSError as err:
-            unfinished = err
+            unremoved = err
         for node in self._tree.dirty_nodes(below):
             try:
                 if self._stopping:
@@ -241,23 +232,23 @@ class Committer:
                 raise fault
             if failures:
                 raise NotCommitted(failures, number)
-            if unfinished is not None:
-                raise unfinished
+            if unremoved is not None:
+                raise unremoved
         finally:
-            del unfinished, fault  # they refer to this frame: without the cycle nothing keeps the files open
+            del unremoved, fault  # they refer to this frame: without the cycle nothing keeps the files open
 
     def commit_now(self, node: Node) -> None:
-        """Return once what was written to a node so far is in its container; raises OSError."""
-        for attempt in range(_FREE_ATTEMPTS + 1):
-            if self._engine.commit(node, exclusive=attempt == _FREE_ATTEMPTS):
+        """Return once everything written to a node so far is in its container; raises OSError."""
+        for attempt in range(self._tuning.free_attempts + 1):
+            if self._engine.commit(node, exclusive=attempt == self._tuning.free_attempts):
                 break
         else:
             if node.dirty and node.path is not None:
                 raise OSError(errno.EBUSY, "the file was changed again and again")
-        self._settled(node)
+        self._succeeded(node)
 
     def commit_for_close(self, node: Node) -> None:
-        """As :meth:`commit_now` for a close(2) that waits: it tells the program an errno, and the log of which file."""
+        """As :meth:`commit_now`, for a close(2) that waits. The program gets the errno; the log names the file."""
         try:
             self.commit_now(node)
         except OSError as err:
@@ -265,7 +256,7 @@ class Committer:
             raise
 
     def stop(self) -> None:
-        """Stop the background threads; call :meth:`sync` first to leave nothing in staging."""
+        """Stop the background threads; call :meth:`commit_all` first to leave nothing in staging."""
         with self._condition:
             self._stopping = True
             self._condition.notify_all()
@@ -274,12 +265,12 @@ class Committer:
                 thread.join()
 
     def forget(self, node: Node) -> None:
-        """Drop a node that is removed, or has nothing to commit, from all tables."""
+        """Forget a node that was removed or has nothing to commit."""
         with self._condition:
             self._pause.pop(node, None)
             self._waiting.pop(self._due.pop(node, -1), None)
 
-    def _settled(self, node: Node) -> None:
+    def _succeeded(self, node: Node) -> None:
         """Note that a commit of a node has succeeded."""
         with self._condition:
             self._pause.pop(node, None)

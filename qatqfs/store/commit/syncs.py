@@ -1,7 +1,7 @@
-"""Syncs that somebody has asked for and looks after now and then, without being held up meanwhile.
+"""Syncs that run in the background, for a client that asks now and then how far they are.
 
-A process that waits in a request to a FUSE daemon cannot be interrupted, so whoever may want to leave does not wait
-there for long.
+A process that waits in a request to a FUSE daemon cannot be interrupted. So a client that a user may interrupt does not
+wait there for the whole sync.
 """
 
 import itertools
@@ -25,7 +25,7 @@ class SyncState:
     Attributes:
         done: whether it has ended.
         failures: once it has, logical path and reason of what could not be committed.
-        error: once it has, what else went wrong, ``None`` if nothing did.
+        error: once it has, any other failure, else ``None``.
     """
 
     done: bool
@@ -39,7 +39,7 @@ class Syncs:
     ``_lock`` protects the table.
 
     Args:
-        sync: what to call with a logical path; raises as :meth:`qatqfs.store.Store.sync`.
+        sync: called with a logical path; raises as :meth:`qatqfs.store.Store.sync`.
     """
 
     def __init__(self, sync: Callable[[bytes], None]) -> None:
@@ -50,7 +50,7 @@ class Syncs:
         self._known: OrderedDict[int, tuple[bytes, Future[None]]] = OrderedDict()
 
     def start(self, below: bytes) -> int:
-        """Begin to sync what is at or below a logical path; returns a number to ask for it by."""
+        """Start a sync of everything at or below a logical path; returns its number."""
         with self._lock:
             number = next(self._numbers)
             self._known[number] = (below, self._executor.submit(self._sync, below))
@@ -59,14 +59,14 @@ class Syncs:
             return number
 
     def look(self, number: int, wait_s: float) -> tuple[bytes, SyncState]:
-        """Return the path of a sync and how far it is, having waited for its end a little.
+        """Wait a little for the end of a sync; return its path and how far it is.
 
         Args:
             number: what :meth:`start` returned.
             wait_s: seconds to wait at most.
 
         Raises:
-            KeyError: it is not known (any more).
+            KeyError: no sync has this number, or it is forgotten.
         """
         with self._lock:
             below, future = self._known[number]
@@ -78,5 +78,5 @@ class Syncs:
         return below, SyncState(done=True, error=describe(error) if error is not None else None)
 
     def stop(self) -> None:
-        """Wait for the syncs that are under way, and begin no other."""
+        """Wait for the syncs that are under way, and cancel the others."""
         self._executor.shutdown(cancel_futures=True)

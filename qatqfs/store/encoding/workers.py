@@ -15,19 +15,7 @@ from queue import SimpleQueue
 from qatqfs.codec import Level
 from qatqfs.store.staging.draft import Draft
 from qatqfs.store.staging.draftlock import CommitLock
-
-HOP_BYTES = 4 << 20
-"""Raw bytes that a worker takes at a time, at most. Each hop takes the interpreter's lock some times, and may wait for
-it until a thread that has it gets a processor again: with 512 KiB, encoding ahead stood still half of the time."""
-_SLOW_HOP_BYTES = 512 << 10
-"""The same at level ``small``, which takes a second for as much."""
-_IN_FLIGHT_BYTES = 32 << 20
-"""Raw bytes that all workers together have at a time, at most: with many of them each takes less."""
-_BYTES_IN_A_ROW = 16 << 20
-"""Raw bytes of one file that a worker encodes before it queues again."""
-_HOPS_PER_WORKER = 2
-"""Into at least how many hops for each worker what is to be done is parted, lest one of them be idle in the end; and by
-how many of them the last taken may be before the last appended, beside what the workers have in hand."""
+from qatqfs.store.tuning import DEFAULT_TUNING, Tuning
 
 Payloads = Callable[[int, int], list[bytes]]
 """``payloads(first, stop)`` returns the payloads of these chunks; called on worker threads."""
@@ -41,6 +29,7 @@ def fill(
     workers: int,
     *,
     gives_way_to: CommitLock | None = None,
+    tuning: Tuning = DEFAULT_TUNING,
 ) -> None:
     """Append the chunks up to ``stop`` to a draft, or fewer if a commit waits.
 
@@ -51,13 +40,14 @@ def fill(
         executor: runs the workers.
         workers: how many of its threads to use.
         gives_way_to: before each hop, the workers check whether a commit waits for this lock, and stop if so.
+        tuning: how much a worker takes at a time.
 
     Raises:
         OSError, QatcError: what reading, encoding or writing raised, or ECANCELED when the executor is shut down.
             The draft must not be used then.
     """
     if draft.count < stop:
-        _Filling(draft, stop, payloads, workers, gives_way_to).run(executor)
+        _Filling(draft, stop, payloads, workers, gives_way_to, tuning).run(executor)
 
 
 def _closing() -> OSError:
@@ -78,16 +68,24 @@ class _Filling:
     """
 
     def __init__(
-        self, draft: Draft, stop: int, payloads: Payloads, workers: int, gives_way_to: CommitLock | None
+        self,
+        draft: Draft,
+        stop: int,
+        payloads: Payloads,
+        workers: int,
+        gives_way_to: CommitLock | None,
+        tuning: Tuning,
     ) -> None:
         self._draft = draft
         self._stop = stop
         self._payloads = payloads
         wanted = stop - draft.count
-        size = _SLOW_HOP_BYTES if draft.level is Level.SMALL else HOP_BYTES
-        most = max(1, min(size, _IN_FLIGHT_BYTES // workers) // draft.chunk_size)
-        self._hop = min(most, -(-wanted // (workers * _HOPS_PER_WORKER)))
+        size = tuning.small_level_hop_bytes if draft.level is Level.SMALL else tuning.hop_bytes
+        most = max(1, min(size, tuning.in_flight_bytes // workers) // draft.chunk_size)
+        self._hop = min(most, -(-wanted // (workers * tuning.hops_per_worker)))
         self._workers = min(workers, -(-wanted // self._hop))
+        self._turn = max(1, tuning.turn_bytes // (self._hop * draft.chunk_size))  # hops before a worker queues again
+        self._most_ahead = self._workers * (1 + tuning.hops_per_worker) * self._hop  # chunks taken, not appended
         self._gives_way_to = gives_way_to
         self._condition = threading.Condition()
         self._taken = draft.count  # chunks that a worker has taken so far
@@ -132,7 +130,7 @@ class _Filling:
 
     def _work(self) -> None:
         try:
-            for _ in range(max(1, _BYTES_IN_A_ROW // (self._hop * self._draft.chunk_size))):
+            for _ in range(self._turn):
                 first = self._take()
                 if first is None:
                     return
@@ -149,7 +147,7 @@ class _Filling:
                     self._ending = True
                 if self._ending:
                     return None
-                if self._taken - self._draft.count < self._workers * (1 + _HOPS_PER_WORKER) * self._hop:
+                if self._taken - self._draft.count < self._most_ahead:
                     break
                 self._condition.wait()
             first = self._taken

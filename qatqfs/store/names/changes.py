@@ -16,7 +16,8 @@ from qatqfs.store.attributes import Attributes, from_stat
 from qatqfs.store.names.node import Node, Storage
 from qatqfs.store.names.opening import set_owner
 from qatqfs.store.names.tree import Entry, Tree, os_error
-from qatqfs.store.system.files import RENAME_EXCHANGE, RENAME_NOREPLACE, open_entry
+from qatqfs.store.system.calls import RENAME_EXCHANGE, RENAME_NOREPLACE
+from qatqfs.store.system.fd import open_entry
 
 Owner = tuple[int, int] | None
 

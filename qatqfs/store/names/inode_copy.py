@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from qatqfs.store.attributes import Key, key_of
 from qatqfs.store.system.backing import BackingIO
-from qatqfs.store.system.files import Fd
+from qatqfs.store.system.fd import Fd
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from qatqfs.store.attributes import Attributes, key_of
 from qatqfs.store.names.node import Node, Storage
 from qatqfs.store.names.tree import Tree, os_error
-from qatqfs.store.system.files import Fd, open_entry
+from qatqfs.store.system.fd import Fd, open_entry
 
 Target = bytes | Node
 

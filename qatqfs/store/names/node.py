@@ -26,10 +26,8 @@ from qatqfs.store.staging.area import FILES_OF_ENTRY, StagingArea
 from qatqfs.store.staging.draftlock import CommitLock
 from qatqfs.store.staging.entry import StagingEntry, create_entry
 from qatqfs.store.system.backing import BackingIO
-from qatqfs.store.system.files import Fd, Identity, pread_exact
-
-_AHEAD_BYTES = 4 << 20
-"""Sequentially written bytes that are worth encoding before the file is complete."""
+from qatqfs.store.system.fd import Fd, pread_exact
+from qatqfs.store.system.identity import Identity
 
 
 class Storage(Enum):
@@ -303,7 +301,7 @@ class Node:
             written = staging.write(data, offset)
         finally:
             self._changed()
-        if staging.sequential.take_step(_AHEAD_BYTES):
+        if staging.sequential.take_step(self.context.options.tuning.ahead_bytes):
             self.context.advanced(self)
         return written
 

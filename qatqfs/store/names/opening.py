@@ -14,8 +14,9 @@ from qatqfs.store.names.inode_copy import InodeMetadata, copy_xattrs
 from qatqfs.store.names.node import Node, Storage
 from qatqfs.store.names.tree import Entry, Tree, os_error
 from qatqfs.store.system.backing import BackingIO
+from qatqfs.store.system.calls import RENAME_NOREPLACE
 from qatqfs.store.system.descriptors import to_stay_open
-from qatqfs.store.system.files import RENAME_NOREPLACE, Fd
+from qatqfs.store.system.fd import Fd
 from qatqfs.store.tensors.dtype import dtype_of_suffix
 
 _WRITE_MODES = (os.O_WRONLY, os.O_RDWR)

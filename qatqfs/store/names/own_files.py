@@ -15,7 +15,8 @@ import stat
 from collections.abc import Iterator
 
 from qatqfs.store.staging.area import MODE, StagingArea
-from qatqfs.store.system.files import Fd, birth_time_ns, open_entry, reopen
+from qatqfs.store.system.calls import birth_time_ns
+from qatqfs.store.system.fd import Fd, open_entry, reopen
 
 log = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ from cachetools import LRUCache
 
 from qatqfs.store.attributes import Attributes, Key, key_of
 from qatqfs.store.system.backing import BackingIO
-from qatqfs.store.system.files import Fd
+from qatqfs.store.system.fd import Fd
 
 _REMEMBERED = 100_000
 

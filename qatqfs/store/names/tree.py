@@ -27,7 +27,7 @@ from qatqfs.store.options import OnCorrupt
 from qatqfs.store.reading.container import logical_length, signature_of
 from qatqfs.store.reading.damage import FileSignature
 from qatqfs.store.system.descriptors import is_want, to_stay_open
-from qatqfs.store.system.files import Fd, open_directory, open_entry, open_listing, reopen
+from qatqfs.store.system.fd import Fd, open_directory, open_entry, open_listing, reopen
 
 _SIZES_REMEMBERED = 100_000
 

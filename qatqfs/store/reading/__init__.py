@@ -1,7 +1,7 @@
-"""Containers to verified bytes.
+"""From containers to verified bytes.
 
-* ``container``: an open container, ranges of it through the cache, read-ahead;
-* ``cache``: decoded chunks, one LRU for all files; ``buffers``: the memory they are decoded into;
+* ``container``: an open container: reading ranges through the cache, and reading ahead;
+* ``cache``: decoded chunks, one LRU for all files, and the memory that they are decoded into;
 * ``walks``: where the chunks of containers without an index are;
 * ``damage``: what is known to be damaged.
 """

@@ -1,4 +1,4 @@
-"""A container in BACKING, open for reading: logical byte ranges to verified bytes, through the chunk cache."""
+"""A container in BACKING, open for reading: turns logical byte ranges into verified bytes, through the chunk cache."""
 
 import contextlib
 import errno
@@ -26,25 +26,21 @@ from qatqfs.store.counters import Counters
 from qatqfs.store.reading.cache import Chunk, ChunkCache
 from qatqfs.store.reading.damage import DamageRegister, FileSignature
 from qatqfs.store.reading.walks import Walks
-from qatqfs.store.system.files import Fd, pread_exact
+from qatqfs.store.system.fd import Fd, pread_exact
+from qatqfs.store.tuning import DEFAULT_TUNING, Tuning
 
 log = logging.getLogger(__name__)
 
-RUN_CHUNKS = 4
-"""Neighbouring chunks that one worker reads and decodes together."""
-
 _MOST_CHECKED = 4096
-"""Chunks of a container without an index that are compared one by one to find out how it is cut."""
-_LEAST_UNIT_BYTES = 4096
-"""Content is not staged in smaller units because a container that somebody else made has smaller chunks."""
-_MANY_CHUNKS = 64
-"""A range of more is decoded on its own: so small they are not worth a place in the cache."""
+"""Most chunks of a container without an index that are compared one by one to find its chunk size."""
+_LEAST_CHUNK_BYTES = 4096
+"""Least chunk size that staging takes over from a container. Another program may have made smaller chunks."""
 
 _MOST_CHUNKS = 1 << 22
-"""Chunks of a container that a daemon is ready for, 64 MiB to know where they are; a reference decoder takes 2**20."""
+"""Most chunks of a container. Their places take 64 MiB of memory; a reference decoder takes 2**20 chunks."""
 _LIMITS = Limits(max_chunks=_MOST_CHUNKS, max_total_values=None)
 _QUICK = Limits(max_chunks=_MOST_CHUNKS, max_total_values=None, max_walked_chunks=64)
-"""What is opened in some milliseconds."""
+"""Limits within which a container opens in some milliseconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,42 +49,52 @@ class ReadContext:
 
     Attributes:
         cache: decoded chunks.
-        damage: what is known to be corrupt.
-        counters: counters.
-        executor: threads that decode ahead.
-        read_ahead: chunks to decode ahead of a sequential reader, a multiple of :data:`RUN_CHUNKS`.
-        walks: what was found out about containers without an index.
+        damage: what is known to be damaged.
+        counters: of the store.
+        executor: threads that read ahead.
+        workers: threads of the executor.
+        tuning: how much is read at a time, and how far ahead.
+        walks: where the chunks of containers without an index are.
     """
 
     cache: ChunkCache
     damage: DamageRegister
     counters: Counters
     executor: Executor
-    read_ahead: int
+    workers: int
+    tuning: Tuning = DEFAULT_TUNING
     walks: Walks = field(default_factory=Walks)
+
+    @property
+    def read_ahead(self) -> int:
+        """Chunks to decode before a sequential reader asks for them: whole runs."""
+        return self.tuning.read_ahead_runs * self.tuning.run_chunks * self.workers
 
 
 ContentId = tuple[int, int, int, int, bytes]
-"""(st_dev, st_ino, stored size, mtime_ns, first 32 bytes, aggregate checksum included): what a container decodes to."""
+"""(st_dev, st_ino, stored size, mtime_ns, first 32 bytes): names what a container decodes to.
+
+The first 32 bytes hold the checksum of the whole content.
+"""
 
 
 def signature_of(st: os.stat_result) -> FileSignature:
-    """Return what tells one state of a backing file from another without opening it."""
+    """Return what tells one state of a stored file from another, without opening it."""
     return st.st_dev, st.st_ino, st.st_size, st.st_mtime_ns, st.st_ctime_ns
 
 
 class Retired(OSError):
-    """This container's bytes are about to be overwritten; whoever read it has to look where they are now."""
+    """The container's bytes are about to be overwritten. The reader has to look again where the content is now."""
 
 
 def io_error(text: str) -> OSError:
-    """Return the EIO that a reader gets for corrupt data."""
+    """Return the EIO that a reader gets for damaged data."""
     return OSError(errno.EIO, text)
 
 
 @contextmanager
-def corrupt_files_reported(path: bytes, signature: FileSignature, context: ReadContext) -> Iterator[None]:
-    """Turn what the codec says against a whole file into EIO, and have it logged and remembered."""
+def damaged_files_reported(path: bytes, signature: FileSignature, context: ReadContext) -> Iterator[None]:
+    """Turn what the codec raises about a whole file into EIO; log it and remember it."""
     try:
         yield
     except QatcError as err:
@@ -103,14 +109,14 @@ def _read_at(fd: Fd, offset: int, size: int) -> bytes:
 def logical_length(fd: Fd, path: bytes, context: ReadContext) -> int:
     """Return the logical size of a container in bytes, in a few reads.
 
-    One that has to be walked is taken at its word: whether its chunks have what its header says shows when it is
-    opened. So who only looks at names and sizes, with the namespace lock held, never walks anything.
+    Where the size would take a walk over all chunks, this returns what the header says. Whether the chunks agree is
+    checked when the file is opened. So listing names and sizes, which holds the namespace lock, never walks a file.
 
     Raises:
         OSError: as :class:`ContainerFile`.
     """
     signature = signature_of(os.fstat(fd.number))
-    with corrupt_files_reported(path, signature, context):
+    with damaged_files_reported(path, signature, context):
         try:
             return Container.open(partial(_read_at, fd), signature[2], limits=_QUICK).length
         except LimitExceeded:
@@ -118,8 +124,8 @@ def logical_length(fd: Fd, path: bytes, context: ReadContext) -> int:
 
 
 def _open(fd: Fd, context: ReadContext, signature: FileSignature) -> Container:
-    """Open a container, walking it unless that was done before; raises QatcError, OSError."""
-    # Not a method of ContainerFile: in a cycle the descriptor of a file that is gone would be kept till it is found.
+    """Open a container, and walk it if it has no index and was not walked before; raises QatcError, OSError."""
+    # Not a method of ContainerFile: the reference cycle would keep a removed file open until it is collected.
     read_at, size, walks = partial(_read_at, fd), signature[2], context.walks
     try:
         return Container.open(read_at, size, limits=_QUICK)
@@ -133,22 +139,23 @@ def _open(fd: Fd, context: ReadContext, signature: FileSignature) -> Container:
 
 
 class ContainerFile:
-    """One container's content; immutable, shared by every handle, closed with its last reference.
+    """The content of one container. It is immutable, shared by all handles, and closed with its last reference.
 
     Args:
         fd: the container, readable.
         path: its logical path, for messages.
-        context: what it shares with others.
+        context: what all open containers share.
 
     Attributes:
         length: logical size in bytes.
-        content_id: names this content in the cache; what is in there was verified, whatever became of the file.
+        content_id: names this content in the cache. Chunks in the cache were verified, and stay valid when the file
+            changes.
         signature: the state of the file that this was opened in.
         fd: as given.
         stored_size: bytes of the container.
 
     Raises:
-        OSError: EIO when it is no QATC container (logged and remembered), or what reading it reported.
+        OSError: EIO when it is not a QATC container (logged and remembered), or what reading it reported.
     """
 
     def __init__(self, fd: Fd, path: bytes, context: ReadContext) -> None:
@@ -161,31 +168,31 @@ class ContainerFile:
         self._decoding = 0
         self._retired = False
         self.signature = signature_of(st)
-        with corrupt_files_reported(path, self.signature, context):
+        with damaged_files_reported(path, self.signature, context):
             self.container = _open(fd, context, self.signature)
         self.length = self.container.length
         self.content_id: ContentId = (*self.signature[:4], self.container.header_bytes)
 
     def was_renamed(self) -> None:
-        """Note that the file got its name, which changes its ctime and nothing in it; raises OSError."""
+        """Note that the file was renamed, which changes its ctime but not its content; raises OSError."""
         self.signature = signature_of(os.fstat(self.fd.number))
 
     def chunk_size_of(self, default: int) -> tuple[int, bool]:
-        """Return a chunk size in bytes for arithmetic on this content, and whether its chunks are cut like that.
+        """Return a chunk size in bytes for arithmetic on this content, and whether its own chunks have that size.
 
         Args:
-            default: where the container itself suggests none.
+            default: the size to return where the container has no regular chunk size.
         """
         container = self.container
         if container.chunk_count == 1 and container.index is None:
             return max(default, -(-self.length // 4) * 4), True
         chunk_size, regular = self._own_chunk_size()
-        if not regular or chunk_size < min(default, _LEAST_UNIT_BYTES) or container.chunk_count > MAX_CHUNKS:
+        if not regular or chunk_size < min(default, _LEAST_CHUNK_BYTES) or container.chunk_count > MAX_CHUNKS:
             return default, False
         return chunk_size, True
 
     def _own_chunk_size(self) -> tuple[int, bool]:
-        """Return the content of each chunk but the last in bytes, and whether that is so."""
+        """Return the raw bytes of each chunk but the last, and whether all of them are equal."""
         container = self.container
         if container.index is not None:
             return container.index.values_per_chunk * container.dtype.width, True
@@ -212,21 +219,21 @@ class ContainerFile:
             with self._decoding_allowed():
                 self.container.read_chunk(index, out)
         except QatcError as err:
-            raise self._corrupt(index, err) from err
+            raise self._note_damage(index, err) from err
         self._context.counters.add("chunks_decoded")
         return out
 
-    def _corrupt(self, index: int, err: QatcError) -> OSError:
-        """Note a corrupt chunk; returns the error that a reader gets."""
+    def _note_damage(self, index: int, err: QatcError) -> OSError:
+        """Log and remember a damaged chunk; returns the error that a reader gets."""
         logical = stored = None
-        with contextlib.suppress(QatcError, OSError):  # the walk to it ends before
+        with contextlib.suppress(QatcError, OSError):  # the walk ends before it
             logical, stored = self.container.span(index)[0], self.container.stored_offset(index)
         self._context.damage.report_chunk(self._path, self.signature, index, logical, stored, str(err))
         return io_error(str(err))
 
     @contextmanager
     def _decoding_allowed(self) -> Iterator[None]:
-        """Let :meth:`retire` wait for what is done inside; raises Retired."""
+        """Make :meth:`retire` wait until the block ends; raises Retired."""
         with self._gate:
             if self._retired:
                 raise Retired(errno.EIO, "the container has been replaced")
@@ -239,7 +246,7 @@ class ContainerFile:
                 self._gate.notify_all()
 
     def retire(self) -> None:
-        """Let nobody read the container from now on, and wait for those who are at it."""
+        """Refuse all reads from now on, and wait for those under way."""
         with self._gate:
             self._retired = True
             while self._decoding:
@@ -248,7 +255,7 @@ class ContainerFile:
     def _span(self, index: int) -> tuple[int, int]:
         try:
             return self.container.span(index)
-        except QatcError:  # the walk ends here; what lies behind cannot be placed
+        except QatcError:  # the walk ends here; later chunks have no known place
             return (self.length, self.length)
 
     def _locate(self, offset: int) -> int:
@@ -259,10 +266,10 @@ class ContainerFile:
             raise io_error(str(err)) from err
 
     def chunk(self, index: int) -> Chunk:
-        """Return the logical bytes of a chunk, decoded at most once however many ask.
+        """Return the logical bytes of a chunk, decoded once however many threads ask.
 
         Raises:
-            OSError: EIO when the chunk is corrupt, or what reading it reported.
+            OSError: EIO when the chunk is damaged, or what reading it reported.
         """
         return self._context.cache.get((self.content_id, index), lambda: self._decode(index))
 
@@ -272,7 +279,7 @@ class ContainerFile:
         return kept if kept is not None else self._decode(index)
 
     def read_uncached(self, offset: int, size: int) -> Chunk:
-        """As :meth:`read`, without keeping what is decoded."""
+        """As :meth:`read`, but do not keep decoded chunks."""
         stop = min(offset + size, self.length)
         parts = []
         while offset < stop:
@@ -286,7 +293,7 @@ class ContainerFile:
         """Return exactly the bytes of a range, cut only at the end of the file.
 
         Raises:
-            OSError: EIO when any chunk of the range is corrupt; never a good prefix.
+            OSError: EIO when any chunk of the range is damaged; the undamaged part before it is not returned.
         """
         stop = min(offset + size, self.length)
         if offset >= stop:
@@ -296,7 +303,7 @@ class ContainerFile:
         if stop <= end:
             return self.chunk(first)[offset - start : stop - start]
         last = self._locate(stop - 1)
-        if last - first >= _MANY_CHUNKS:
+        if last - first >= self._context.tuning.uncached_chunks:
             return self._read_many(first, last, offset, stop)
         self._decode_ahead(first + 1, last + 1)
         pool = self._context.cache.pool
@@ -305,15 +312,15 @@ class ContainerFile:
             start, end = self._span_or_fail(index)
             at = max(start - offset, 0)
             result[at : min(end, stop) - offset] = self.chunk(index)[max(offset - start, 0) : stop - start]
-        pool.give_back(result)  # to be used again once the reader has let go of it
+        pool.give_back(result)  # used again once the reader has dropped it
         return result
 
     def _read_many(self, first: int, last: int, offset: int, stop: int) -> Chunk:
-        """Return a range that chunks ``first`` to ``last`` hold, past the cache; raises OSError."""
-        pool = self._context.cache.pool
+        """Return a range in chunks ``first`` to ``last``, without the cache; raises OSError."""
+        pool, most = self._context.cache.pool, self._context.tuning.uncached_chunks
         result = pool.take(stop - offset)
-        for start in range(first, last + 1, _MANY_CHUNKS):
-            count = min(_MANY_CHUNKS, last + 1 - start)
+        for start in range(first, last + 1, most):
+            count = min(most, last + 1 - start)
             for index, found in enumerate(self._decoded(start, count), start):
                 if isinstance(found, OSError):
                     raise found
@@ -330,24 +337,24 @@ class ContainerFile:
             raise io_error(str(err)) from err
 
     def read_cached(self, offset: int, size: int) -> Chunk | None:
-        """Return a range if it lies in one chunk that is in the cache, without blocking; else ``None``."""
+        """Return a range without blocking if it lies in one cached chunk, else ``None``."""
         stop = min(offset + size, self.length)
         if offset >= stop:
             return b""
         try:
             index = self.container.locate(offset)
             start, end = self.container.span(index)
-        except QatcError:  # whoever reads it finds out, and says so
+        except QatcError:  # the next read meets it, and reports it
             return None
         chunk = self._context.cache.peek((self.content_id, index)) if stop <= end else None
         return chunk[offset - start : stop - start] if chunk is not None else None
 
     def read_ahead(self, offset: int, done: int) -> int:
-        """Start decoding the chunks from a logical offset on; errors are left to who reads them.
+        """Start to decode the chunks from a logical offset on. Errors are left to the read of the chunk.
 
         Args:
             offset: where the next read is expected.
-            done: what this returned the last time, 0 at first.
+            done: what this returned last time, 0 at first.
 
         Returns:
             The chunk up to which decoding was started.
@@ -362,21 +369,22 @@ class ContainerFile:
         if not first <= done <= first + window:
             done = first
         stop = min(first + window, self.container.chunk_count)
-        if stop - done < RUN_CHUNKS and stop != self.container.chunk_count:
-            return done  # wait until there is a whole run to do
+        if stop - done < self._context.tuning.run_chunks and stop != self.container.chunk_count:
+            return done  # wait until a whole run is missing
         self._decode_ahead(done, stop)
         return stop
 
     def _decode_ahead(self, first: int, stop: int) -> None:
-        """Have workers decode chunks, runs of neighbours together."""
-        for start in range(first, stop, RUN_CHUNKS):
+        """Have workers decode chunks, each of them a run of neighbours."""
+        run = self._context.tuning.run_chunks
+        for start in range(first, stop, run):
             try:
-                self._context.executor.submit(self._decode_run, start, min(RUN_CHUNKS, stop - start))
+                self._context.executor.submit(self._decode_run, start, min(run, stop - start))
             except RuntimeError:  # the store is closing
                 log.debug("no read-ahead while the store closes")
 
     def _decode_run(self, first: int, count: int) -> None:
-        """Put neighbouring chunks into the cache, those that nobody has or is decoding."""
+        """Decode those of some neighbouring chunks that are neither cached nor being decoded, into the cache."""
         cache = self._context.cache
         with cache.claimed([(self.content_id, index) for index in range(first, first + count)]) as claimed:
             mine = [index for _, index in claimed]
@@ -389,7 +397,7 @@ class ContainerFile:
                 del mine[:run]
 
     def _decoded(self, first: int, count: int) -> list[memoryview | OSError]:
-        """Decode neighbouring chunks; an error for each that is bad or cannot be read."""
+        """Decode neighbouring chunks; return an error for each that is damaged or cannot be read."""
         if any(self._context.damage.known(self.signature, first + i) for i in range(count)):
             return [self._decoded_alone(first + i) for i in range(count)]
         try:
@@ -402,7 +410,7 @@ class ContainerFile:
         results: list[memoryview | OSError] = []
         for i, (chunk, out) in enumerate(zip(found, outs, strict=True)):
             if isinstance(chunk, QatcError):
-                results.append(self._corrupt(first + i, chunk))
+                results.append(self._note_damage(first + i, chunk))
             else:
                 results.append(chunk if isinstance(chunk, OSError) else out)
         self._context.counters.add("chunks_decoded", sum(not isinstance(one, OSError) for one in results))

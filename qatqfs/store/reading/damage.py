@@ -1,4 +1,4 @@
-"""What is known to be corrupt: said once in the log, counted, remembered."""
+"""What is known to be damaged: logged once, counted, remembered."""
 
 import logging
 import threading
@@ -13,18 +13,18 @@ log = logging.getLogger(__name__)
 FileSignature = tuple[int, int, int, int, int]
 """(st_dev, st_ino, stored size, mtime_ns, ctime_ns): one state of a file, as a stat call shows it.
 
-Whoever changes or repairs a file in place may put its mtime back, but not its ctime.
+A program that changes or repairs a file in place may restore its mtime, but not its ctime.
 """
 
 _REMEMBERED = 65_536
 
 
 class DamageRegister:
-    """Remembers corrupt chunks and files by the file's state, so that replacing or repairing one makes it good again.
+    """Remembers damaged chunks and files by the file's state, so a file that was replaced or repaired is read again.
 
-    A change of metadata makes a new state, too; what is damaged then is found, and logged, once more.
+    A change of metadata also makes a new state; then the damage is found and logged once more.
 
-    Bounded: of very many damaged chunks the oldest are forgotten and found (and logged) again.
+    Bounded: of very many damaged chunks the oldest are forgotten, and found and logged again.
     """
 
     def __init__(self, counters: Counters) -> None:
@@ -34,26 +34,26 @@ class DamageRegister:
         self._counters = counters
 
     def known(self, signature: FileSignature, chunk: int) -> str | None:
-        """Return why a chunk is corrupt if that was found before."""
+        """Return why a chunk is damaged, if that was found before."""
         with self._lock:
             return self._chunks.get((signature, chunk))
 
     def file_known(self, signature: FileSignature) -> bool:
-        """Whether a file with this signature is known to be damaged anywhere."""
+        """Whether any damage of a file with this signature is known."""
         with self._lock:
             return signature in self._files
 
     def report_chunk(
         self, path: bytes, signature: FileSignature, chunk: int, logical: int | None, stored: int | None, reason: str
     ) -> None:
-        """Note a chunk whose bytes are not what was written.
+        """Note a damaged chunk.
 
         Args:
             path: the file's logical path.
             signature: its state.
-            chunk: which.
-            logical: the first byte of the chunk in the content, ``None`` when that cannot be said.
-            stored: that in the container, likewise.
+            chunk: its number.
+            logical: offset of the chunk in the content, ``None`` if unknown.
+            stored: offset of the chunk in the container, ``None`` if unknown.
             reason: what is wrong.
         """
         with self._lock:
@@ -65,7 +65,7 @@ class DamageRegister:
             log.error("%s: %s is corrupt: %s", shown_path(path), chunk_place(chunk, logical, stored), reason)
 
     def report_file(self, path: bytes, signature: FileSignature, reason: str) -> None:
-        """Note a file that cannot be opened as a container at all."""
+        """Note a file that cannot be opened as a container."""
         with self._lock:
             fresh = signature not in self._files
             self._files[signature] = reason

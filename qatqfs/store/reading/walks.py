@@ -1,7 +1,7 @@
-"""Where the chunks of containers without an index lie, which takes a walk over all their headers to find out.
+"""Where the chunks of containers without an index are.
 
-A walk over millions of chunks takes seconds. So nobody walks while he holds the namespace lock, and what was found is
-remembered.
+Finding that out takes a walk over all chunk headers, which takes seconds for millions of chunks. So a walk is never
+done with the namespace lock held, and its result is remembered.
 """
 
 import threading
@@ -14,7 +14,7 @@ from qatqfs.codec import WalkedLayout
 from qatqfs.store.reading.damage import FileSignature
 
 _REMEMBERED_BYTES = 65 << 20
-"""Memory for the places of chunks: those of four million."""
+"""Memory for the places of chunks: enough for four million chunks."""
 _OVERHEAD_BYTES = 1024
 
 
@@ -23,7 +23,7 @@ def _memory_of(layout: WalkedLayout) -> int:
 
 
 class _Turn:
-    """Who walks a file; ``users`` belongs to the lock of :class:`Walks`."""
+    """The lock under which one file is walked. The lock of :class:`Walks` protects ``users``."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
@@ -31,7 +31,7 @@ class _Turn:
 
 
 class Walks:
-    """Safe for any number of threads; bounded, what was used least recently goes first."""
+    """Remembers walks. Safe for any number of threads; bounded: the least recently used walk is forgotten first."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -40,24 +40,24 @@ class Walks:
         self._turns: dict[FileSignature, _Turn] = {}
 
     def layout(self, content: Hashable, signature: FileSignature) -> WalkedLayout | None:
-        """Return where the chunks of a container lie if it was walked.
+        """Return where the chunks of a container are, if it was walked.
 
         Args:
-            content: names what it holds, whatever has become of the file's metadata.
-            signature: the state of the file; damage is remembered for that alone.
+            content: names the content; it stays the same when only metadata change.
+            signature: the state of the file. A walk that met damage is remembered for this state alone.
         """
         with self._lock:
             return self._layouts.get(content) or self._layouts.get(signature)
 
     def remember(self, content: Hashable, signature: FileSignature, layout: WalkedLayout) -> None:
-        """Remember where chunks lie, unless they are too many."""
+        """Remember where chunks are, unless there are too many."""
         with self._lock:
             if _memory_of(layout) <= self._layouts.maxsize:
                 self._layouts[content if layout.sound else signature] = layout
 
     @contextmanager
     def turn(self, signature: FileSignature) -> Iterator[None]:
-        """Wait for whoever walks the same file: what he found may be all that is wanted."""
+        """Wait for a thread that walks the same file. Its result may be all that the caller needs."""
         with self._lock:
             turn = self._turns.setdefault(signature, _Turn())
             turn.users += 1

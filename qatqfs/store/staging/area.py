@@ -37,7 +37,8 @@ from qatqfs.store.staging import records
 from qatqfs.store.staging.space import SpaceLedger
 from qatqfs.store.staging.view import data_ranges
 from qatqfs.store.system.backing import BackingIO
-from qatqfs.store.system.files import Fd
+from qatqfs.store.system.fd import Fd
+from qatqfs.store.tuning import DEFAULT_TUNING, Tuning
 from qatqfs.wording import describe, shown_path
 
 log = logging.getLogger(__name__)
@@ -58,19 +59,22 @@ class StagingArea:
         directory: open descriptor of ``.qatqfs/staging``.
         lost_and_found: of ``.qatqfs/lost+found``.
         io: makes the changes.
+        tuning: when logs are written anew, and drafts written back.
 
     Attributes:
         directory: see above.
         lost_and_found: see above.
         io: see above.
+        tuning: see above.
         space: what the entries have reserved.
         boot_id: of the running boot.
     """
 
-    def __init__(self, directory: Fd, lost_and_found: Fd, io: BackingIO) -> None:
+    def __init__(self, directory: Fd, lost_and_found: Fd, io: BackingIO, tuning: Tuning = DEFAULT_TUNING) -> None:
         self.directory = directory
         self.lost_and_found = lost_and_found
         self.io = io
+        self.tuning = tuning
         self.space = SpaceLedger(directory)
         self.boot_id = records.current_boot_id()
         self._abandoned: dict[bytes, Fd | None] = {}  # by name, with the file if it has still to be emptied

@@ -14,7 +14,7 @@ from qatqfs.store.staging.log import EntryLog
 from qatqfs.store.staging.space import no_space
 from qatqfs.store.staging.view import View, chunks_of
 from qatqfs.store.system.backing import BackingIO
-from qatqfs.store.system.files import Fd
+from qatqfs.store.system.fd import Fd
 
 
 class DataFile:

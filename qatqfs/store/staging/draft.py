@@ -22,7 +22,7 @@ from qatqfs.codec import CONTAINER_HEADER_SIZE, LENGTH_FIELD_SIZE, ContainerInfo
 from qatqfs.codec import Level as EncoderLevel
 from qatqfs.store.staging.area import NEW, StagingArea
 from qatqfs.store.staging.draftfile import DraftFile
-from qatqfs.store.system.files import Fd, pread_exact
+from qatqfs.store.system.fd import Fd, pread_exact
 from qatqfs.store.tensors.header import NO_HEADER
 
 _COPY_BYTES = 64 << 20
@@ -84,7 +84,7 @@ class Draft:
         self._last = b""
         self.fd = area.open_new(self.name)
         try:
-            self._file = DraftFile(self._io, self.fd, disk_waiter)
+            self._file = DraftFile(self._io, self.fd, disk_waiter, area.tuning)
             self._writer = ContainerWriter(self._file, dtype, chunk_size // dtype.width, level=level)
             self._file.flush()
         except BaseException:

@@ -15,15 +15,10 @@ from collections.abc import Sequence
 from concurrent.futures import Executor, Future
 
 from qatqfs.store.system.backing import BackingIO, Buffer
-from qatqfs.store.system.files import Fd
+from qatqfs.store.system.fd import Fd
+from qatqfs.store.tuning import DEFAULT_TUNING, Tuning
 
 _PAGE_BYTES = mmap.PAGESIZE
-_CACHED_BYTES = 64 << 20
-"""What a container has beyond these leaves memory when it is on disk: it would only drive other things out, and
-fresh memory for all of it takes as long as encoding it."""
-_BEGIN_BYTES = 8 << 20
-SYNC_BYTES = 64 << 20
-"""Bytes that a file has to grow by to be made durable so far."""
 
 
 class WriteBack:
@@ -33,9 +28,11 @@ class WriteBack:
         io: makes the calls.
         fd: the file.
         executor: one thread that may wait for the disk.
+        tuning: after how many bytes it does what.
     """
 
-    def __init__(self, io: BackingIO, fd: Fd, executor: Executor) -> None:
+    def __init__(self, io: BackingIO, fd: Fd, executor: Executor, tuning: Tuning = DEFAULT_TUNING) -> None:
+        self._tuning = tuning
         self._io = io
         self._fd = fd
         self._executor = executor
@@ -49,11 +46,12 @@ class WriteBack:
         Raises:
             OSError: the file could not be made durable. This is raised once, and the file must not be used then.
         """
-        if size - self._begun < _BEGIN_BYTES:
+        if size - self._begun < self._tuning.writeback_bytes:
             return
         self._io.write_back(self._fd, self._begun, size - self._begun)
         self._begun = size
-        if size - self._durable >= SYNC_BYTES and (self._fdatasync is None or self._fdatasync.done()):
+        idle = self._fdatasync is None or self._fdatasync.done()
+        if idle and size - self._durable >= self._tuning.writeback_fsync_bytes:
             self.wait()
             self._durable = size
             self._fdatasync = self._executor.submit(self._io.fdatasync, self._fd)
@@ -80,15 +78,17 @@ class DraftFile:
         io: makes the calls.
         fd: the file.
         disk_waiter: one thread that may wait for the disk.
+        tuning: what leaves the page cache, and when the file is written and made durable.
 
     Attributes:
         position: where the file ends once everything gathered is written, in bytes.
     """
 
-    def __init__(self, io: BackingIO, fd: Fd, disk_waiter: Executor) -> None:
+    def __init__(self, io: BackingIO, fd: Fd, disk_waiter: Executor, tuning: Tuning = DEFAULT_TUNING) -> None:
         self._io = io
         self._fd = fd
-        self._write_back = WriteBack(io, fd, disk_waiter)
+        self._tuning = tuning
+        self._write_back = WriteBack(io, fd, disk_waiter, tuning)
         self._gathered: list[Buffer] = []
         self._broken = False
         self.position = 0
@@ -131,7 +131,7 @@ class DraftFile:
         if not buffers:
             return
         self._broken = True
-        done = self._io.pwritev(self._fd, buffers, offset, uncached=offset >= _CACHED_BYTES)
+        done = self._io.pwritev(self._fd, buffers, offset, uncached=offset >= self._tuning.page_cache_bytes)
         for buffer in buffers:
             if done < len(buffer):
                 self._put(offset + done, memoryview(buffer)[done:])

@@ -17,7 +17,8 @@ from qatqfs.store.staging.sequential import SequentialRun
 from qatqfs.store.staging.snapshot import Aside, Snapshot
 from qatqfs.store.staging.view import ChunkMap, View, chunks_of
 from qatqfs.store.system.descriptors import to_stay_open
-from qatqfs.store.system.files import Fd, Identity
+from qatqfs.store.system.fd import Fd
+from qatqfs.store.system.identity import Identity
 
 
 def create_entry(area: StagingArea) -> "StagingEntry":

@@ -14,7 +14,7 @@ from qatqfs.store.staging.area import DATA, LOG, StagingArea
 from qatqfs.store.staging.records import LogState
 from qatqfs.store.staging.view import ChunkMap, chunks_of, data_ranges
 from qatqfs.store.system.descriptors import to_stay_open
-from qatqfs.store.system.files import Fd
+from qatqfs.store.system.fd import Fd
 
 _FLAGS = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
 

@@ -12,10 +12,8 @@ from dataclasses import dataclass
 from qatqfs.store.staging.area import LOG, RELOG, StagingArea
 from qatqfs.store.staging.records import OPEN_END, Base, LogState, LogWriter
 from qatqfs.store.staging.view import ChunkMap
-from qatqfs.store.system.files import Fd, Identity
-
-_LONG_LOG = 1 << 20
-"""Bytes from which a sync writes the log anew."""
+from qatqfs.store.system.fd import Fd
+from qatqfs.store.system.identity import Identity
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,7 +244,7 @@ class EntryLog:
     @property
     def is_long(self) -> bool:
         """Whether the log is long enough to be worth writing anew."""
-        return self._writer.length > _LONG_LOG
+        return self._writer.length > self._area.tuning.long_log_bytes
 
     def renew(self, chunks: ChunkMap, low: int | None, data: Fd) -> None:
         """As :meth:`write_anew`, for a log of an earlier boot; on a full disk the next change does it."""

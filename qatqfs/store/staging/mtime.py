@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from qatqfs.store.staging.log import EntryLog
 from qatqfs.store.system.backing import BackingIO
-from qatqfs.store.system.files import Fd
+from qatqfs.store.system.fd import Fd
 
 
 class LogicalMtime:

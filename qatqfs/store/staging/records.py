@@ -52,7 +52,8 @@ from pathlib import Path
 
 from qatqfs.store.staging.view import chunks_of
 from qatqfs.store.system.backing import BackingIO
-from qatqfs.store.system.files import Fd, Identity
+from qatqfs.store.system.fd import Fd
+from qatqfs.store.system.identity import Identity
 
 OPEN_END = 1 << 62
 """Count of a VALID record that covers every chunk from its first one on."""

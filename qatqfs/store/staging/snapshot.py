@@ -11,7 +11,7 @@ import errno
 from collections.abc import Callable
 
 from qatqfs.store.staging.view import ChunkMap, View, chunks_of
-from qatqfs.store.system.files import Fd, pread_exact
+from qatqfs.store.system.fd import Fd, pread_exact
 from qatqfs.wording import describe
 
 

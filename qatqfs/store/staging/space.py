@@ -21,7 +21,7 @@ import threading
 import time
 from collections.abc import Iterator
 
-from qatqfs.store.system.files import Fd
+from qatqfs.store.system.fd import Fd
 
 _FRESH_S = 0.5
 _AMPLE = 64 << 20

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from qatqfs.store.reading.container import ContainerFile
-from qatqfs.store.system.files import Fd, pread_exact
+from qatqfs.store.system.fd import Fd, pread_exact
 
 
 def chunks_of(size: int, chunk_size: int) -> int:

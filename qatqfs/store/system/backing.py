@@ -1,10 +1,10 @@
 """Every change that a store makes below BACKING, one method for each system call.
 
-Nothing else in the store calls what changes files, names or metadata, so a test can put an object of its own in
-this place (:class:`qatqfs.store.Store` takes one) that fails a call, does half of it, stops everything before or
-after it, or keeps a record from which it plays a loss of power. Reading goes past it.
+No other code of the store changes files, names or metadata. So a test can replace this object
+(:class:`qatqfs.store.Store` takes one) by its own, which fails a call, does half of it, stops everything before or
+after it, or keeps a record from which it plays a loss of power. Reads do not use it.
 
-Directories are open descriptors (O_PATH will do), names are ``bytes``. Every method raises :class:`OSError` as
+Directories are open descriptors (O_PATH is enough), names are ``bytes``. Every method raises :class:`OSError` as
 its system call does.
 """
 
@@ -14,16 +14,22 @@ import os
 import re
 from collections.abc import Sequence
 
-from qatqfs.store.system.files import Fd, fail, host_takes_free_memory, libc, open_listing, renameat2, set_times
+from qatqfs.store.system.calls import fail, host_takes_free_memory, libc, renameat2, set_times
+from qatqfs.store.system.fd import Fd, open_listing
 
 Buffer = bytes | bytearray | memoryview
 
 _PUNCH_HOLE_KEEP_SIZE = 3  # fallocate(2): FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE
 
 _CANNOT_COPY = (errno.EOPNOTSUPP, errno.ENOSYS, errno.EXDEV, errno.EINVAL)
-_CANNOT_DROP = (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EPERM)  # of the filesystem, or of a filter of calls
+_CANNOT_DROP = (
+    errno.EOPNOTSUPP,
+    errno.ENOSYS,
+    errno.EINVAL,
+    errno.EPERM,
+)  # from the filesystem, or a seccomp filter
 _COPY_BYTES = 1 << 20
-_copy_file_range = getattr(os, "copy_file_range", None)  # a Python that was built for an old C library has none
+_copy_file_range = getattr(os, "copy_file_range", None)  # missing in a Python that was built for an old C library
 _MOST_BUFFERS = 64  # more are joined first; the system takes 1,024 at a time
 _SYNC_FILE_RANGE_WRITE = 2  # sync_file_range(2)
 _RWF_DONTCACHE = 0x80  # pwritev2(2)
@@ -38,24 +44,24 @@ def drops_safely(release: str) -> bool:
 
 
 HOST_TAKES_MEMORY = host_takes_free_memory()
-"""Whether fresh memory is dear here. The kernel caches a large write in large blocks of memory, and large free blocks
-are what the host takes: each fault on one costs several microseconds for 4 KiB, more than all else about the write. So
-there large writes are made in pieces that are cached in small blocks, which the kernel keeps at hand."""
+"""Whether fresh memory is expensive here. The kernel caches a large write in large blocks of memory. The host takes
+back large free blocks, and each fault on one costs several microseconds for 4 KiB, more than the rest of the write. So
+large writes are made in pieces there; the kernel caches these in small blocks, which it keeps at hand."""
 _SMALL_PIECE_BYTES = 32 << 10  # eight pages, the most that Linux keeps lists of for each processor
 
 CAN_DROP = drops_safely(os.uname().release)
-"""Whether the kernel is one that writes uncached; then a filesystem may still refuse to."""
+"""Whether the kernel can write uncached. A filesystem may still refuse to."""
 
 OPERATIONS = (
     *("open", "pwrite", "ftruncate", "copy_range", "punch", "fsync", "fdatasync", "fsync_directory", "syncfs"),
     *("link", "link_open", "unlink", "rmdir", "rename", "mkdir", "symlink", "mknod"),
     *("chmod", "chown", "chown_symlink", "set_times", "setxattr", "removexattr"),
 )
-"""The methods that are one system call each. What else changes something is made of them, or a form of ``pwrite``."""
+"""The methods that are one system call each. The other changing methods call these, or are a form of ``pwrite``."""
 
 
 class BackingIO:
-    """The real system calls. Has no state, so any number of threads may use one object."""
+    """The real system calls. It has no state, so any number of threads may use one object."""
 
     # -- content ---------------------------------------------------------------------------------------
 
@@ -64,17 +70,17 @@ class BackingIO:
         return Fd(os.open(name, flags, mode, dir_fd=directory))
 
     def pwrite(self, fd: Fd, data: Buffer, offset: int) -> int:
-        """Write once and return how many bytes went in."""
+        """Write once and return how many bytes were written."""
         return os.pwrite(fd.number, data, offset)
 
     def pwritev(self, fd: Fd, buffers: Sequence[Buffer], offset: int, *, uncached: bool = False) -> int:
-        """Write several buffers one behind another, once, and return how many bytes went in.
+        """Write several buffers one after another in one call, and return how many bytes were written.
 
         Args:
             fd: the file.
             buffers: what to write.
             offset: where.
-            uncached: let it leave the page cache as soon as it is on disk, where the system can.
+            uncached: drop it from the page cache as soon as it is on disk, where the system can.
         """
         if len(buffers) > _MOST_BUFFERS:
             buffers = [b"".join(buffers)]
@@ -89,13 +95,13 @@ class BackingIO:
         return os.pwritev(fd.number, buffers, offset)
 
     def write_back(self, fd: Fd, offset: int, size: int) -> None:
-        """Have the disk begin to write a range, which nobody waits for and nothing depends on; never fails."""
+        """Ask the kernel to begin to write a range to disk. It does not wait, and never fails."""
         libc.sync_file_range(fd.number, ctypes.c_long(offset), ctypes.c_long(size), _SYNC_FILE_RANGE_WRITE)
 
     def pwrite_all(self, fd: Fd, data: Buffer, offset: int) -> int:
-        """Write a buffer and return how many bytes went in.
+        """Write a buffer and return how many bytes were written.
 
-        Short only when an error came after the first bytes, as write(2) has it; the next call reports it.
+        The write is short only if an error came after the first bytes, as with write(2). The next call reports it.
         """
         view = memoryview(data).cast("B")
         done = 0
@@ -116,7 +122,7 @@ class BackingIO:
         os.ftruncate(fd.number, size)
 
     def copy_range(self, source: Fd, offset: int, target: Fd, target_offset: int, size: int) -> int:
-        """Copy bytes from one file to another in the kernel, sharing them where it can; returns how many."""
+        """Copy bytes from one file to another in the kernel, which shares them where it can; returns how many."""
         try:
             if _copy_file_range is not None:
                 return int(_copy_file_range(source.number, target.number, size, offset, target_offset))
@@ -126,27 +132,27 @@ class BackingIO:
         return os.pwrite(target.number, os.pread(source.number, min(size, _COPY_BYTES), offset), target_offset)
 
     def punch(self, fd: Fd, offset: int, size: int) -> None:
-        """Give back the space of a range, which reads as zeros from then on."""
+        """Free the space of a range, which reads as zeros from then on."""
         if libc.fallocate(fd.number, _PUNCH_HOLE_KEEP_SIZE, ctypes.c_long(offset), ctypes.c_long(size)) != 0:
             raise fail()
 
     def fsync(self, fd: Fd) -> None:
-        """Make content and metadata of a file survive a power cut."""
+        """Make content and metadata of a file survive a loss of power."""
         os.fsync(fd.number)
 
     def fdatasync(self, fd: Fd) -> None:
-        """Make content and size of a file survive a power cut."""
+        """Make content and size of a file survive a loss of power."""
         os.fdatasync(fd.number)
 
     def syncfs(self, fd: Fd) -> None:
-        """Make everything on the filesystem that a file is on survive a power cut."""
+        """Make everything on the filesystem that a file is on survive a loss of power."""
         if libc.syncfs(fd.number) != 0:
             raise fail()
 
     # -- names -----------------------------------------------------------------------------------------
 
     def fsync_directory(self, directory: int) -> None:
-        """Make the names in a directory survive a power cut."""
+        """Make the names in a directory survive a loss of power."""
         fd = Fd(open_listing(directory))
         os.fsync(fd.number)
 
@@ -185,7 +191,7 @@ class BackingIO:
         """Make a special file."""
         os.mknod(name, mode, rdev, dir_fd=directory)
 
-    # -- metadata, of an open file of any kind (O_PATH will do) ----------------------------------------
+    # -- metadata, of an open file of any kind (O_PATH is enough) --------------------------------------
 
     def chmod(self, fd: Fd, mode: int) -> None:
         """Set the permission bits."""

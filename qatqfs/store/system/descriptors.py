@@ -1,15 +1,15 @@
-"""How many files may be open at once, and what of that is kept free.
+"""How many files may be open at once, and how many descriptors are kept free.
 
-An open file takes a descriptor, an open file with uncommitted content takes three. A process may have so many and no
-more, and its commits, which give descriptors back, need some themselves. So what is to stay open is refused while
-there are still some left, before anything is done; whoever gets the refusal may commit a file and try again.
+An open file takes one descriptor, an open dirty file takes three. The system limits the descriptors of a process, and
+commits, which free descriptors, need some themselves. So a file that would stay open is refused while a few descriptors
+are left, before anything is done. The caller may commit a file and try again.
 """
 
 import errno
 import os
 import resource
 
-from qatqfs.store.system.files import Fd
+from qatqfs.store.system.fd import Fd
 
 _UNLIMITED = 1 << 20
 _MOST_KEPT_FREE = 512
@@ -29,17 +29,17 @@ def most_descriptors() -> int:
 
 
 def fitting_threads(wanted: int) -> int:
-    """Return how many threads of those wanted may work at once: each may need some descriptors for a moment."""
+    """Return how many of the wanted threads may work at once. Each may need some descriptors for a moment."""
     return max(1, min(wanted, most_descriptors() // 32))
 
 
 def to_stay_open(opened: Fd) -> Fd:
     """Return a descriptor that was opened just now and is to stay open.
 
-    The kernel gives the lowest number that is free, so the number tells how many are taken.
+    The kernel gives out the lowest free number, so the number tells how many are in use.
 
     Raises:
-        DescriptorShortage: hardly more than commits need are left.
+        DescriptorShortage: only as many are left as commits need.
     """
     most = most_descriptors()
     if opened.number >= most - min(most // 4, _MOST_KEPT_FREE):
@@ -48,5 +48,5 @@ def to_stay_open(opened: Fd) -> Fd:
 
 
 def is_want(error: OSError) -> bool:
-    """Whether an error is for want of descriptors or memory, and so says nothing about the file."""
+    """Whether an error is a lack of descriptors or memory, which says nothing about the file."""
     return error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM)

@@ -14,7 +14,7 @@ from strict_decoder import decode_container
 
 from qatqfs.codec import DType
 from qatqfs.store import Store, StoreOptions
-from qatqfs.store.commit import engine as commit
+from qatqfs.store.commit import metadata_copy
 
 CHUNK = 4096
 RULES: dict[str, object] = {"raw_patterns": ("*.raw", "pool/*"), "dtype_rules": (("*.half", DType.F16),)}
@@ -69,7 +69,7 @@ def test_a_rename_right_after_the_last_close_comes_before_the_commit(open_store,
 def test_a_rename_during_the_commit_counts(
     store: Store, backing: Path, monkeypatch: pytest.MonkeyPatch, name: bytes, expected: list[str]
 ) -> None:
-    real = commit.copy_metadata
+    real = metadata_copy.copy_metadata
     renamed: list[bytes] = []
 
     def rename_meanwhile(*args) -> None:
@@ -78,7 +78,7 @@ def test_a_rename_during_the_commit_counts(
             store.rename(b"x.tmp", name)
         real(*args)
 
-    monkeypatch.setattr(commit, "copy_metadata", rename_meanwhile)
+    monkeypatch.setattr(metadata_copy, "copy_metadata", rename_meanwhile)
     write(store, b"x.tmp", content(5 * CHUNK))
     store.sync()
     assert stored_names(backing) == expected

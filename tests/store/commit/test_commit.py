@@ -1,4 +1,4 @@
-"""Commits: what is copied, what is encoded, and that nobody waits for them."""
+"""Commits: what is copied, what is encoded, and that no program waits for them."""
 
 import errno
 import os
@@ -26,10 +26,11 @@ from strict_decoder import decode_container
 from qatqfs.codec import Container, DType, Level, encode_container
 from qatqfs.store import Store, StoreOptions
 from qatqfs.store.commit import ahead as ahead
-from qatqfs.store.commit import engine as commit
+from qatqfs.store.commit import metadata_copy
 from qatqfs.store.encoding import plan as building
 from qatqfs.store.staging.snapshot import Snapshot
 from qatqfs.store.staging.view import data_ranges
+from qatqfs.store.tuning import Tuning
 
 CHUNK = 4096
 KIB, MIB = 1 << 10, 1 << 20
@@ -56,7 +57,7 @@ def test_only_the_chunks_that_are_written_in_part_are_copied_up(store: Store) ->
         assert store.stats()["chunks_decoded"] == 1
 
 
-def test_a_whole_chunk_may_be_overwritten_where_the_old_one_is_corrupt(store: Store, backing: Path) -> None:
+def test_a_whole_chunk_may_be_overwritten_where_the_old_one_is_damaged(store: Store, backing: Path) -> None:
     data = content(5 * CHUNK)
     write(store, b"x", data)
     store.sync()
@@ -76,7 +77,7 @@ def test_a_whole_chunk_may_be_overwritten_where_the_old_one_is_corrupt(store: St
     assert stored(backing / "x.qatc") == expected
 
 
-def test_a_corrupt_chunk_that_nobody_touches_stays_what_it_is_and_is_not_served(store: Store, backing: Path) -> None:
+def test_a_damaged_chunk_that_no_write_changes_stays_as_it_is_and_is_not_served(store: Store, backing: Path) -> None:
     data = content(5 * CHUNK)
     write(store, b"x", data)
     store.sync()
@@ -407,11 +408,9 @@ def test_readers_see_every_write_at_once_while_commits_run_all_the_time(open_sto
 
 
 @pytest.fixture
-def eager(open_store, monkeypatch: pytest.MonkeyPatch):
+def eager(open_store):
     """A store that encodes ahead after a few chunks."""
-    monkeypatch.setattr("qatqfs.store.names.node._AHEAD_BYTES", 8 * CHUNK)
-    monkeypatch.setattr(ahead, "_CLAIM_BYTES", 64 * CHUNK)
-    return open_store(level=Level.FAST)
+    return open_store(level=Level.FAST, tuning=Tuning(ahead_bytes=8 * CHUNK, claim_bytes=64 * CHUNK))
 
 
 @pytest.mark.parametrize("extra", [0, 1, 10])
@@ -451,14 +450,14 @@ def test_nothing_is_encoded_ahead_of_a_file_that_builds_on_a_container(
     data = bytearray(content(90 * CHUNK))
     handle = eager.create(b"x.bf16")
     write_sequentially(handle, data)
-    real = commit.copy_metadata
+    real = metadata_copy.copy_metadata
 
     def write_meanwhile(*args) -> None:
-        monkeypatch.setattr(commit, "copy_metadata", real)
+        monkeypatch.setattr(metadata_copy, "copy_metadata", real)
         handle.write(b"meanwhile", 5)  # so that the file stays dirty, most of its data file punched out
         real(*args)
 
-    monkeypatch.setattr(commit, "copy_metadata", write_meanwhile)
+    monkeypatch.setattr(metadata_copy, "copy_metadata", write_meanwhile)
     eager.sync()
     data[5:14] = b"meanwhile"
     assert handle.node.dirty
@@ -564,10 +563,10 @@ def test_a_short_write_is_answered_short_and_what_it_counts_is_there(backing: Pa
         handle.close()
 
 
-def test_a_failed_commit_in_the_background_is_tried_again(backing: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("qatqfs.store.commit.schedule._FIRST_RETRY_S", 0.05)
+def test_a_failed_commit_in_the_background_is_tried_again(backing: Path) -> None:
     io = FaultyIO()
-    with Store(backing, StoreOptions(chunk_size=CHUNK, idle_seconds=3600.0), io=io) as store:
+    options = StoreOptions(chunk_size=CHUNK, idle_seconds=3600.0, tuning=Tuning(first_retry_s=0.05))
+    with Store(backing, options, io=io) as store:
         io.fail(errno.EIO, "rename")
         write(store, b"x", content(3 * CHUNK))
         wait_for(lambda: store.stats().get("commit_failures", 0) >= 2)
@@ -612,17 +611,17 @@ def test_metadata_changed_during_a_commit_is_kept(open_store, backing: Path, mon
     handle = store.open(b"x", os.O_RDWR)
     handle.write(b"changed", 0)
     store.setxattr(b"x", b"user.gone", b"1")
-    real = commit.copy_metadata
+    real = metadata_copy.copy_metadata
 
     def meanwhile(*args) -> None:
-        monkeypatch.setattr(commit, "copy_metadata", real)
+        monkeypatch.setattr(metadata_copy, "copy_metadata", real)
         real(*args)
         store.chmod(b"x", 0o604)
         store.setxattr(b"x", b"user.late", b"1")
         store.removexattr(b"x", b"user.gone")
         store.utimens(b"x", None, 5_000_000_007)
 
-    monkeypatch.setattr(commit, "copy_metadata", meanwhile)
+    monkeypatch.setattr(metadata_copy, "copy_metadata", meanwhile)
     store.sync()
     assert (backing / "x.qatc").stat().st_mode & 0o777 == 0o604
     assert store.getxattr(b"x", b"user.late") == b"1"

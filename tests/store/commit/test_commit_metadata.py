@@ -1,11 +1,13 @@
 """Times and metadata that are set beside a commit: each is there afterwards, to the nanosecond, and after a crash."""
 
 import contextlib
+import dataclasses
 import os
 import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from faults import FaultyIO, Killed, PowerIO, abandon
 
 from qatqfs.codec import Level
 from qatqfs.store import Handle, Store, StoreOptions
-from qatqfs.store.commit import engine as commit
+from qatqfs.store.commit import metadata_copy
 from qatqfs.store.staging import records as staginglog
 from qatqfs.store.staging.view import data_ranges
 
@@ -61,14 +63,14 @@ def store(backing: Path, io: FaultyIO) -> Any:
 
 def during_the_commit(monkeypatch: pytest.MonkeyPatch, action: Callable[[], object]) -> None:
     """Do something once, after the next commit has given its container the file's metadata and before it swaps."""
-    real = commit.copy_metadata
+    real = metadata_copy.copy_metadata
 
     def then_act(*args: Any) -> None:
-        monkeypatch.setattr(commit, "copy_metadata", real)
+        monkeypatch.setattr(metadata_copy, "copy_metadata", real)
         real(*args)
         action()
 
-    monkeypatch.setattr(commit, "copy_metadata", then_act)
+    monkeypatch.setattr(metadata_copy, "copy_metadata", then_act)
 
 
 def changed_file(store: Store) -> Handle:
@@ -78,6 +80,72 @@ def changed_file(store: Store) -> Handle:
     store.sync()
     handle.write(b"changed", 5 * CHUNK)
     return handle
+
+
+# -- who waits for the disk ----------------------------------------------------------------------------
+
+
+def sync_and_look(store: Store, io: FaultyIO) -> list[tuple[int, bool]]:
+    """Sync; return for each file that is made durable its mode, and whether names could be used meanwhile."""
+    found = []
+
+    def names_are_free() -> bool:
+        free = store.tree.lock.acquire(blocking=False)
+        if free:
+            store.tree.lock.release()
+        return free
+
+    def look(number: int, name: str, args: tuple) -> None:
+        if name == "fsync":
+            found.append((os.fstat(args[0].number).st_mode & 0o777, other_thread.submit(names_are_free).result()))
+
+    with ThreadPoolExecutor(1) as other_thread:
+        io.before = look
+        store.sync()
+        io.heal()
+    return found
+
+
+def test_names_can_be_used_while_a_container_is_made_durable(
+    store: Store, io: FaultyIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handle = changed_file(store)
+    during_the_commit(monkeypatch, lambda: store.chmod(b"x", 0o640))  # so that the container is outdated
+    assert sync_and_look(store, io) == [(0o644, True), (0o640, True)]
+    assert store.stat(b"x").mode & 0o777 == 0o640
+    handle.close()
+
+
+def test_names_can_be_used_while_a_raw_file_is_made_durable(
+    backing: Path, io: FaultyIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Store(backing, dataclasses.replace(OPTIONS, raw_patterns=("*.raw",)), io=io) as store:
+        handle = changed_file(store)
+        store.rename(b"x", b"x.raw")
+        during_the_commit(monkeypatch, lambda: store.chmod(b"x.raw", 0o640))
+        assert sync_and_look(store, io) == [(0o644, True), (0o640, True)]
+        assert (backing / "x.raw").stat().st_mode & 0o777 == 0o640
+        handle.close()
+
+
+def test_metadata_that_change_during_each_copy_are_those_of_the_container(
+    store: Store, backing: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handle = changed_file(store)
+    modes = [0o640, 0o600, 0o660]
+    real = metadata_copy.copy_metadata
+
+    def then_change(*args: Any) -> None:
+        real(*args)
+        if modes:
+            store.chmod(b"x", modes.pop(0))
+
+    monkeypatch.setattr(metadata_copy, "copy_metadata", then_change)
+    store.sync()
+    assert not modes
+    assert not handle.node.dirty
+    assert (backing / "x.qatc").stat().st_mode & 0o777 == 0o660
+    handle.close()
 
 
 # -- a time that is synced during a commit -------------------------------------------------------------

@@ -19,10 +19,11 @@ from crashes import (
 from helpers import noise
 
 from qatqfs.store import Store
-from qatqfs.store.commit import engine as commit
+from qatqfs.store.commit import metadata_copy
 from qatqfs.store.staging.log import EntryLog
 from qatqfs.store.system.backing import BackingIO
-from qatqfs.store.system.files import RENAME_EXCHANGE, Fd
+from qatqfs.store.system.calls import RENAME_EXCHANGE
+from qatqfs.store.system.fd import Fd
 
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # threads are killed
 
@@ -188,19 +189,19 @@ def commit_while_writing(store: Store, history: History) -> object:
     handle = store.open(b"x", os.O_RDWR)
     change(handle, history)
     history.makes_durable(handle.fsync, b"x")
-    real = commit.copy_metadata
+    real = metadata_copy.copy_metadata
 
     def write_meanwhile(*args: object) -> None:
-        commit.copy_metadata = real
+        metadata_copy.copy_metadata = real
         history.write(handle, "x", noise(20, 16), 3 * CHUNK + 1)
         history.write(handle, "x", noise(CHUNK, 17), 6 * CHUNK)
         real(*args)
 
-    commit.copy_metadata = write_meanwhile
+    metadata_copy.copy_metadata = write_meanwhile
     try:
         store.sync()
     finally:
-        commit.copy_metadata = real
+        metadata_copy.copy_metadata = real
     history.write(handle, "x", noise(30, 18), CHUNK - 10)
     history.makes_durable(handle.fsync, b"x")
     store.sync()
@@ -273,18 +274,18 @@ def sync_during_the_commit(store: Store, history: History) -> object:
     kept = []
     history.does(lambda: kept.append(store.create(b"n")), n=b"")
     history.write(kept[0], "n", NEW, 0)
-    real = commit.copy_metadata
+    real = metadata_copy.copy_metadata
 
     def sync_meanwhile(*args: object) -> None:
-        commit.copy_metadata = real
+        metadata_copy.copy_metadata = real
         real(*args)
         history.makes_durable(kept[0].fsync, b"n")
 
-    commit.copy_metadata = sync_meanwhile
+    metadata_copy.copy_metadata = sync_meanwhile
     try:
         store.sync()
     finally:
-        commit.copy_metadata = real
+        metadata_copy.copy_metadata = real
     return kept
 
 

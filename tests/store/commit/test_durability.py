@@ -1,4 +1,4 @@
-"""What survives a loss of power although no program asked for it, and who waits for that: nobody."""
+"""What survives a loss of power without an fsync of the program, and that no program waits for it."""
 
 import errno
 import os
@@ -14,7 +14,7 @@ from qatqfs.store import Handle, Store, StoreOptions
 from qatqfs.store.commit import durability
 from qatqfs.store.staging import records as staginglog
 from qatqfs.store.system.backing import BackingIO
-from qatqfs.store.system.files import Fd
+from qatqfs.store.system.fd import Fd
 
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # threads are killed
 

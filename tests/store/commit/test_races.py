@@ -13,7 +13,7 @@ from mounted import errno_of
 
 from qatqfs.codec import ContainerWriter, DType, FileSink, encode_payload
 from qatqfs.store import Store, StoreOptions
-from qatqfs.store.commit import engine as commit
+from qatqfs.store.commit import metadata_copy
 from qatqfs.store.names import node as node
 from qatqfs.store.system.backing import BackingIO
 
@@ -264,7 +264,7 @@ def test_a_commit_of_a_file_of_two_names_whose_staging_stays_behind_is_not_playe
         assert not list((backing / ".qatqfs/lost+found").iterdir())
 
 
-@pytest.mark.parametrize("failing", ["pwrite", "corrupt"])
+@pytest.mark.parametrize("failing", ["pwrite", "damaged"])
 @pytest.mark.parametrize("killed", [False, True])
 def test_a_write_that_fails_during_a_commit_loses_nothing_of_what_was_there(
     backing: Path, monkeypatch: pytest.MonkeyPatch, failing: str, killed: bool
@@ -276,17 +276,17 @@ def test_a_write_that_fails_during_a_commit_loses_nothing_of_what_was_there(
     with store.create(b"x") as handle:
         handle.write(expected, 0)
     store.sync()
-    if failing == "corrupt":
+    if failing == "damaged":
         stored = bytearray((backing / "x.qatc").read_bytes())
         stored[len(stored) * 55 // 100] ^= 1  # in the middle of the sixth of ten chunks
         (backing / "x.qatc").write_bytes(stored)
     handle = store.open(b"x", os.O_RDWR)
     handle.write(b"changed", 0)
     expected[:7] = b"changed"
-    real = commit.copy_metadata
+    real = metadata_copy.copy_metadata
 
     def write_meanwhile(*args: object) -> None:
-        monkeypatch.setattr(commit, "copy_metadata", real)
+        monkeypatch.setattr(metadata_copy, "copy_metadata", real)
         real(*args)
         if failing == "pwrite":
             io.fail(28, "pwrite")
@@ -294,7 +294,7 @@ def test_a_write_that_fails_during_a_commit_loses_nothing_of_what_was_there(
             handle.write(bytes(expected[4096 : 5 * 4096 + 100]), 4096)  # copies the sixth chunk up first
         io.heal()
 
-    monkeypatch.setattr(commit, "copy_metadata", write_meanwhile)
+    monkeypatch.setattr(metadata_copy, "copy_metadata", write_meanwhile)
     store.sync()
     good = 5 * 4096
     assert bytes(handle.read(good, 0)) == expected[:good]
@@ -305,6 +305,6 @@ def test_a_write_that_fails_during_a_commit_loses_nothing_of_what_was_there(
     with store.open(b"x") as reader:
         assert bytes(reader.read(good, 0)) == expected[:good]
         assert bytes(reader.read(len(expected), good + 4096)) == expected[good + 4096 :]
-        if failing != "corrupt":
+        if failing != "damaged":
             assert bytes(reader.read(len(expected), 0)) == expected
     store.close()

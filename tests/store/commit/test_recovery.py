@@ -1,5 +1,6 @@
 """What is there after the process died, and after the power went."""
 
+import dataclasses
 import os
 import shutil
 import signal
@@ -14,7 +15,9 @@ from strict_decoder import decode_container
 from qatqfs.store import Store, StoreOptions
 from qatqfs.store.staging import records as staginglog
 from qatqfs.store.system.backing import BackingIO
-from qatqfs.store.system.files import Fd, Identity
+from qatqfs.store.system.fd import Fd
+from qatqfs.store.system.identity import Identity
+from qatqfs.store.tuning import Tuning
 
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # threads are killed
 
@@ -23,12 +26,12 @@ OPTIONS = StoreOptions(chunk_size=CHUNK, idle_seconds=3600.0, workers=1)
 DATA = bytes(range(256)) * 50
 
 
-def die_after(backing: Path, work: Callable[[Store], object]) -> None:
+def die_after(backing: Path, work: Callable[[Store], object], options: StoreOptions = OPTIONS) -> None:
     """Do something with a store in a process that is killed right afterwards."""
     pid = os.fork()
     if pid == 0:
         try:
-            store = Store(backing, OPTIONS)
+            store = Store(backing, options)
             kept = work(store)  # noqa: F841  an open handle must stay open until the end
         finally:
             os.kill(os.getpid(), signal.SIGKILL)
@@ -203,7 +206,7 @@ def test_a_file_of_the_same_name_made_by_somebody_else_is_not_touched(backing: P
 
 @pytest.mark.parametrize("step", ["encoded", "intent", "renamed"])
 def test_a_kill_at_any_step_of_a_commit_loses_nothing(backing: Path, step: str) -> None:
-    from qatqfs.store.commit import engine as commit
+    from qatqfs.store.commit import metadata_copy
 
     def work(store: Store) -> object:
         kept = write_and_keep_open(DATA)(store)
@@ -212,7 +215,7 @@ def test_a_kill_at_any_step_of_a_commit_loses_nothing(backing: Path, step: str) 
             os.kill(os.getpid(), signal.SIGKILL)
 
         if step == "encoded":
-            commit.copy_metadata = die
+            metadata_copy.copy_metadata = die
         elif step == "intent":
             os.rename = die
         else:
@@ -384,8 +387,8 @@ def test_a_log_that_grew_long_is_written_anew_by_a_sync_and_says_the_same(
 
     content[2 * CHUNK + 5 :] = bytes(CHUNK - 5)
     content[10:12] = b"99"
-    monkeypatch.setattr("qatqfs.store.staging.log._LONG_LOG", 1000)
-    die_after(backing, work)
+    options = dataclasses.replace(OPTIONS, tuning=Tuning(long_log_bytes=1000))
+    die_after(backing, work, options)
     (log,) = (backing / ".qatqfs/staging").glob("*.log")
     assert log.stat().st_size < 2000
     if power:

@@ -14,7 +14,7 @@ from qatqfs.store import Store, StoreError, StoreOptions
 from qatqfs.store.names.tree import Tree
 from qatqfs.store.private import lost_files, open_backing
 from qatqfs.store.staging import records as staginglog
-from qatqfs.store.system.files import Fd
+from qatqfs.store.system.fd import Fd
 
 CHUNK = 4096
 OPTIONS = StoreOptions(chunk_size=CHUNK, idle_seconds=3600.0, workers=1, durable_after=0.0)

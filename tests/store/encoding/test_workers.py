@@ -12,12 +12,13 @@ from helpers import wait_for
 from qatqfs.codec import Level
 from qatqfs.store.encoding import workers as filling
 from qatqfs.store.encoding.workers import fill
+from qatqfs.store.tuning import DEFAULT_TUNING
 
 
 class Draft:
     """Takes payloads and notes who was in it at once."""
 
-    chunk_size = filling.HOP_BYTES
+    chunk_size = DEFAULT_TUNING.hop_bytes
     level = Level.BALANCED
 
     def __init__(self) -> None:
@@ -156,7 +157,7 @@ def test_workers_take_much_at_a_time_unless_that_is_all_or_too_much(
     level: Level, workers: int, chunks: int, expected: list[int]
 ) -> None:
     draft, taken = Draft(), []
-    draft.chunk_size, draft.level = filling.HOP_BYTES // 16, level
+    draft.chunk_size, draft.level = DEFAULT_TUNING.hop_bytes // 16, level
 
     def payloads(first: int, stop: int) -> list[bytes]:
         taken.append((first, stop))

@@ -9,7 +9,7 @@ from helpers import read, write
 from mounted import errno_of
 
 from qatqfs.store import Store
-from qatqfs.store.system.files import RENAME_EXCHANGE, RENAME_NOREPLACE
+from qatqfs.store.system.calls import RENAME_EXCHANGE, RENAME_NOREPLACE
 
 
 def put_raw(backing: Path, name: str, data: bytes, mtime: int) -> None:

@@ -20,7 +20,7 @@ from qatqfs.codec import DType
 from qatqfs.store import Store, StoreOptions
 from qatqfs.store.reading.container import ContainerFile
 from qatqfs.store.system.backing import BackingIO
-from qatqfs.store.system.files import Fd
+from qatqfs.store.system.fd import Fd
 
 CHUNK = 4096
 SIZES = [0, 1, 2, 3, 4, 5, 6, CHUNK - 1, CHUNK, CHUNK + 1, CHUNK + 2, 3 * CHUNK + 5, 10 * CHUNK]

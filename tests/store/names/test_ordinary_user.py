@@ -15,7 +15,7 @@ from ordinary import as_ordinary_user, own_directory
 
 from qatqfs.store import Store, StoreOptions
 from qatqfs.store.system.backing import BackingIO
-from qatqfs.store.system.files import birth_time_ns
+from qatqfs.store.system.calls import birth_time_ns
 
 CHUNK = 4096
 OTHER = 54399

@@ -1,4 +1,4 @@
-"""The chunk cache and its memory: used again, and never while anybody still reads it."""
+"""The chunk cache and its memory, which is used again, but never while a reader still has a view of it."""
 
 import random
 import threading
@@ -14,8 +14,7 @@ from qatqfs.codec import Container
 from qatqfs.store import Store, StoreOptions
 from qatqfs.store.counters import Counters
 from qatqfs.store.reading import cache as chunkcache
-from qatqfs.store.reading.buffers import BufferPool
-from qatqfs.store.reading.cache import ChunkCache
+from qatqfs.store.reading.cache import BufferPool, ChunkCache
 
 
 def test_memory_that_nobody_holds_is_used_again() -> None:

@@ -1,4 +1,4 @@
-"""What is known to be damaged is forgotten when somebody repairs it, however well he covers his tracks."""
+"""Known damage is forgotten when the file is repaired, even if the repair restores size and mtime."""
 
 import os
 from collections.abc import Iterator
@@ -107,7 +107,7 @@ def test_a_commit_leaves_no_container_behind_that_the_next_open_takes_for_change
 
 
 def torn(good: bytes) -> Iterator[bytes]:
-    """What a power cut may leave of a file whose last blocks never got to the disk: a good beginning, then zeros."""
+    """A file whose last blocks were not on disk when power was lost: a good beginning, then zeros."""
     end = len(good)
     starts = {*range(0, end, 512), *range(0, end, 4096), *range(end - 150, end)}
     for start in sorted(starts):

@@ -1,4 +1,4 @@
-"""Containers without an index that have very many chunks keep nobody waiting, and are walked once."""
+"""Containers without an index that have very many chunks hold up no other file, and are walked once."""
 
 import errno
 import os

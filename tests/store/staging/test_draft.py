@@ -13,10 +13,10 @@ import pytest
 from strict_decoder import decode_container
 
 from qatqfs.codec import DType, Level, encode_payload
-from qatqfs.store.staging import draftfile
 from qatqfs.store.staging.draft import Draft
 from qatqfs.store.system.backing import BackingIO, Buffer
-from qatqfs.store.system.files import Fd
+from qatqfs.store.system.fd import Fd
+from qatqfs.store.tuning import DEFAULT_TUNING, Tuning
 
 PAGE = 4096
 UNIT = 8192
@@ -54,9 +54,10 @@ def disk_waiter() -> Iterator[Executor]:
         yield executor
 
 
-def draft_in(path: Path, disk: Disk, disk_waiter: Executor, grown: list[int]) -> Draft:
+def draft_in(path: Path, disk: Disk, disk_waiter: Executor, grown: list[int], tuning: Tuning = DEFAULT_TUNING) -> Draft:
     area: Any = SimpleNamespace(
         io=disk,
+        tuning=tuning,
         open_new=lambda name: Fd(os.open(path / os.fsdecode(name), os.O_RDWR | os.O_CREAT)),
         abandon=lambda name, fd: None,
     )
@@ -131,11 +132,9 @@ def test_a_draft_begins_like_another_whose_last_page_is_held_back(
     assert decode_container((tmp_path / os.fsdecode(new.name)).read_bytes()).raw == b"".join(raws)
 
 
-def test_only_what_is_beyond_much_leaves_the_page_cache(
-    tmp_path: Path, disk: Disk, disk_waiter: Executor, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(draftfile, "_CACHED_BYTES", 10 * UNIT)
-    draft, raws = draft_in(tmp_path, disk, disk_waiter, []), content(40)
+def test_only_what_is_beyond_much_leaves_the_page_cache(tmp_path: Path, disk: Disk, disk_waiter: Executor) -> None:
+    tuning = Tuning(page_cache_bytes=10 * UNIT)
+    draft, raws = draft_in(tmp_path, disk, disk_waiter, [], tuning), content(40)
     for payload in payloads(raws, last=True):
         draft.append([payload])
     draft.finish(len(raws) * UNIT)

@@ -11,12 +11,13 @@ from faults import FaultyIO
 from helpers import noise, wait_for
 
 from qatqfs.store import Store, StoreOptions
-from qatqfs.store.staging import draftfile
-from qatqfs.store.staging.draftfile import SYNC_BYTES, WriteBack
+from qatqfs.store.staging.draftfile import WriteBack
 from qatqfs.store.system.backing import BackingIO
-from qatqfs.store.system.files import Fd
+from qatqfs.store.system.fd import Fd
+from qatqfs.store.tuning import DEFAULT_TUNING, Tuning
 
 MIB = 1 << 20
+FSYNC_BYTES = DEFAULT_TUNING.writeback_fsync_bytes
 
 
 class Disk(BackingIO):
@@ -75,13 +76,13 @@ def test_the_disk_begins_every_few_megabytes_and_misses_nothing(fd: Fd) -> None:
 def test_the_file_is_made_durable_now_and_then_by_one_call_at_a_time(fd: Fd) -> None:
     disk, later = Disk(), Later()
     write_back = WriteBack(disk, fd, later)
-    write_back.grown(SYNC_BYTES - 1)
+    write_back.grown(FSYNC_BYTES - 1)
     assert not later.waiting
-    write_back.grown(SYNC_BYTES + 8 * MIB)
-    write_back.grown(3 * SYNC_BYTES)
+    write_back.grown(FSYNC_BYTES + 8 * MIB)
+    write_back.grown(3 * FSYNC_BYTES)
     assert len(later.waiting) == 1
     later.run()
-    write_back.grown(4 * SYNC_BYTES)
+    write_back.grown(4 * FSYNC_BYTES)
     later.run()
     write_back.wait()
     assert disk.synced == 2
@@ -91,33 +92,30 @@ def test_what_the_disk_reports_is_raised_once(fd: Fd) -> None:
     disk, later = Disk(), Later()
     write_back = WriteBack(disk, fd, later)
     disk.error = errno.EIO
-    write_back.grown(SYNC_BYTES)
+    write_back.grown(FSYNC_BYTES)
     later.run()
     with pytest.raises(OSError, match="Input/output"):
-        write_back.grown(2 * SYNC_BYTES)
+        write_back.grown(2 * FSYNC_BYTES)
     write_back.wait()
 
 
 def test_after_a_cut_it_begins_anew_from_there(fd: Fd) -> None:
     disk, later = Disk(), Later()
     write_back = WriteBack(disk, fd, later)
-    write_back.grown(2 * SYNC_BYTES)
+    write_back.grown(2 * FSYNC_BYTES)
     later.run()
     write_back.cut(MIB)
-    write_back.grown(MIB + SYNC_BYTES)
-    assert disk.begun[-1] == (MIB, SYNC_BYTES)
+    write_back.grown(MIB + FSYNC_BYTES)
+    assert disk.begun[-1] == (MIB, FSYNC_BYTES)
     later.run()
     assert disk.synced == 2
 
 
-def test_a_commit_whose_disk_failed_on_the_way_keeps_staging_and_is_made_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(draftfile, "SYNC_BYTES", 256 << 10)
-    monkeypatch.setattr(draftfile, "_BEGIN_BYTES", 64 << 10)
+def test_a_commit_whose_disk_failed_on_the_way_keeps_staging_and_is_made_again(tmp_path: Path) -> None:
+    tuning = Tuning(writeback_bytes=64 << 10, writeback_fsync_bytes=256 << 10)
     content = noise(4 * MIB)
     io = FaultyIO()
-    with Store(tmp_path, StoreOptions(idle_seconds=3600.0), io=io) as store:
+    with Store(tmp_path, StoreOptions(idle_seconds=3600.0, tuning=tuning), io=io) as store:
         io.fail(errno.EIO, "fdatasync")
         with store.create(b"x.bf16") as handle:
             for offset in range(0, len(content), MIB):
@@ -132,13 +130,13 @@ def test_a_commit_whose_disk_failed_on_the_way_keeps_staging_and_is_made_again(
             assert handle.read(len(content), 0) == content
 
 
-def test_what_was_encoded_ahead_is_not_used_when_the_disk_failed_to_write_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(draftfile, "SYNC_BYTES", 3 * MIB)  # so that nothing else asks how it went
-    monkeypatch.setattr(draftfile, "_BEGIN_BYTES", 64 << 10)
-    monkeypatch.setattr("qatqfs.store.names.node._AHEAD_BYTES", 64 << 10)
-    monkeypatch.setattr("qatqfs.store.commit.ahead._CLAIM_BYTES", 1 << 20)
+def test_what_was_encoded_ahead_is_not_used_when_the_disk_failed_to_write_it(tmp_path: Path) -> None:
+    tuning = Tuning(
+        ahead_bytes=64 << 10,
+        claim_bytes=1 << 20,
+        writeback_bytes=64 << 10,
+        writeback_fsync_bytes=3 * MIB,  # so that nothing else asks how it went
+    )
     content = bytearray(noise(4 * MIB))
     io = FaultyIO()
     failed: list[Fd] = []
@@ -152,14 +150,14 @@ def test_what_was_encoded_ahead_is_not_used_when_the_disk_failed_to_write_it(
             raise OSError(errno.EIO, "the disk")
 
     io.before = fail_once
-    with Store(tmp_path, StoreOptions(idle_seconds=3600.0, chunk_size=64 << 10), io=io) as store:
+    with Store(tmp_path, StoreOptions(idle_seconds=3600.0, chunk_size=64 << 10, tuning=tuning), io=io) as store:
         with store.create(b"x.bf16") as handle:
             for offset in range(0, len(content), MIB):
                 handle.write(content[offset : offset + MIB], offset)
             wait_for(lambda: failed)
             draft = handle.node.staging.draft
             assert draft.fd is failed[0]
-            wait_for(lambda: draft._file._write_back._sync is not None and draft._file._write_back._sync.done())
+            wait_for(lambda: draft._file._write_back._fdatasync is not None and draft._file._write_back._fdatasync.done())
             content[MIB + 5] ^= 1  # a stale chunk with sound ones before and behind it
             handle.write(content[MIB : MIB + 10], MIB)
         store.sync()

@@ -1,5 +1,6 @@
 """Drafts that come to nothing: their space comes back, what is reserved for them is counted right, nobody waits."""
 
+import dataclasses
 import errno
 import os
 import threading
@@ -16,13 +17,14 @@ from strict_decoder import decode_container
 from qatqfs.codec import Level
 from qatqfs.store import Handle, Store, StoreOptions
 from qatqfs.store.commit import ahead as ahead
-from qatqfs.store.commit import engine as commit
-from qatqfs.store.encoding import workers as filling
+from qatqfs.store.commit import making
 from qatqfs.store.staging import space as space
-from qatqfs.store.system.files import Fd
+from qatqfs.store.system.fd import Fd
+from qatqfs.store.tuning import Tuning
 
 CHUNK = 4096
-OPTIONS = StoreOptions(chunk_size=CHUNK, idle_seconds=3600.0, workers=1, level=Level.FAST)
+TUNING = Tuning(ahead_bytes=8 * CHUNK, claim_bytes=64 * CHUNK)
+OPTIONS = StoreOptions(chunk_size=CHUNK, idle_seconds=3600.0, workers=1, level=Level.FAST, tuning=TUNING)
 
 
 @pytest.fixture
@@ -31,11 +33,11 @@ def io() -> FaultyIO:
 
 
 @pytest.fixture
-def store(backing: Path, io: FaultyIO, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
-    """A store that encodes ahead after a few chunks."""
-    monkeypatch.setattr("qatqfs.store.names.node._AHEAD_BYTES", 8 * CHUNK)
-    monkeypatch.setattr(ahead, "_CLAIM_BYTES", 64 * CHUNK)
-    store = Store(backing, OPTIONS, io=io)
+def store(backing: Path, io: FaultyIO, request: pytest.FixtureRequest) -> Iterator[Store]:
+    """A store that encodes ahead after a few chunks; indirect parameters are the chunks of a hop."""
+    hop = getattr(request, "param", 0) * CHUNK
+    tuning = dataclasses.replace(TUNING, hop_bytes=hop or TUNING.hop_bytes)
+    store = Store(backing, dataclasses.replace(OPTIONS, tuning=tuning), io=io)
     yield store
     io.heal()
     store.close(commit=False)
@@ -328,16 +330,16 @@ def test_a_commit_that_begins_its_container_anew_reserves_what_is_missing_of_it(
     else:
         store.setxattr(b"x.f32", b"user.qatqfs.dtype", b"bf16")
     found: list[tuple[int, int]] = []
-    real = commit.fill
+    real = making.fill
 
-    def look(draft, *args) -> None:
+    def look(draft, *args, **settings) -> None:
         entry = handle.node.staging
         worst = space.worst_case(entry.size, -(-entry.size // CHUNK))
         found.append((reserved(store), worst - draft.size))
-        real(draft, *args)
+        real(draft, *args, **settings)
         found.append((reserved(store), worst - draft.size))
 
-    monkeypatch.setattr(commit, "fill", look)
+    monkeypatch.setattr(making, "fill", look)
     store.sync()
     assert len(found) == 2
     assert all(is_reserved == is_missing for is_reserved, is_missing in found), found
@@ -377,8 +379,8 @@ def test_what_one_file_has_on_disk_beyond_its_need_is_no_room_for_others(tmp_pat
 # -- who waits for whom --------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("store", [2], indirect=True)
 def test_a_commit_does_not_wait_for_a_writer_that_goes_on(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(filling, "HOP_BYTES", 2 * CHUNK)
     encoded = []
 
     class Slow(ahead.StreamEncoder):
@@ -412,6 +414,7 @@ def test_a_commit_does_not_wait_for_a_writer_that_goes_on(store: Store, monkeypa
     handle.close()
 
 
+@pytest.mark.parametrize("store", [1], indirect=True)
 def test_files_that_are_written_at_once_are_encoded_ahead_in_turn(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -421,7 +424,6 @@ def test_files_that_are_written_at_once_are_encoded_ahead_in_turn(
             return super().encode(chunks, row_widths)
 
     monkeypatch.setattr(ahead, "StreamEncoder", Slow)
-    monkeypatch.setattr(filling, "HOP_BYTES", CHUNK)
     handles = [store.create(name) for name in (b"x.bf16", b"y.bf16")]
     for handle in handles:
         write_sequentially(handle, noise(1000 * CHUNK))

@@ -15,7 +15,7 @@ from mounted import errno_of
 from qatqfs.codec import Level
 from qatqfs.store import Store, StoreOptions
 from qatqfs.store.staging.space import SpaceLedger, worst_case
-from qatqfs.store.system.files import Fd
+from qatqfs.store.system.fd import Fd
 
 OPTIONS = StoreOptions(idle_seconds=3600.0, workers=2, level=Level.FAST, chunk_size=4096)
 

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from qatqfs.store.staging.records import OPEN_END, Base, LogWriter, replay
 from qatqfs.store.system.backing import BackingIO
-from qatqfs.store.system.files import Fd, Identity
+from qatqfs.store.system.fd import Fd
+from qatqfs.store.system.identity import Identity
 
 BOOT, OTHER_BOOT = b"B" * 16, b"O" * 16
 IDENTITY = Identity(ino=7, btime_ns=12345, size=72, head=b"QATC".ljust(32, b"\1"))

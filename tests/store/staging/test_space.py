@@ -16,7 +16,7 @@ from qatqfs.codec import Level, decode_container
 from qatqfs.store import Store, StoreOptions
 from qatqfs.store.staging import records as staginglog
 from qatqfs.store.staging.space import SpaceLedger, worst_case
-from qatqfs.store.system.files import Fd
+from qatqfs.store.system.fd import Fd
 
 KIB, MIB = 1 << 10, 1 << 20
 OPTIONS = StoreOptions(idle_seconds=3600.0, workers=1, level=Level.FAST)
