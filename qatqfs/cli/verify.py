@@ -15,7 +15,7 @@ from qatqfs.cli.progress import Progress
 from qatqfs.cli.tables import bytes_text, count_text
 from qatqfs.cli.values import DEFAULTS
 from qatqfs.codec import UNLIMITED, QatcError, decode_any_payload, verify_container
-from qatqfs.wording import chunk_place
+from qatqfs.wording import damaged_chunk
 
 _ATTEMPTS = 2
 
@@ -42,8 +42,7 @@ class Damage:
         """The same words as in the log of a mount."""
         if self.chunk is None:
             return f"{shown(self.path)}: {self.reason}"
-        place = chunk_place(self.chunk, self.logical_offset, self.offset)
-        return f"{shown(self.path)}: {place} is corrupt: {self.reason}"
+        return f"{shown(self.path)}: {damaged_chunk(self.chunk, self.logical_offset, self.offset, self.reason)}"
 
 
 class _Stopped(Exception):
@@ -101,7 +100,7 @@ def command(paths: tuple[str, ...], as_json: bool) -> int:
             say(f"notice: {notice}")
         if checked or raw or not outcome.failed:
             bad = len({damage.path for damage in damages})
-            verdict = f"{count_text(bad, 'file')} corrupt" if bad else "none corrupt"
+            verdict = f"{count_text(bad, 'file')} damaged" if bad else "none damaged"
             without = f"; {count_text(raw, 'file')} raw, no checksum" if raw else ""
             failed = f"; {outcome.failed:,} could not be checked" if outcome.failed else ""
             say(f"{count_text(len(checked), 'file')} checked ({bytes_text(size)} stored), {verdict}{without}{failed}")

@@ -208,7 +208,7 @@ def _record_number(line: bytes) -> int:
 def _is_alarming(line: str) -> bool:
     # A reply fails when its request is gone because of an unmount; and after a reboot something is in doubt.
     expected = ("fuse_reply_", "may be torn", "bytes again")
-    return ("ERROR" in line or "corrupt" in line) and not any(text in line for text in expected)
+    return ("ERROR" in line or "is damaged: " in line) and not any(text in line for text in expected)
 
 
 def minimal(base: Path, trace: Trace) -> Trace | None:
