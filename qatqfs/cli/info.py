@@ -1,4 +1,4 @@
-"""``qatqfs info``: what is stored where, and how small, from headers alone."""
+"""``qatqfs info``: how files are stored, and how small, from their headers alone."""
 
 import json
 from collections import Counter
@@ -11,7 +11,7 @@ from qatqfs.cli.contents import Found, Kind, Source, look
 from qatqfs.cli.exits import say, shown
 from qatqfs.cli.outcome import Outcome
 from qatqfs.cli.progress import Progress
-from qatqfs.cli.tables import bytes_text, count_text, table
+from qatqfs.cli.tables import bytes_text, count_text, json_option, table
 from qatqfs.codec import STRATEGIES, UNLIMITED, Container, read_payload_header
 from qatqfs.codec.payload import EXACT_HEADER_SIZE, EXACT_MODE, MODE_NAMES, read_bare_header
 from qatqfs.store.private import lost_files, open_backing, waiting_files
@@ -38,20 +38,19 @@ class Description:
 
 @click.command()
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...", type=click.Path())
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
+@json_option
 def command(paths: tuple[str, ...], as_json: bool) -> int:
-    """Show how files are stored: sizes, ratio (stored to raw bytes), dtype, chunks, strategies chosen.
+    """Show how files are stored: sizes, ratio (stored to raw bytes), dtype, chunks and strategies.
 
-    PATH is a container, a bare QATQ payload, a raw file, or a directory, which stands for everything below it; the
-    raw files there are counted and not listed. For a backing directory also: files that still wait in staging to
-    become containers, and containers in lost+found. Only headers are read, nothing is decoded or checked; for that
-    there is "qatqfs verify".
+    PATH is a container, a bare QATQ payload, a raw file or a directory. A directory stands for everything below it;
+    raw files there are counted, not listed. A backing directory also shows how many dirty files are in staging, and
+    the containers in lost+found. Only headers are read. Nothing is decoded or checked; "qatqfs verify" does that.
 
     \b
-    The JSON object has, whatever PATH is:
-      files     an object for each file that is listed
-      total     files, raw_files (of those), logical_bytes, stored_bytes, ratio
-      backings  an object for each backing directory: path, pending_files, lost_files
+    The JSON object always has:
+      files     one object for each listed file
+      total     files, raw_files (among these), logical_bytes, stored_bytes, ratio
+      backings  for each backing directory: path, pending_files, lost_files
       failed    how many files or directories could not be read
     \b
     Examples:
@@ -87,7 +86,7 @@ def command(paths: tuple[str, ...], as_json: bool) -> int:
 
 
 def _total(descriptions: list[Description], unlisted: list[int]) -> dict[str, Any]:
-    """Add up files, among them raw ones of which only the sizes in bytes are known."""
+    """Add up files, and the sizes in bytes of raw files that are not listed."""
     logical = sum(found.logical_bytes for found in descriptions) + sum(unlisted)
     stored = sum(found.stored_bytes for found in descriptions) + sum(unlisted)
     return {

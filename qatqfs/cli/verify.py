@@ -1,4 +1,4 @@
-"""``qatqfs verify``: every checksum of containers, bare payloads, or all of a backing directory."""
+"""``qatqfs verify``: check every checksum of containers, bare payloads, or a whole backing directory."""
 
 import json
 import threading
@@ -12,7 +12,7 @@ from qatqfs.cli.contents import CONTAINER_SUFFIX, Found, Kind, Source, look
 from qatqfs.cli.exits import say, shown
 from qatqfs.cli.outcome import Outcome
 from qatqfs.cli.progress import Progress
-from qatqfs.cli.tables import bytes_text, count_text
+from qatqfs.cli.tables import bytes_text, count_text, json_option
 from qatqfs.cli.values import DEFAULTS
 from qatqfs.codec import UNLIMITED, QatcError, decode_any_payload, verify_container
 from qatqfs.wording import damaged_chunk
@@ -22,14 +22,14 @@ _ATTEMPTS = 2
 
 @dataclass(frozen=True, slots=True)
 class Damage:
-    """One thing that is wrong; the fields are the keys of the JSON output, and scripts rely on them.
+    """One thing that is wrong. The fields are the keys of the JSON output, and scripts rely on them.
 
     Attributes:
         path: the damaged file.
-        chunk: the chunk that cannot be read because of it, ``None`` when it concerns the whole file.
-        offset: where in the stored file, ``None`` when that cannot be said.
+        chunk: number of the unreadable chunk, ``None`` if the whole file is concerned.
+        offset: in the stored file, ``None`` if that is unknown.
         reason: one sentence.
-        logical_offset: where in the decoded content the chunk begins, ``None`` when that cannot be said.
+        logical_offset: start of the chunk in the decoded content, ``None`` if that is unknown.
     """
 
     path: str
@@ -39,26 +39,26 @@ class Damage:
     logical_offset: int | None = None
 
     def __str__(self) -> str:
-        """The same words as in the log of a mount."""
+        """Return the same words as the log of a mount has."""
         if self.chunk is None:
             return f"{shown(self.path)}: {self.reason}"
         return f"{shown(self.path)}: {damaged_chunk(self.chunk, self.logical_offset, self.offset, self.reason)}"
 
 
 class _Stopped(Exception):
-    """The user does not want to wait any longer."""
+    """The user has interrupted the command."""
 
 
 @click.command()
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...", type=click.Path())
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of lines.")
+@json_option
 def command(paths: tuple[str, ...], as_json: bool) -> int:
-    """Check containers and bare QATQ payloads completely: structure, index, and every checksum.
+    """Check containers and bare QATQ payloads completely: structure, index and every checksum.
 
-    PATH is a file or a directory, which stands for everything below it; of a backing directory lost+found is
-    checked too. A backing directory may be mounted meanwhile. Each damaged chunk is a line on standard output
-    with its offsets in the decoded content (logical) and in the stored file, as in the log of a mount, and the exit
-    status is then 1. Raw files have no checksum and are only counted. Nothing is changed.
+    PATH is a file or a directory; a directory stands for everything below it, and a backing directory also for its
+    lost+found. A backing directory may be mounted at the same time. Each damaged chunk is one line on standard
+    output, with its offsets in the decoded content (logical) and in the stored file, as in the log of a mount. The
+    exit status is then 1. Raw files have no checksum and are only counted. Nothing is changed.
 
     \b
     Examples:
@@ -110,7 +110,7 @@ def command(paths: tuple[str, ...], as_json: bool) -> int:
 def _check_all(
     files: list[Found], progress: Progress, report: Callable[[Damage], None], outcome: Outcome
 ) -> list[Found]:
-    """Check files, several at a time, and report in their order; returns those that were checked."""
+    """Check several files at a time and report in their order; return those that were checked."""
     checked = []
     stop = threading.Event()
 
@@ -138,9 +138,9 @@ def _check_all(
 
 
 def _check(found: Found, progress: Callable[[int], None]) -> list[Damage] | None:
-    """Return what is wrong with a file, ``None`` if it is gone. Raises OSError.
+    """Return what is wrong with a file, ``None`` if it was removed. Raises OSError.
 
-    A daemon may be writing to a file with several names in place, so one that changes is looked at again.
+    A daemon writes a file with several names in place. So a file that changes while it is checked is checked again.
     """
     damages: list[Damage] = []
     for _ in range(_ATTEMPTS):
