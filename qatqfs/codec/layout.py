@@ -216,7 +216,7 @@ class WalkedLayout:
             raise CountMismatch(f"chunk {number} has more values than the header says")
         if number + 1 == self._header.chunk_count:
             if stop != self._size:
-                raise CountMismatch("bytes are left over behind the last chunk")
+                raise CountMismatch("bytes are left over after the last chunk")
             if stop_value != self._header.total_values:
                 raise CountMismatch("its chunks have fewer values than the header says")
         self._starts.append(stop)
