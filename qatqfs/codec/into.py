@@ -7,7 +7,6 @@ and decoded in place, without a copy. The interpreter's lock is released while c
 from collections.abc import Sequence
 
 from qatqfs.codec.buffers import Buffer, as_bytes
-from qatqfs.codec.checksum import HASHED_TOGETHER
 from qatqfs.codec.container import (
     CONTAINER_HEADER_SIZE,
     DEFAULT_CHUNK_BYTES,
@@ -20,10 +19,9 @@ from qatqfs.codec.index_frame import IndexFrame
 from qatqfs.codec.level import Level
 from qatqfs.codec.limits import Limits
 from qatqfs.codec.payload import EXACT_HEADER_SIZE
-from qatqfs.codec.payloadencoder import encode_payload, encode_payloads
 from qatqfs.codec.reader import Container
 from qatqfs.codec.search import Memory
-from qatqfs.codec.writer import ContainerWriter
+from qatqfs.codec.writer import encode_to
 
 _FRAME_SHARE, _FRAME_BYTES = 256, 128
 """A zstd frame is at most 1/256 and 128 bytes longer than its content (ZSTD_COMPRESSBOUND and the frame header)."""
@@ -103,27 +101,17 @@ def encode_into(
     if out.readonly:
         raise ValueError("a writable buffer is needed")
     chunk_bytes = _chunk_bytes(dtype, values_per_chunk)
-    writer = ContainerWriter(_BufferSink(out), dtype, chunk_bytes // dtype.width, level=level)
-    parts = _chunks(raw, chunk_bytes, dtype)
-    memory = memory if memory is not None else Memory()
-    for first in range(0, len(parts) - 1, HASHED_TOGETHER):
-        group = parts[first : min(first + HASHED_TOGETHER, len(parts) - 1)]
-        writer.extend(
-            encode_payloads(group, dtype, level=level, row_widths=row_widths, memory=memory, verified=verified)
-        )
-    for last in parts[-1:]:
-        writer.append(
-            encode_payload(
-                last,
-                dtype,
-                level=level,
-                appendable=len(parts) > 1 or len(raw) % dtype.width != 0,
-                row_widths=row_widths,
-                memory=memory,
-                verified=verified,
-            )
-        )
-    return writer.finish(len(raw)).size
+    info = encode_to(
+        _BufferSink(out),
+        raw,
+        dtype,
+        chunk_bytes // dtype.width,
+        level=level,
+        row_widths=row_widths,
+        memory=memory if memory is not None else Memory(),
+        verified=verified,
+    )
+    return info.size
 
 
 def decode_into(src: Buffer, dst: Buffer, *, dtype: DType | None = None, limits: Limits | None = None) -> int:
@@ -176,12 +164,3 @@ def _chunk_bytes(dtype: DType, values_per_chunk: int | None) -> int:
     if values_per_chunk <= 0:
         raise ValueError(f"a chunk has at least one value, not {values_per_chunk}")
     return values_per_chunk * dtype.width
-
-
-def _chunks(raw: memoryview, chunk_bytes: int, dtype: DType) -> list[memoryview]:
-    """Return the raw values of each chunk, the last one padded to whole values."""
-    parts = [raw[start : start + chunk_bytes] for start in range(0, len(raw), chunk_bytes)]
-    pad = -len(raw) % dtype.width
-    if pad:
-        parts[-1] = memoryview(bytes(parts[-1]) + bytes(pad))
-    return parts

@@ -253,28 +253,66 @@ def encode_container(
     """
     if values_per_chunk is None:
         values_per_chunk = DEFAULT_CHUNK_BYTES // dtype.width
-    view = as_bytes(raw)
-    if values_per_chunk > 0 and (chunks := -(-len(view) // (values_per_chunk * dtype.width))) > MAX_CHUNKS:
-        raise LimitExceeded("chunks in a container", chunks, MAX_CHUNKS)
-    true_length = len(view)
-    if true_length % dtype.width:
-        view = memoryview(bytes(view) + bytes(-true_length % dtype.width))
     sink = BytesSink()
-    writer = ContainerWriter(sink, dtype, values_per_chunk, level=level)
+    encode_to(sink, as_bytes(raw), dtype, values_per_chunk, level=level, row_widths=row_widths, memory=Memory())
+    return sink.getvalue()
+
+
+def encode_to(
+    sink: Sink,
+    raw: memoryview,
+    dtype: DType,
+    values_per_chunk: int,
+    *,
+    level: Level,
+    row_widths: Sequence[int],
+    memory: Memory,
+    verified: bool = False,
+) -> ContainerInfo:
+    """Encode raw values as one container, in this thread, and write it to a sink.
+
+    Args:
+        sink: where to write; the container starts at its beginning.
+        raw: flat bytes, as :func:`encode_container` takes them.
+        dtype: of the values.
+        values_per_chunk: 1 to 2**26.
+        level: how hard to search for a smaller form.
+        row_widths: as for :func:`encode_payload`.
+        memory: lessons of similar values that were encoded before, and of these for later.
+        verified: decode every chunk again and compare the values.
+
+    Raises:
+        EncodingFault: if ``verified`` finds a wrong chunk.
+        ValueError: if ``values_per_chunk`` is not legal.
+        LimitExceeded: if there are more than 2**20 chunks.
+        OSError: what the sink raised.
+    """
     chunk_bytes = values_per_chunk * dtype.width
-    parts = [view[start : start + chunk_bytes] for start in range(0, len(view), chunk_bytes)]
-    memory = Memory()
-    needs_index = len(parts) > 1 or len(view) != true_length
+    if chunk_bytes > 0 and (chunks := -(-len(raw) // chunk_bytes)) > MAX_CHUNKS:
+        raise LimitExceeded("chunks in a container", chunks, MAX_CHUNKS)
+    writer = ContainerWriter(sink, dtype, values_per_chunk, level=level)
+    parts = [raw[start : start + chunk_bytes] for start in range(0, len(raw), chunk_bytes)]
+    pad = -len(raw) % dtype.width
+    if pad:
+        parts[-1] = memoryview(bytes(parts[-1]) + bytes(pad))
     for first in range(0, len(parts) - 1, HASHED_TOGETHER):
         group = parts[first : min(first + HASHED_TOGETHER, len(parts) - 1)]
-        writer.extend(encode_payloads(group, dtype, level=level, row_widths=row_widths, memory=memory))
-    if parts:
-        last = encode_payload(
-            parts[-1], dtype, level=level, appendable=needs_index, row_widths=row_widths, memory=memory
+        writer.extend(
+            encode_payloads(group, dtype, level=level, row_widths=row_widths, memory=memory, verified=verified)
         )
-        writer.append(last)
-    writer.finish(true_length)
-    return sink.getvalue()
+    for last in parts[-1:]:
+        writer.append(
+            encode_payload(
+                last,
+                dtype,
+                level=level,
+                appendable=len(parts) > 1 or pad > 0,
+                row_widths=row_widths,
+                memory=memory,
+                verified=verified,
+            )
+        )
+    return writer.finish(len(raw))
 
 
 def empty_container(dtype: DType) -> bytes:
