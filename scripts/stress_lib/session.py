@@ -162,7 +162,7 @@ class _Session:
         """Check that something is in lost+found only because of a reboot, and that the log says so."""
         lost = self._lost_and_found.contents()
         if lost and not self.reboots:
-            return ["lost+found is not empty, although nobody else was at the backing directory"]
+            return ["lost+found is not empty, although nothing else used the backing directory"]
         log = self._mount.log.read_text()
         return [f"{name} is in lost+found, and the log does not say so" for name in lost if name not in log]
 
