@@ -68,7 +68,7 @@ def measure(dumps: Iterable[Dump], containers: dict[str, Path]) -> dict[str, Row
 
 def _container_facts(paths: list[Path]) -> dict[str, tuple[str, Counter[str]]]:
     try:
-        entries = json.loads(qatqfs("info", "--json", *paths))
+        entries = json.loads(qatqfs("info", "--json", *paths))["files"]
         facts = {entry["path"]: (str(entry["dtype"]), Counter(entry["strategies"])) for entry in entries}
     except (ValueError, TypeError, KeyError) as error:
         raise DemoError(f"qatqfs info --json: not the expected form: {error!r}") from None
