@@ -25,7 +25,7 @@ PAYLOAD_SUFFIX = ".qatq"
 _PRIVATE_DIR = os.fsdecode(names.PRIVATE_DIR)
 
 
-class Kind(enum.Enum):
+class Storage(enum.Enum):
     """How a file's content is stored."""
 
     CONTAINER = "container"
@@ -33,11 +33,11 @@ class Kind(enum.Enum):
     RAW = "raw"
 
 
-def kind_of_name(name: str) -> Kind:
+def storage_of_name(name: str) -> Storage:
     """Return what a regular file with this name is."""
     if names.is_container_name(os.fsencode(name)):
-        return Kind.CONTAINER
-    return Kind.PAYLOAD if name.endswith(PAYLOAD_SUFFIX) and name != PAYLOAD_SUFFIX else Kind.RAW
+        return Storage.CONTAINER
+    return Storage.PAYLOAD if name.endswith(PAYLOAD_SUFFIX) and name != PAYLOAD_SUFFIX else Storage.RAW
 
 
 class Source:
@@ -93,12 +93,12 @@ class Source:
         now = os.fstat(self._fd.number)
         return (now.st_size, now.st_mtime_ns) != (self.stat.st_size, self.stat.st_mtime_ns)
 
-    def kind(self) -> Kind:
+    def storage(self) -> Storage:
         """Return what the file is: by the suffix .qatc, else by its first bytes, else by .qatq; raises OSError."""
-        by_name = kind_of_name(os.path.basename(self.path))
-        if by_name is Kind.CONTAINER:
+        by_name = storage_of_name(os.path.basename(self.path))
+        if by_name is Storage.CONTAINER:
             return by_name
-        magics = {CONTAINER_MAGIC: Kind.CONTAINER, PAYLOAD_MAGIC: Kind.PAYLOAD}
+        magics = {CONTAINER_MAGIC: Storage.CONTAINER, PAYLOAD_MAGIC: Storage.PAYLOAD}
         return magics.get(self.read_at(0, len(CONTAINER_MAGIC)), by_name)
 
     def __enter__(self) -> "Source":
@@ -114,13 +114,13 @@ class Found:
 
     Attributes:
         path: as given, or joined to the directory that was given.
-        kind: what it is.
+        storage: how its content is stored.
         size: stored bytes.
         lost: whether it is in lost+found, and therefore not in a mount.
     """
 
     path: str
-    kind: Kind
+    storage: Storage
     size: int
     lost: bool = False
 
@@ -198,7 +198,7 @@ def look(paths: tuple[str, ...], outcome: Outcome, *, mounted: bool = False) -> 
                 _look_below(path, contents, outcome)
                 continue
             with Source(path) as source:
-                contents.files.append(Found(path, source.kind(), source.size))
+                contents.files.append(Found(path, source.storage(), source.size))
     return contents
 
 
@@ -244,9 +244,9 @@ def _entries(directory: str, contents: Contents, outcome: Outcome) -> Iterator[o
             regular.add(entry.name)
             with outcome.of(entry.path), contextlib.suppress(FileNotFoundError):  # removed meanwhile, which is no error
                 size = entry.stat(follow_symlinks=False).st_size
-                contents.files.append(Found(entry.path, kind_of_name(entry.name), size))
+                contents.files.append(Found(entry.path, storage_of_name(entry.name), size))
     contents.pairs.extend(
         os.path.join(directory, name)
         for name in sorted(regular)
-        if kind_of_name(name) is not Kind.CONTAINER and name + CONTAINER_SUFFIX in regular
+        if storage_of_name(name) is not Storage.CONTAINER and name + CONTAINER_SUFFIX in regular
     )

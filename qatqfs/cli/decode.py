@@ -5,7 +5,7 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 
 import click
 
-from qatqfs.cli.contents import CONTAINER_SUFFIX, PAYLOAD_SUFFIX, Kind, Source, total_size
+from qatqfs.cli.contents import CONTAINER_SUFFIX, PAYLOAD_SUFFIX, Source, Storage, total_size
 from qatqfs.cli.decoding import decoded_chunks
 from qatqfs.cli.exits import Refusal, shown
 from qatqfs.cli.outcome import Outcome
@@ -59,7 +59,7 @@ def command(inputs: tuple[str, ...], output: str | None, output_dir: str | None)
 def _decode(source: Source, target: str, executor: Executor, progress: Progress) -> None:
     with replacing(target, source.stat) as fd:
         sink = FileSink(fd)
-        if source.kind() is Kind.CONTAINER:
+        if source.storage() is Storage.CONTAINER:
             chunks = decoded_chunks(
                 source.read_at,
                 source.size,

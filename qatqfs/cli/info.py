@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from qatqfs.cli.contents import Found, Kind, Source, look
+from qatqfs.cli.contents import Found, Source, Storage, look
 from qatqfs.cli.exits import say, shown
 from qatqfs.cli.outcome import Outcome
 from qatqfs.cli.progress import Progress
@@ -61,9 +61,11 @@ def command(paths: tuple[str, ...], as_json: bool) -> int:
     contents = look(paths, outcome)
     named = set(paths)
     listed = [
-        found for found in contents.files if found.path in named or (found.kind is not Kind.RAW and not found.lost)
+        found
+        for found in contents.files
+        if found.path in named or (found.storage is not Storage.RAW and not found.lost)
     ]
-    unlisted = [found.size for found in contents.files if found.path not in named and found.kind is Kind.RAW]
+    unlisted = [found.size for found in contents.files if found.path not in named and found.storage is Storage.RAW]
     descriptions = []
     with Progress(sum(found.size for found in listed), "reading headers", files=len(listed)) as progress:
         for found in listed:
@@ -91,7 +93,7 @@ def _total(descriptions: list[Description], unlisted: list[int]) -> dict[str, An
     stored = sum(found.stored_bytes for found in descriptions) + sum(unlisted)
     return {
         "files": len(descriptions) + len(unlisted),
-        "raw_files": sum(found.kind == Kind.RAW.value for found in descriptions) + len(unlisted),
+        "raw_files": sum(found.kind == Storage.RAW.value for found in descriptions) + len(unlisted),
         "logical_bytes": logical,
         "stored_bytes": stored,
         "ratio": _ratio(stored, logical),
@@ -105,17 +107,17 @@ def _ratio(stored: int, logical: int) -> float | None:
 def _describe(found: Found) -> Description:
     """Read the headers of a file; raises QatcError, OSError."""
     with Source(found.path) as source:
-        kind = source.kind()
-        if kind is Kind.CONTAINER:
+        storage = source.storage()
+        if storage is Storage.CONTAINER:
             return _describe_container(source)
-        if kind is Kind.PAYLOAD:
+        if storage is Storage.PAYLOAD:
             return _describe_payload(source)
-        return _description(source, Kind.RAW, source.size, None, 0, 0, Counter())
+        return _description(source, Storage.RAW, source.size, None, 0, 0, Counter())
 
 
 def _description(
     source: Source,
-    kind: Kind,
+    storage: Storage,
     logical: int,
     dtype: str | None,
     chunks: int,
@@ -126,7 +128,7 @@ def _description(
 ) -> Description:
     return Description(
         path=source.path,
-        kind=kind.value,
+        kind=storage.value,
         logical_bytes=logical,
         stored_bytes=source.size,
         ratio=_ratio(source.size, logical),
@@ -148,7 +150,7 @@ def _describe_container(source: Source) -> Description:
         largest = max(largest, header.raw_size)
     return _description(
         source,
-        Kind.CONTAINER,
+        Storage.CONTAINER,
         container.length,
         container.dtype.label,
         container.chunk_count,
@@ -166,7 +168,7 @@ def _describe_payload(source: Source) -> Description:
         header = read_payload_header(head)
         name = STRATEGIES[header.strategy].name
     size = header.raw_size
-    return _description(source, Kind.PAYLOAD, size, header.dtype.label, 1, size, Counter({name: 1}))
+    return _description(source, Storage.PAYLOAD, size, header.dtype.label, 1, size, Counter({name: 1}))
 
 
 def _print(descriptions: list[Description], total: dict[str, Any], backings: list[dict[str, Any]], failed: int) -> None:

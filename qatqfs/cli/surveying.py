@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from qatqfs.cli.contents import Contents, Found, Kind, Source
+from qatqfs.cli.contents import Contents, Found, Source, Storage
 from qatqfs.cli.outcome import Outcome
 from qatqfs.cli.progress import Progress
 from qatqfs.codec import CONTAINER_MAGIC, DType
@@ -112,18 +112,18 @@ class Surveyor:
         for found in contents.files:
             if found.lost:
                 continue
-            if found.kind is Kind.RAW:
+            if found.storage is Storage.RAW:
                 by_suffix[_suffix(found.path)].append(found)
             else:
-                self._leave_out(found.kind, found.size)
+                self._leave_out(found.storage, found.size)
         with Progress(sum(found.size for files in by_suffix.values() for found in files), "finding dtypes") as progress:
             for suffix, files in _merge_rare(by_suffix).items():
                 self._add_groups(suffix, self._dtypes(files, progress))
         self._survey.groups.sort(key=lambda group: (-group.size, group.suffix, group.dtype.label))
         return self._survey
 
-    def _leave_out(self, kind: Kind, size: int) -> None:
-        (self._survey.containers if kind is Kind.CONTAINER else self._survey.payloads).add(size)
+    def _leave_out(self, storage: Storage, size: int) -> None:
+        (self._survey.containers if storage is Storage.CONTAINER else self._survey.payloads).add(size)
 
     def _add_groups(self, suffix: str, files: Iterable[RawFile]) -> None:
         groups: dict[DType, Group] = {}
@@ -186,7 +186,7 @@ class Surveyor:
                 path = os.fsencode(found.path)
                 dtype = choose_dtype(path, source.size, source.read_at, explicit=None, header=header)
         if is_container:
-            self._leave_out(Kind.CONTAINER, found.size)
+            self._leave_out(Storage.CONTAINER, found.size)
         elif dtype is None:
             self._survey.unreadable.add(found.size)
         return dtype

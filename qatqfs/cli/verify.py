@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 
 import click
 
-from qatqfs.cli.contents import CONTAINER_SUFFIX, Found, Kind, Source, look
+from qatqfs.cli.contents import CONTAINER_SUFFIX, Found, Source, Storage, look
 from qatqfs.cli.exits import say, shown
 from qatqfs.cli.outcome import Outcome
 from qatqfs.cli.progress import Progress
@@ -72,7 +72,7 @@ def command(paths: tuple[str, ...], as_json: bool) -> int:
         " a mount shows the one modified later"
         for path in contents.pairs
     ]
-    wanted = [found for found in contents.files if found.kind is not Kind.RAW]
+    wanted = [found for found in contents.files if found.storage is not Storage.RAW]
     raw = len(contents.files) - len(wanted)
     damages: list[Damage] = []
     with Progress(sum(found.size for found in wanted), "verifying", files=len(wanted)) as progress:
@@ -155,7 +155,7 @@ def _check(found: Found, progress: Callable[[int], None]) -> list[Damage] | None
 
 
 def _damages(source: Source, progress: Callable[[int], None]) -> list[Damage]:
-    if source.kind() is Kind.CONTAINER:
+    if source.storage() is Storage.CONTAINER:
         problems = verify_container(source.read_at, source.size, limits=UNLIMITED, progress=progress)
         return [Damage(source.path, p.chunk, p.offset, str(p.error), p.logical_offset) for p in problems]
     try:

@@ -21,29 +21,29 @@ class Transform(enum.IntEnum):
     """The u32 pattern minus the one before, modulo 2**32."""
 
 
-def split_planes(raw: Bytes, width: int, planes: Bytes, kind: Transform = Transform.NONE, stride: int = 1) -> None:
+def split_planes(raw: Bytes, width: int, planes: Bytes, transform: Transform = Transform.NONE, stride: int = 1) -> None:
     """Write the planes of little-endian elements.
 
     Args:
         raw: n * width bytes, elements of 2 or 4 bytes.
         width: bytes of an element.
         planes: where to write, n * width bytes.
-        kind: the transform; ``DIFFERENCE`` needs elements of 4 bytes.
+        transform: the transform; ``DIFFERENCE`` needs elements of 4 bytes.
         stride: of ``XOR``, in elements, at least 1. It has to be 1 for elements of 4 bytes.
 
     Raises:
         ValueError: if the arguments do not fit each other.
     """
-    _native.split_planes(raw.data, planes.data, width, kind, stride)
+    _native.split_planes(raw.data, planes.data, width, transform, stride)
 
 
-def merge_planes(planes: Bytes, width: int, raw: Bytes, kind: Transform = Transform.NONE, stride: int = 1) -> None:
+def merge_planes(planes: Bytes, width: int, raw: Bytes, transform: Transform = Transform.NONE, stride: int = 1) -> None:
     """Write little-endian elements from their planes; the inverse of :func:`split_planes`."""
-    _native.merge_planes(planes.data, raw.data, width, kind, stride)
+    _native.merge_planes(planes.data, raw.data, width, transform, stride)
 
 
 def decode_planes(
-    frames: memoryview, planes: Bytes, width: int, raw: Bytes, kind: Transform = Transform.NONE, stride: int = 1
+    frames: memoryview, planes: Bytes, width: int, raw: Bytes, transform: Transform = Transform.NONE, stride: int = 1
 ) -> int | None:
     """Decode zstd frames of planes, write the elements, and return their checksum, in one call without the GIL.
 
@@ -52,7 +52,7 @@ def decode_planes(
         planes: working memory, n * width bytes.
         width: bytes of an element.
         raw: where to write, n * width bytes, at least one element. Its content is undefined after ``None``.
-        kind: the transform of the planes.
+        transform: the transform of the planes.
         stride: of ``XOR``, in elements.
 
     Returns:
@@ -62,7 +62,7 @@ def decode_planes(
     Raises:
         ValueError: if the arguments do not fit each other.
     """
-    return _native.decode_planes(frames, planes.data, raw.data, width, kind, stride, width == 4)
+    return _native.decode_planes(frames, planes.data, raw.data, width, transform, stride, width == 4)
 
 
 def swap_elements(source: Bytes, width: int, target: Bytes) -> None:

@@ -24,24 +24,24 @@ def check(data: memoryview, size: int) -> None:
     check_size(walk_frames(data), size)
 
 
-def _decode(data: memoryview, out: Bytes, width: int, kind: Transform = Transform.NONE, stride: int = 1) -> None:
+def _decode(data: memoryview, out: Bytes, width: int, transform: Transform = Transform.NONE, stride: int = 1) -> None:
     planes = scratch("planes", len(out))
     decompress_exactly(data, planes)
-    merge_planes(planes, width, out, kind, stride)
+    merge_planes(planes, width, out, transform, stride)
 
 
 def _decode_hashed(
-    data: memoryview, out: Bytes, dtype: DType, kind: Transform = Transform.NONE, stride: int = 1
+    data: memoryview, out: Bytes, dtype: DType, transform: Transform = Transform.NONE, stride: int = 1
 ) -> int | None:
     if not len(out):
         return None
     planes = scratch("planes", len(out))
-    return decode_planes(data, planes, dtype.width, out, kind, stride)
+    return decode_planes(data, planes, dtype.width, out, transform, stride)
 
 
-def _encode(raw: Bytes, dtype: DType, level: Level, kind: Transform = Transform.NONE, stride: int = 1) -> bytes:
+def _encode(raw: Bytes, dtype: DType, level: Level, transform: Transform = Transform.NONE, stride: int = 1) -> bytes:
     planes = scratch("planes", len(raw))
-    split_planes(raw, dtype.width, planes, kind, stride)
+    split_planes(raw, dtype.width, planes, transform, stride)
     return encode_planes(planes, dtype.width, level)
 
 
@@ -122,7 +122,7 @@ DIFFERENCES = Strategy(
     encode_differences,
     check,
     0,
-    decode_hashed=partial(_decode_hashed, kind=Transform.DIFFERENCE),
+    decode_hashed=partial(_decode_hashed, transform=Transform.DIFFERENCE),
 )
 ADJACENT = Strategy(
     9,
@@ -132,7 +132,7 @@ ADJACENT = Strategy(
     encode_adjacent,
     check,
     0,
-    decode_hashed=partial(_decode_hashed, kind=Transform.XOR),
+    decode_hashed=partial(_decode_hashed, transform=Transform.XOR),
 )
 STRIDED = Strategy(
     10,
