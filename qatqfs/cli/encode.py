@@ -6,6 +6,7 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 import click
 
 from qatqfs.cli.contents import CONTAINER_SUFFIX, Source, refuse_mounted_output, total_size
+from qatqfs.cli.encoding import write_container
 from qatqfs.cli.exits import Refusal, shown
 from qatqfs.cli.outcome import Outcome
 from qatqfs.cli.outputs import clean_on_signals, output_options, plan, replacing
@@ -13,7 +14,6 @@ from qatqfs.cli.progress import Progress
 from qatqfs.cli.values import encoding_options, parse_dtype, store_options
 from qatqfs.codec import MAX_CHUNKS, DType, Level
 from qatqfs.store import StoreOptions
-from qatqfs.store.encoding.chunks import write_container
 from qatqfs.store.tensors.dtype import choose_dtype, xattr_dtype
 from qatqfs.store.tensors.header import read_header
 

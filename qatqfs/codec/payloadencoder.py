@@ -1,4 +1,4 @@
-"""Raw values to QATQ payloads, one or several, verified where that is asked for."""
+"""Encode raw values as QATQ payloads, one or several, and verify them if asked to."""
 
 import itertools
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from qatqfs.codec.payload import (
     values_checksum,
     values_checksums,
 )
-from qatqfs.codec.search import Memory, encode_as_known, encode_smallest
+from qatqfs.codec.search import Memory, Settings, encode_as_known, encode_smallest
 from qatqfs.codec.strategies import STRATEGIES
 
 _UNUSED_SCALE = 1.0  # only the predictor reads it
@@ -47,63 +47,46 @@ def encode_payload(
         appendable: choose among strategies 7 to 10 only, whose data ends in zstd frames, so that a skippable
             frame may be appended to the payload.
         strategy: force this one, an id from :data:`~qatqfs.codec.STRATEGIES`.
-        stride: of strategy 10, in elements; needed when that is forced, and only then of use.
-        row_widths: elements that a row may have, as far as anything is known: hints, which may be wrong.
-        memory: of the stream that the values are a chunk of; it makes the search shorter.
-        verified: decode the payload again and compare the values; and prove the checksum by the plain loop, of a
-            chunk of which everything is known for 4 KiB, taken elsewhere in each, else for all.
+        stride: of strategy 10, in elements. It is needed, and used, only when that strategy is forced.
+        row_widths: elements that a row may have. These are hints, which may be wrong.
+        memory: of the stream that the values are a chunk of. It makes the search shorter.
+        verified: decode the payload and compare the values, and prove the checksum by the plain loop. Where the
+            chunk needed no search, the plain loop covers 4 KiB, at another place in each chunk. Elsewhere it covers
+            all values.
 
     Returns:
         The payload.
 
     Raises:
-        EncodingFault: when it is to be verified, and is wrong.
+        EncodingFault: the payload was verified, and is wrong.
         ValueError: when the length is no multiple of the width, there are too many values, or the forced
             strategy is unknown, not legal for the dtype, or cannot hold the values.
     """
-    values = _values(raw, dtype)
+    values, settings = _values(raw, dtype), Settings(dtype, level, memory, verified)
     if strategy is None:
-        for known in _encode_as_known([values], dtype, level, row_widths, memory, verified=verified):
+        for known in _encode_as_known([values], settings, row_widths):
             return known
-    body = encode_smallest(
-        values,
-        dtype,
-        level,
-        appendable=appendable,
-        strategy=strategy,
-        stride=stride,
-        row_widths=row_widths,
-        memory=memory,
-    )
-    return _payload(body, values, dtype, verified=verified)
+    body = encode_smallest(values, settings, row_widths, appendable=appendable, strategy=strategy, stride=stride)
+    return _payload(body, values, settings)
 
 
-def _encode_as_known(
-    values: Sequence[Bytes],
-    dtype: DType,
-    level: Level,
-    row_widths: Sequence[int],
-    memory: Memory | None,
-    *,
-    verified: bool,
-) -> list[bytes]:
-    """Return the payloads of equally long values, as many of the first as take no search; raises EncodingFault."""
-    head = payload_head(_PLANES, _UNUSED_SCALE, len(values[0]), dtype, 0)
+def _encode_as_known(values: Sequence[Bytes], settings: Settings, row_widths: Sequence[int]) -> list[bytes]:
+    """Return the payloads of equally long values, up to the first that needs a search; raises EncodingFault."""
+    head = payload_head(_PLANES, _UNUSED_SCALE, len(values[0]), settings.dtype, 0)
     payloads = []
-    found = encode_as_known(
-        values, dtype, level, head, CHECKSUM_OFFSET, row_widths=row_widths, memory=memory, verified=verified
-    )
+    found = encode_as_known(values, settings, head, CHECKSUM_OFFSET, row_widths)
     for known, each in zip(found, values, strict=False):
-        if verified and not known.verified:  # again, to say what is wrong
-            _verify(known.data, each, dtype, hashed=known.hashed)
+        if settings.verified and not known.verified:  # again, to say what is wrong
+            _verify(known.data, each, settings.dtype, hashed=known.hashed)
         payloads.append(known.data)
     return payloads
 
 
-def _payload(body: tuple[int, bytes], values: Bytes, dtype: DType, *, verified: bool) -> bytes:
+def _payload(body: tuple[int, bytes], values: Bytes, settings: Settings) -> bytes:
     """Return the payload of a strategy's data; raises EncodingFault."""
+    dtype = settings.dtype
     payload = _with_header(body, values, dtype, values_checksum(values, dtype))
-    if verified:
+    if settings.verified:
         _verify(payload, values, dtype, hashed=False)
     return payload
 
@@ -137,9 +120,9 @@ def encode_payloads(
 ) -> list[bytes]:
     """Encode several raw values as one exact payload each.
 
-    Equally long ones that follow one another are encoded in one call of a kernel, which gives up the interpreter's
-    lock once, as long as that takes no search: so a thread that encodes them waits less for others. Where that helps
-    their checksums are worked out together instead.
+    Consecutive chunks of equal length that need no search are encoded in one call of a kernel. That call gives up the
+    interpreter's lock once, so the thread waits less for others. Where it is faster, the checksums of all chunks are
+    computed together instead.
 
     Args:
         raws: little-endian elements, at most 2**26 of them in each.
@@ -152,22 +135,24 @@ def encode_payloads(
     Raises:
         EncodingFault, ValueError: as :func:`encode_payload`.
     """
-    left = [_values(raw, dtype) for raw in raws]
+    left, settings = [_values(raw, dtype) for raw in raws], Settings(dtype, level, memory, verified)
     if not verified and not hashes_alone():
-        bodies = [encode_smallest(each, dtype, level, row_widths=row_widths, memory=memory) for each in left]
+        bodies = [encode_smallest(each, settings, row_widths) for each in left]
         sums = values_checksums(left, dtype)
         return [_with_header(body, each, dtype, found) for body, each, found in zip(bodies, left, sums, strict=True)]
     payloads: list[bytes] = []
-    most = len(left)  # chunks to encode at once: behind one that takes a search more of them may be, and in vain
+    most = len(
+        left
+    )  # chunks in one call: after one that needs a search others may need it too, and then the call is in vain
     while left:
         _, group = next(itertools.groupby(left[:most], key=len))
         alike = list(group)
-        found = _encode_as_known(alike, dtype, level, row_widths, memory, verified=verified)
+        found = _encode_as_known(alike, settings, row_widths)
         most *= 2
         if len(found) < len(alike):
             values = alike[len(found)]
-            body = encode_smallest(values, dtype, level, row_widths=row_widths, memory=memory)
-            found.append(_payload(body, values, dtype, verified=verified))
+            body = encode_smallest(values, settings, row_widths)
+            found.append(_payload(body, values, settings))
             most = 1
         payloads += found
         left = left[len(found) :]

@@ -100,28 +100,41 @@ class Memory:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What is the same for all chunks of a stream of values.
+
+    Attributes:
+        dtype: type of the values.
+        level: how hard to look for a small form.
+        memory: what earlier chunks of the stream taught, ``None`` for a stream of one chunk.
+        verified: decode what was encoded, and compare.
+    """
+
+    dtype: DType
+    level: Level
+    memory: Memory | None = None
+    verified: bool = False
+
+
 def encode_smallest(
     raw: Bytes,
-    dtype: DType,
-    level: Level,
+    settings: Settings,
+    row_widths: Sequence[int] = (),
     *,
     appendable: bool = False,
     strategy: int | None = None,
     stride: int | None = None,
-    row_widths: Sequence[int] = (),
-    memory: Memory | None = None,
 ) -> tuple[int, bytes]:
     """Encode values with the strategy that suits them.
 
     Args:
         raw: little-endian elements.
-        dtype: their type.
-        level: how hard to look.
+        settings: of the stream that they are a chunk of.
+        row_widths: elements that a row may have, any numbers: they are tried, and used if that makes it smaller.
         appendable: only strategies whose data ends in zstd frames.
         strategy: force this one.
         stride: elements in a row, needed when strategy 10 is forced.
-        row_widths: elements that a row may have, any numbers: they are tried, and used if that makes it smaller.
-        memory: of the stream that the values are a chunk of.
 
     Returns:
         The id of the strategy and its data.
@@ -132,35 +145,24 @@ def encode_smallest(
     if strategy is not None:
         if appendable and strategy in STRATEGIES and STRATEGIES[strategy].zstd_offset is None:
             raise ValueError(f"nothing can be appended to strategy {STRATEGIES[strategy].name}")
-        return strategy, _encode(strategy, raw, dtype, level, stride)
-    best, data = _smallest_frames(raw, dtype, level, tuple(row_widths), memory)
+        return strategy, _encode(strategy, raw, settings.dtype, settings.level, stride)
+    best, data = _smallest_frames(raw, settings, tuple(row_widths))
     if not appendable:
-        best, data = _without_frames(raw, dtype, level, best, data)
+        best, data = _without_frames(raw, settings.dtype, settings.level, best, data)
     return best, data
 
 
 def encode_as_known(
-    raws: Sequence[Bytes],
-    dtype: DType,
-    level: Level,
-    prefix: bytes,
-    checksum_at: int,
-    *,
-    row_widths: Sequence[int] = (),
-    memory: Memory | None = None,
-    verified: bool = False,
+    raws: Sequence[Bytes], settings: Settings, prefix: bytes, checksum_at: int, row_widths: Sequence[int] = ()
 ) -> list[Encoded]:
     """Encode chunks as byte planes (7) if it is known already that this suits them, in a fraction of the time.
 
     Args:
         raws: equally long chunks of little-endian elements.
-        dtype: their type.
-        level: how hard to look.
+        settings: of the stream that they are chunks of.
         prefix: what the data comes behind.
         checksum_at: offset in the prefix of the checksum of the values, 8 bytes that are filled in.
         row_widths: as for :func:`encode_smallest`.
-        memory: the same.
-        verified: decode the data again and compare.
 
     Returns:
         Prefix and data of each, and whether verification succeeded, up to the first one that takes a search.
@@ -168,8 +170,13 @@ def encode_as_known(
     size = len(raws[0])
     if size <= _TINY_BYTES:
         return []
+    dtype, level, memory = settings.dtype, settings.level, settings.memory
+
+    def encode(some: Sequence[Bytes], ways: Lessons[Way] | None) -> list[Encoded]:
+        return encode_planes_as_known(some, dtype.width, level, ways, prefix, checksum_at, verified=settings.verified)
+
     if level is Level.FAST:
-        return encode_planes_as_known(raws, dtype.width, level, None, prefix, checksum_at, verified=verified)
+        return encode(raws, None)
     if memory is None:
         return []
     subject, recipes = (dtype, tuple(row_widths)), memory.recipes
@@ -177,8 +184,7 @@ def encode_as_known(
     if lesson is None or lesson != _PLAIN:
         return []
     some = list(itertools.takewhile(lambda _: recipes.recall(subject) is not None, raws))
-    ways = memory.ways[_PLANES]
-    found = encode_planes_as_known(some, dtype.width, level, ways, prefix, checksum_at, verified=verified)
+    found = encode(some, memory.ways[_PLANES])
     for i, each in enumerate(found):
         if not lesson.expects((len(each.data) - len(prefix)) / size):
             recipes.forget(subject)
@@ -189,22 +195,21 @@ def encode_as_known(
 # -- zstd frames, behind a filter or none ------------------------------------------------------------------
 
 
-def _smallest_frames(
-    raw: Bytes, dtype: DType, level: Level, row_widths: tuple[int, ...], memory: Memory | None
-) -> tuple[int, bytes]:
+def _smallest_frames(raw: Bytes, settings: Settings, row_widths: tuple[int, ...]) -> tuple[int, bytes]:
+    dtype, level, memory = settings.dtype, settings.level, settings.memory
     if level is Level.FAST and len(raw) > _TINY_BYTES:
-        return _PLANES, _encode_frames(_PLAIN, raw, dtype, level, memory)
+        return _PLANES, _encode_frames(_PLAIN, raw, settings)
     subject = dtype, row_widths  # a chunk of rows of another width is of another tensor
     known = memory.recipes.recall(subject) if memory is not None else None
     if known is not None and known.stride < len(raw) // dtype.width:
-        data = _encode_frames(known, raw, dtype, level, memory)
+        data = _encode_frames(known, raw, settings)
         if known.expects(len(data) / len(raw)):
             return known.strategy, data
-    forms = [(_PLAIN, _encode_frames(_PLAIN, raw, dtype, level, memory))]
+    forms = [(_PLAIN, _encode_frames(_PLAIN, raw, settings))]
     before = memory.recipes.latest(subject) if memory is not None else None
     widths = {*row_widths, before.stride} if before is not None else set(row_widths)
     for recipe in _candidates(raw, dtype, level, widths, plain_bytes=len(forms[0][1])):
-        forms += [(recipe, _encode_frames(recipe, raw, dtype, level, memory))]
+        forms += [(recipe, _encode_frames(recipe, raw, settings))]
     best, data = min(forms, key=lambda form: len(form[1]))
     if memory is not None and level is not Level.SMALL and len(raw):
         shares = before.shares if before == best else ()
@@ -271,10 +276,10 @@ def _split(recipe: Recipe, raw: Bytes, dtype: DType) -> Bytes:
     return planes
 
 
-def _encode_frames(recipe: Recipe, raw: Bytes, dtype: DType, level: Level, memory: Memory | None) -> bytes:
-    planes = _split(recipe, raw, dtype)
-    lessons = memory.ways[recipe.strategy] if memory is not None else None
-    frames = encode_planes(planes, dtype.width, level, lessons)
+def _encode_frames(recipe: Recipe, raw: Bytes, settings: Settings) -> bytes:
+    planes = _split(recipe, raw, settings.dtype)
+    lessons = settings.memory.ways[recipe.strategy] if settings.memory is not None else None
+    frames = encode_planes(planes, settings.dtype.width, settings.level, lessons)
     return recipe.stride.to_bytes(4, "big") + frames if recipe.strategy == _STRIDED else frames
 
 

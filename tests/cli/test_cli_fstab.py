@@ -24,7 +24,7 @@ def mount(tmp_path):
 
 def flags(mount) -> set[str]:
     lines = Path("/proc/mounts").read_text().splitlines()
-    (line,) = [line.split() for line in lines if line.split()[1] == str(mount.path)]
+    (line,) = [line.split() for line in lines if line.split()[1] == str(mount.path).replace(" ", r"\040")]
     return set(line[3].split(","))
 
 

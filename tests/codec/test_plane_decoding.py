@@ -24,7 +24,7 @@ from qatqfs.codec import (
     payloadencoder,
 )
 from qatqfs.codec.planekernels import Encoded, code_plane
-from qatqfs.codec.search import encode_as_known, encode_smallest
+from qatqfs.codec.search import Settings, encode_as_known, encode_smallest
 
 EVERYTHING = {"singles_below": 2.0, "matches_from": 2.0, "matches_in_noise_from": 2.0}
 
@@ -207,7 +207,7 @@ def test_a_verified_payload_is_the_same(dtype: DType, level: Level) -> None:
 def test_a_wrong_payload_is_not_returned(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
     raw = b"some text, " * 3000
     if where == "data":
-        strategy, data = encode_smallest(np.frombuffer(raw, np.uint8), DType.F16, Level.BALANCED)
+        strategy, data = encode_smallest(np.frombuffer(raw, np.uint8), Settings(DType.F16, Level.BALANCED))
         wrong = strategy, data[:-1] + b"\xff"
         monkeypatch.setattr(payloadencoder, "encode_smallest", lambda *args, **settings: wrong)
     else:
@@ -229,7 +229,9 @@ def known_rows() -> tuple[bytes, Encoded]:
     """Rows that repeat, and what the one call for all planes makes of them, which has matches."""
     raw = np.random.default_rng(0).bytes(800) * 100
     prefix = encode_payload(raw, DType.F16, level=Level.FAST)[:36]
-    (found,) = encode_as_known([np.frombuffer(raw, np.uint8)], DType.F16, Level.FAST, prefix, 20, verified=True)
+    (found,) = encode_as_known(
+        [np.frombuffer(raw, np.uint8)], Settings(DType.F16, Level.FAST, verified=True), prefix, 20
+    )
     return raw, found
 
 

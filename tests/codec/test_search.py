@@ -21,7 +21,7 @@ from qatqfs.codec import (
 )
 from qatqfs.codec.lessons import FIRST_RECHECK, LAST_RECHECK, Lessons
 from qatqfs.codec.planekernels import MAX_LAG, equal_at_lags, share_equal_at_lag
-from qatqfs.codec.search import Recipe, encode_smallest
+from qatqfs.codec.search import Recipe, Settings, encode_smallest
 from qatqfs.codec.stride import infer_stride, row_widths
 
 REFERENCE_BYTES = [12_509, 7_554, 32_108, 199]
@@ -106,14 +106,14 @@ def test_values_that_never_change_take_a_few_bytes(dtype: DType, level: Level) -
 
 def test_the_stride_of_a_forced_strategy_is_the_one_given() -> None:
     raw = as_array(bf16(normal(1000)))
-    chosen, data = encode_smallest(raw, DType.BF16, Level.FAST, strategy=10, stride=77)
+    chosen, data = encode_smallest(raw, Settings(DType.BF16, Level.FAST), strategy=10, stride=77)
     assert (chosen, data[:4]) == (10, (77).to_bytes(4, "big"))
 
 
 @pytest.mark.parametrize(("dtype", "stride"), [(DType.BF16, 0), (DType.BF16, 500), (DType.F32, 3)])
 def test_a_stride_that_cannot_be_is_refused(dtype: DType, stride: int) -> None:
     with pytest.raises(ValueError, match=r"strategy"):
-        encode_smallest(as_array(bytes(1000)), dtype, Level.FAST, strategy=10, stride=stride)
+        encode_smallest(as_array(bytes(1000)), Settings(dtype, Level.FAST), strategy=10, stride=stride)
 
 
 # -- sizes -------------------------------------------------------------------------------------------------

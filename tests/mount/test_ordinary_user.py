@@ -1,6 +1,7 @@
 """A mount of a user who is not root: trees that he copies with all their modes, and what ext4 makes of them."""
 
 import os
+import shlex
 import shutil
 import stat
 import subprocess
@@ -28,6 +29,11 @@ COPIES = {
     "rsync": "rsync -a {0}/ {1}",
     "tar": "tar -C {0} -cf - . | tar -C {1} -xpf -",
 }
+
+
+def copy_tree(tool: str, source: Path, target: Path) -> None:
+    places = (shlex.quote(str(place)) for place in (source, target))
+    subprocess.run(COPIES[tool].format(*places), shell=True, check=True)
 
 
 def make_tree(top: Path) -> None:
@@ -68,11 +74,11 @@ def test_a_tree_copied_with_its_modes_is_committed_and_as_on_a_plain_directory(t
         source, plain = base / "source", base / "plain"
         make_tree(source)
         plain.mkdir()
-        subprocess.run(COPIES[tool].format(source, plain), shell=True, check=True)
+        copy_tree(tool, source, plain)
         with mounted(base, program=QATQFS) as mount:
             copy = mount.path / "copy"
             copy.mkdir()
-            subprocess.run(COPIES[tool].format(source, copy), shell=True, check=True)
+            copy_tree(tool, source, copy)
             if killed:
                 mount.kill()
                 mount.start()

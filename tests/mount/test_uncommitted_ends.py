@@ -40,7 +40,7 @@ def wait_for(condition: Callable[[], bool]) -> None:
 def durable_sizes(mount: Mounted) -> list[int | None]:
     """How much of each file in staging is sure after a loss of power."""
     logs = (mount.backing / ".qatqfs/staging").glob("*.log")
-    return [staginglog.replay(log.read_bytes(), ANOTHER_BOOT).synced_size for log in logs]
+    return [staginglog.replay(log.read_bytes(), ANOTHER_BOOT).durable_size for log in logs]
 
 
 def test_a_second_signal_leaves_staging_durable_and_says_what_is_in_it(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -326,7 +327,7 @@ def test_ctrl_c_while_it_commits_says_that_the_daemon_goes_on(tmp_path: Path) ->
         assert process.returncode == 130
         assert stderr == (
             f"qatqfs: {mount.path} is still mounted, and its daemon goes on committing;"
-            f" to wait for it: qatqfs umount {mount.path}\n"
+            f" to wait for it: qatqfs umount {shlex.quote(str(mount.path))}\n"
         )
         go.touch()
         assert run("umount", mount.path).returncode == 0

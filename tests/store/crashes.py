@@ -14,13 +14,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from faults import BLOCK, FaultyIO, Killed, PowerIO, abandon
+from faults import BLOCK, FaultyIO, Killed, PowerIO, QuietIO, abandon
+from helpers import noise, read, reboot, staged
 from strict_decoder import decode_container
 
 from qatqfs.codec import DType, Level, encode_container
 from qatqfs.store import Handle, Store, StoreOptions
-from qatqfs.store.staging import records as staginglog
-from qatqfs.store.system.backing import BackingIO
 
 CHUNK = 4096
 OPTIONS = StoreOptions(chunk_size=CHUNK, idle_seconds=3600.0, workers=1, level=Level.FAST, durable_after=0.0)
@@ -28,11 +27,6 @@ BYSTANDER = b"bystander"
 DECOY = b"decoy"
 
 Content = bytes | None
-
-
-def pattern(size: int, seed: int) -> bytes:
-    """Bytes of which no two 4 KiB blocks, of whatever seeds, are alike."""
-    return np.random.default_rng(seed).integers(0, 256, size, np.uint8).tobytes()
 
 
 @dataclass
@@ -112,9 +106,9 @@ class Trial:
         first = FaultyIO()
         store = Store(self.backing, scenario.options, io=first)
         with store.create(BYSTANDER) as handle:
-            handle.write(pattern(3 * CHUNK, 99), 0)
+            handle.write(noise(3 * CHUNK, 99), 0)
         store.sync()
-        self.history.start(BYSTANDER, pattern(3 * CHUNK, 99))
+        self.history.start(BYSTANDER, noise(3 * CHUNK, 99))
         self._kept = scenario.prepare(store, self.history)
         if scenario.dirty:
             abandon(store, first)
@@ -142,14 +136,14 @@ class Trial:
 
     def reuse_inode_numbers(self) -> None:
         """Let somebody create files in BACKING at once: ext4 gives them the numbers that were freed last."""
-        stored = encode_container(pattern(2 * CHUNK, 98), DType.BF16, values_per_chunk=CHUNK // 2)
+        stored = encode_container(noise(2 * CHUNK, 98), DType.BF16, values_per_chunk=CHUNK // 2)
         (self.backing / f"{DECOY.decode()}.qatc").write_bytes(stored)
-        self.history.start(DECOY, pattern(2 * CHUNK, 98))
+        self.history.start(DECOY, noise(2 * CHUNK, 98))
 
     def check(self, allowed: Callable[[History, bytes], list[Content]], torn: int) -> None:
         """Recover with a new store and compare, before and after everything is committed."""
         power = isinstance(self.io, PowerIO)
-        with Store(self.backing, self.scenario.options, io=_Quiet()) as store:
+        with Store(self.backing, self.scenario.options, io=QuietIO()) as store:
             for _ in range(2):
                 contents = self._contents(store, unreadable=power)
                 assert any(self.scenario.kept in (content or b"") for content in contents.values())
@@ -174,7 +168,7 @@ class Trial:
 
     def check_nothing_lost(self) -> None:
         """Recover as after a reboot and look for everything acknowledged: in place, or in lost+found and reported."""
-        with Store(self.backing, OPTIONS, io=_Quiet()) as store:
+        with Store(self.backing, OPTIONS, io=QuietIO()) as store:
             store.sync()
             contents = self._contents(store, unreadable=False)
             in_doubt = store.in_doubt
@@ -192,10 +186,10 @@ class Trial:
 
     def _contents(self, store: Store, *, unreadable: bool) -> dict[bytes, Content]:
         assert set(store.list_names()) <= set(self.history.versions)
-        return {path: read(store, path, unreadable=unreadable) for path in self.history.versions}
+        return {path: _found(store, path, unreadable=unreadable) for path in self.history.versions}
 
     def _check_stored(self, contents: dict[bytes, Content]) -> None:
-        assert list((self.backing / ".qatqfs/staging").iterdir()) == []
+        assert staged(self.backing) == []
         for path, content in contents.items():
             if content is not None and content is not UNREADABLE:
                 raw = self.backing / path.decode()
@@ -211,33 +205,13 @@ class Trial:
         return [decode_container(p.read_bytes()).raw if p.suffix == ".qatc" else p.read_bytes() for p in kept]
 
 
-class _Quiet(BackingIO):
-    """The real thing without waiting for the disk."""
-
-    def fsync(self, fd: object) -> None:
-        pass
-
-    def fdatasync(self, fd: object) -> None:
-        pass
-
-    def fsync_directory(self, directory: int) -> None:
-        pass
-
-    def syncfs(self, fd: object) -> None:
-        pass
-
-
 UNREADABLE = b"(unreadable)"
 """What a file gives that was never made durable and is no whole container after a loss of power."""
 
 
-def read(store: Store, path: bytes, *, unreadable: bool = False) -> Content:
+def _found(store: Store, path: bytes, *, unreadable: bool) -> Content:
     try:
-        with store.open(path) as handle:
-            size = handle.attributes().size
-            data = bytes(handle.read(size + 1, 0))
-            assert len(data) == size
-            return data
+        return read(store, path)
     except FileNotFoundError:
         return None
     except OSError as err:
@@ -273,9 +247,9 @@ def _shown(content: Content) -> str:
     return f"{len(content)} bytes {[content[i : i + 3].hex() for i in range(0, len(content), CHUNK)]}"
 
 
-def steps_of(scenario: Scenario, base: Path) -> list[str]:
+def steps_of(scenario: Scenario, base: Path, *, power: bool = False) -> list[str]:
     """The steps that a scenario takes when nothing goes wrong."""
-    trial = Trial(scenario, base, power=False)
+    trial = Trial(scenario, base, power=power)
     first: list[int] = []
     assert not trial.run(lambda io, number: first.append(number))
     shutil.rmtree(base)
@@ -329,12 +303,12 @@ def reboot_everywhere(scenario: Scenario, base: Path, monkeypatch) -> int:
 
 
 def _start_anew(monkeypatch, boot: int) -> None:
-    monkeypatch.setattr(staginglog, "current_boot_id", lambda: b"boot %11d" % boot)
+    reboot(monkeypatch, b"boot %11d" % boot)
 
 
 def lose_power_everywhere(scenario: Scenario, base: Path, seeds: int, monkeypatch) -> int:
     """Lose power before each step and after the last, with several ways that the disk may look."""
-    steps = steps_of(scenario, base)
+    steps = steps_of(scenario, base, power=True)
     boots = itertools.count()
     points = 0
     for number in range(len(steps) + 1):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from faults import FaultyIO
+from helpers import noise, write
 
 from qatqfs.store import Store, StoreOptions
 
@@ -21,13 +22,8 @@ def lines(caplog: pytest.LogCaptureFixture):
     return lambda: [record.getMessage() for record in caplog.records]
 
 
-def write(store: Store, path: bytes, data: bytes, offset: int = 0) -> None:
-    with store.create(path, 0o644, None, os.O_RDWR) as handle:
-        handle.write(data, offset)
-
-
 def test_the_steps_of_a_commit_are_logged_with_their_sizes(store: Store, lines) -> None:
-    data = os.urandom(3 * CHUNK)
+    data = noise(3 * CHUNK)
     write(store, b"x", data)
     store.sync()
     size = os.stat(f"{store.tree.root.proc_path}/x.qatc").st_size
@@ -40,7 +36,7 @@ def test_the_steps_of_a_commit_are_logged_with_their_sizes(store: Store, lines) 
 
 
 def test_chunks_that_a_commit_takes_over_are_told_from_those_that_it_encodes(store: Store, lines) -> None:
-    write(store, b"x", os.urandom(10 * CHUNK))
+    write(store, b"x", noise(10 * CHUNK))
     store.sync()
     write(store, b"x", b"changed", CHUNK)
     store.sync()

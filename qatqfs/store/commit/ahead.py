@@ -11,9 +11,9 @@ import logging
 import threading
 from collections import deque
 
-from qatqfs.codec import MAX_CHUNKS, DType, Memory, QatcError
+from qatqfs.codec import MAX_CHUNKS, DType, QatcError
 from qatqfs.store.commit.engine import CommitEngine
-from qatqfs.store.encoding.chunks import encode_chunks
+from qatqfs.store.encoding.chunks import StreamEncoder
 from qatqfs.store.encoding.plan import note_encoded
 from qatqfs.store.encoding.workers import Payloads, fill
 from qatqfs.store.names.node import Node
@@ -103,7 +103,7 @@ class AheadEncoder:
             # What builds on a container has not all of its content in the data file.
             if path is not None and self._options.is_raw(path):
                 return
-            if entry is None or path is None or entry.view.chunks.base_chunks or entry.sequential_end <= 0:
+            if entry is None or path is None or entry.view.chunks.base_chunks or entry.sequential.end == 0:
                 return
         try:
             draft = entry.draft or self._begin(node, entry, path)
@@ -115,7 +115,7 @@ class AheadEncoder:
                     return
         except BaseException as err:  # whatever it was, nobody knows what the draft has
             with node.lock:
-                entry.sequential_end = -1
+                entry.sequential.stop()
                 entry.abandon_draft()
             if not isinstance(err, (OSError, QatcError)):
                 raise
@@ -128,7 +128,7 @@ class AheadEncoder:
         """
         if entry.chunk_size % DType.F32.width:
             return None
-        size = entry.sequential_end // 4 * 4
+        size = entry.sequential.end // 4 * 4
 
         def sample(offset: int, length: int) -> bytes:
             return pread_exact(entry.data.number, min(length, size - offset), offset)
@@ -142,7 +142,7 @@ class AheadEncoder:
             if node.staging is entry and node.path is not None:
                 entry.exchange_draft(draft)
                 return draft
-        draft.discard()
+        draft.abandon()
         return None
 
     def _claim(self, node: Node, entry: StagingEntry, draft: Draft) -> int:
@@ -153,7 +153,7 @@ class AheadEncoder:
                 return 0
             if node.commit_lock.wanted:
                 return 0
-            complete = min(entry.sequential_end // draft.chunk_size, MAX_CHUNKS)
+            complete = min(entry.sequential.end // draft.chunk_size, MAX_CHUNKS)
             stop = min(complete, draft.count + max(1, _CLAIM_BYTES // draft.chunk_size))
             if stop - draft.count < hop or len(draft.stale) > _MOST_STALE:
                 return 0
@@ -161,7 +161,8 @@ class AheadEncoder:
             return stop
 
     def _payloads_of(self, node: Node, entry: StagingEntry, draft: Draft) -> Payloads:
-        chunk_size, dtype, level, memory = draft.chunk_size, draft.dtype, self._options.level, Memory()
+        chunk_size, dtype = draft.chunk_size, draft.dtype
+        encoder = StreamEncoder(dtype, self._options.level)
 
         def payloads(first: int, stop: int) -> list[bytes]:
             if node.path is None or self._stopping:
@@ -171,7 +172,7 @@ class AheadEncoder:
                 raise SnapshotLost("the file was cut")
             widths = draft.header.row_widths_of_chunks(range(first, stop), chunk_size, dtype)
             parts = [raw[start : start + chunk_size] for start in range(0, len(raw), chunk_size)]
-            result = encode_chunks(parts, dtype, level, row_widths=widths, memory=memory)
+            result = encoder.encode(parts, widths)
             for payload in result:
                 note_encoded(self._engine.counters, chunk_size, payload)
             return result

@@ -18,9 +18,10 @@ from qatqfs.store.names.inode_copy import InodeMetadata, copy_metadata, has_all_
 from qatqfs.store.names.node import Node
 from qatqfs.store.names.tree import Tree
 from qatqfs.store.staging.area import NEW
-from qatqfs.store.staging.chunkmap import chunks_of
-from qatqfs.store.staging.entry import StagingEntry, no_space
+from qatqfs.store.staging.entry import StagingEntry
 from qatqfs.store.staging.snapshot import Snapshot, SnapshotLost
+from qatqfs.store.staging.space import no_space
+from qatqfs.store.staging.view import chunks_of
 from qatqfs.store.system.files import Fd, Identity
 
 EMPTY_CONTAINER_SIZE = 72  # format section 6: header, length, a payload of no values
@@ -56,7 +57,7 @@ def commit_raw(tree: Tree, node: Node, entry: StagingEntry, snapshot: Snapshot, 
         if not _write(entry, snapshot, fd):
             node.stays_container = True
             return None
-        durable = entry.log.synced or node.durable or os.fstat(node.fd.number).st_size > EMPTY_CONTAINER_SIZE
+        durable = entry.log.durable or node.durable or os.fstat(node.fd.number).st_size > EMPTY_CONTAINER_SIZE
         metadata, mtime_ns = InodeMetadata.of(node.fd), entry.mtime_ns
         copy_metadata(io, metadata, fd, mtime_ns)
         if not has_all_of(metadata, fd):
@@ -71,7 +72,7 @@ def commit_raw(tree: Tree, node: Node, entry: StagingEntry, snapshot: Snapshot, 
             outdated = (metadata, mtime_ns) != (InodeMetadata.of(node.fd), entry.mtime_ns)
             if outdated:
                 copy_metadata(io, InodeMetadata.of(node.fd), fd, entry.mtime_ns)
-            synced_meanwhile = not durable and (entry.log.synced or node.durable)
+            synced_meanwhile = not durable and (entry.log.durable or node.durable)
             durable = durable or synced_meanwhile
             if durable and (outdated or synced_meanwhile):
                 io.fsync(fd)

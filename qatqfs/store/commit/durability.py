@@ -186,5 +186,5 @@ def _sync_content(one: _Marked) -> bool:
     node = one.node
     if not (node.durable and node.metadata_durable):
         node.make_container_durable()
-    one.entry.log.sync_data(one.entry.data)
-    return one.entry.log.sync_up_to(one.mark)
+    one.entry.log.fsync_data(one.entry.data)
+    return one.entry.log.log_durable(one.mark)

@@ -31,10 +31,10 @@ from qatqfs.store.names.inode_copy import InodeMetadata, copy_metadata, has_all_
 from qatqfs.store.names.node import Node
 from qatqfs.store.names.tree import Tree
 from qatqfs.store.reading.container import ContainerFile
-from qatqfs.store.staging.chunkmap import chunks_of
 from qatqfs.store.staging.draft import Draft
 from qatqfs.store.staging.entry import StagingEntry
 from qatqfs.store.staging.snapshot import Snapshot
+from qatqfs.store.staging.view import chunks_of
 from qatqfs.store.system.files import Identity
 from qatqfs.store.tensors.dtype import xattr_dtype
 from qatqfs.wording import describe, shown_path
@@ -118,6 +118,8 @@ class CommitEngine:
         placed = commit_raw(self._tree, node, entry, snapshot, path)
         if placed is None:
             return False
+        if not placed:
+            self._tree.context.committed()
         self._remove(node, entry, placed)
         self.counters.add("commits")
         return True
@@ -127,19 +129,19 @@ class CommitEngine:
     ) -> bool:
         draft = self._complete(node, entry, snapshot, stale, path)
         replaces_content = os.fstat(node.fd.number).st_size > EMPTY_CONTAINER_SIZE
-        durable = entry.log.synced or node.durable or replaces_content
+        durable = entry.log.durable or node.durable or replaces_content
         metadata, mtime_ns = InodeMetadata.of(node.fd), entry.mtime_ns
         copy_metadata(self._io, metadata, draft.fd, mtime_ns)
         if durable:
             self._io.fsync(draft.fd)
-        if entry.log.synced:
-            entry.log.sync_data(entry.data)  # so that little is left of that for when the locks are held
+        if entry.log.durable:
+            entry.log.fsync_data(entry.data)  # so that little is left of that for when the locks are held
         with node.lock, self._tree.lock:
             if snapshot.cancelled or node.path is None:
                 return False
             if node.path != path and not final and self._other_rules(node.path, path):
                 return False  # renamed meanwhile, as programs do once a file is complete: its name then is what counts
-            synced_meanwhile = not durable and (entry.log.synced or node.durable)
+            synced_meanwhile = not durable and (entry.log.durable or node.durable)
             durable = durable or synced_meanwhile
             whole = entry.size == snapshot.size and not snapshot.changed.held_bytes(1)
             metadata_now, mtime_now_ns = InodeMetadata.of(node.fd), entry.mtime_ns
@@ -205,7 +207,7 @@ class CommitEngine:
             raise OSError(errno.EFBIG, str(err)) from err
         finally:
             if old is not None and old is not entry.draft:
-                old.discard()
+                old.abandon()
         return draft
 
     @staticmethod
@@ -214,7 +216,7 @@ class CommitEngine:
         draft = entry.draft
         if draft is not None:
             try:
-                draft.settle()
+                draft.flush()
             except OSError as err:
                 log.info("%s: what was encoded ahead is lost: %s", shown_path(node.path), describe(err))
                 with node.lock:
@@ -231,7 +233,7 @@ class CommitEngine:
             sound = min(min(stale, default=old.count), old.count, total)
             rest = range(sound, min(old.count, total))
             with node.lock:  # so that no writer takes what is promised meanwhile
-                if not rest or stale.issuperset(rest) or not entry.area.space.begin_anew(entry.entry_id):
+                if not rest or stale.issuperset(rest) or not entry.reservation.begin_anew():
                     entry.rewind_draft(old, sound)
                     return old
                 draft = self.new_draft(entry, plan.dtype, plan.chunk_size)
@@ -253,14 +255,13 @@ class CommitEngine:
 
     def new_draft(self, entry: StagingEntry, dtype: DType, chunk_size: int) -> Draft:
         """Begin a container for an entry; raises OSError."""
-        area, entry_id = entry.area, entry.entry_id
         return Draft(
-            area,
-            entry_id,
+            entry.area,
+            entry.entry_id,
             dtype,
             chunk_size,
             self._options.level,
-            lambda size: area.space.written(entry_id, size),
+            entry.reservation.written,
             self._disk_waiter,
         )
 
@@ -300,7 +301,7 @@ class CommitEngine:
     def _remove(self, node: Node, entry: StagingEntry, path: bytes) -> None:
         """Remove an entry that is done with, once its container is sure to be at a path; raises OSError."""
         entry.abandon_draft()
-        entry.area.space.lower(entry.entry_id, 0)
+        entry.reservation.waive()
         self._finished.add(node.key, entry, path)
         with self._tree.lock:
             self._tree.forget_if_idle(node)

@@ -53,7 +53,7 @@ class FinishedEntries:
             path: where its container is, if that has to be made durable first, else ``b""``.
         """
         with self._lock:
-            self._waiting.append(_Finished(owner, entry.area, entry.entry_id, entry.log.synced, path))
+            self._waiting.append(_Finished(owner, entry.area, entry.entry_id, entry.log.durable, path))
 
     def remove(self, key: Key | None = None) -> None:
         """Remove the entries that are done with, each once its container is sure to stay under its name.

@@ -19,10 +19,10 @@ from qatqfs.store.names.own_files import is_writable
 from qatqfs.store.names.tree import Tree
 from qatqfs.store.reading.container import ContainerFile
 from qatqfs.store.staging.area import REDO
-from qatqfs.store.staging.chunkmap import ChunkMap
 from qatqfs.store.staging.draft import Draft
 from qatqfs.store.staging.entry import StagingEntry
 from qatqfs.store.staging.snapshot import SnapshotLost
+from qatqfs.store.staging.view import ChunkMap
 from qatqfs.store.system.backing import BackingIO
 from qatqfs.store.system.files import Fd, Identity
 
@@ -42,7 +42,7 @@ def commit_in_place(tree: Tree, node: Node, entry: StagingEntry, draft: Draft) -
     mtime_ns, atime_ns = entry.mtime_ns, os.fstat(node.fd.number).st_atime_ns
     ctime_ns = tree.commit_times.ctime_ns(node.attributes())
     io.fsync(draft.fd)
-    entry.sync()
+    entry.fsync()
     target = node.fd if is_writable(node.fd) else tree.open_whatever_the_mode(node.fd)
     inode = Identity.of(target.number)
     if entry.exchange_draft(None) is not draft:
@@ -59,7 +59,7 @@ def commit_in_place(tree: Tree, node: Node, entry: StagingEntry, draft: Draft) -
         # Only now: an earlier try may have been cut short, and then its redo file is all there is of what lies below.
         io.rename(where, draft.name, where, entry.entry_id + REDO)
     except OSError:
-        draft.discard()
+        draft.abandon()
         raise
     # From here on recovery builds on the redo file, so the entry has to as well, before anything else can fail.
     old = entry.view.base
@@ -74,7 +74,7 @@ def commit_in_place(tree: Tree, node: Node, entry: StagingEntry, draft: Draft) -
     # record the entry counts for nothing any more, so nothing may fail from here on.
     entry.log.done()
     with contextlib.suppress(OSError):  # a loss of power is one more copy of the same then
-        entry.log.sync(entry.data)
+        entry.log.fsync(entry.data)
     with tree.lock:
         node.replaced(node.fd, node.key, container, durable=True)
         node.staging = None

@@ -30,10 +30,10 @@ from qatqfs.store.names.node import Node
 from qatqfs.store.names.own_files import put_modes_right
 from qatqfs.store.names.tree import Tree
 from qatqfs.store.staging.area import StagingArea
-from qatqfs.store.staging.chunkmap import ChunkMap
 from qatqfs.store.staging.entry import StagingEntry
 from qatqfs.store.staging.leftover import Leftover, differ, map_of, read_leftover
 from qatqfs.store.staging.records import LogState, LogWriter, SilentWriter
+from qatqfs.store.staging.view import ChunkMap
 from qatqfs.store.system.descriptors import DescriptorShortage
 from qatqfs.store.system.files import Fd, pread_exact
 from qatqfs.wording import shown_path
@@ -103,7 +103,7 @@ class Recovery:
 
     def _recover(self, left: Leftover) -> None:
         if left.data is None or left.sure.done:
-            if left.was_synced and not (left.said.done or left.said.unlinked or left.said.intents):
+            if left.was_durable and not (left.said.done or left.said.unlinked or left.said.intents):
                 log.error("staging entry %s was synced, but its data file is missing", left.entry_id.decode())
             self._area.discard(left.entry_id)
         elif not left.is_readable:
@@ -135,7 +135,7 @@ class Recovery:
         kind = SilentWriter if in_doubt else LogWriter
         writer = kind(area.io, left.log, area.boot_id, sequence=state.next_sequence, offset=state.good_length)
         entry = StagingEntry(area, left.entry_id, data, left.log, writer)
-        entry.log.synced = True  # it may have been written long ago: no commit may make it less durable than it is
+        entry.log.durable = True  # it may have been written long ago: no commit may make it less durable than it is
         entry.in_doubt = in_doubt
         return entry
 
@@ -186,7 +186,7 @@ class Recovery:
             return
         if size > sure_size:
             self._area.io.ftruncate(data, sure_size)
-        self._area.io.set_times(data, None, left.sure.synced_mtime_ns)
+        self._area.io.set_times(data, None, left.sure.durable_mtime_ns)
         self._attach(self._entry(left, data), left.sure, place)
 
     def _recover_raw(self, left: Leftover, data: Fd, raw: tuple[Fd, bytes]) -> None:
@@ -196,7 +196,7 @@ class Recovery:
         """
         assert left.said.base is not None
         opened, path = raw
-        durable = left.was_synced or left.said.base.identity.size > EMPTY_CONTAINER_SIZE
+        durable = left.was_durable or left.said.base.identity.size > EMPTY_CONTAINER_SIZE
         if not durable and not _same_content(opened, data):
             self._give_away(left, data, self._locator.lost_place(path, data))
             return

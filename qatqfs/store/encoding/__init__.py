@@ -1,6 +1,6 @@
-"""Bytes of a file to payloads of a container.
+"""Turn the bytes of a file into the payloads of a container.
 
-* ``chunks``: chunks to payloads, each decoded and compared at once, and whole files to containers;
-* ``plan``: what a draft is made of;
-* ``workers``: the threads that make and append it.
+* ``chunks``: encodes chunks, and verifies each payload at once;
+* ``plan``: decides which chunks are encoded and which are copied;
+* ``workers``: the threads that make the payloads and append them to a draft.
 """

@@ -1,100 +1,89 @@
-"""Logical bytes to a container file, chunk by chunk on several threads, in constant memory.
+"""Encode chunks as payloads, and verify each payload at once.
 
-What is encoded here soon becomes the only copy of somebody's data. So each payload is decoded once, right after it was
-made, and compared with the bytes it was made from: whatever went wrong in between is noticed while they are still
-there.
+What is encoded here soon becomes the only copy of somebody's data. So each payload is decoded right after it was made,
+and compared with the bytes it was made from. A fault of the encoder or of the machine's memory is noticed while these
+bytes still exist.
 """
 
 import contextlib
 import errno
 import itertools
 import operator
-import os
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, Future
+from collections.abc import Iterator, Sequence
 
-from qatqfs.codec import (
-    MAX_CHUNKS,
-    ContainerInfo,
-    ContainerWriter,
-    DType,
-    EncodingFault,
-    FileSink,
-    Level,
-    LimitExceeded,
-    Memory,
-    encode_payload,
-    encode_payloads,
-)
-from qatqfs.store.tensors.header import NO_HEADER, TensorHeader
+from qatqfs.codec import DType, EncodingFault, Level, Memory, encode_payload, encode_payloads
 
 Buffer = bytes | bytearray | memoryview
 
-ReadAt = Callable[[int, int], bytes]
-"""``read_at(offset, size)`` returns that part of the logical file, shorter only at its end."""
 
-Progress = Callable[[int], None]
-"""Called with the number of raw bytes done since the last call."""
+class StreamEncoder:
+    """Encodes the chunks of one stream of values, such as one file.
 
-
-class ShortReadError(OSError):
-    """The logical file became shorter while it was being encoded."""
-
-
-def encode_chunk(
-    raw: Buffer,
-    dtype: DType,
-    level: Level,
-    *,
-    appendable: bool = False,
-    row_widths: Sequence[int] = (),
-    memory: Memory | None = None,
-) -> bytes:
-    """Return the payload of one chunk's raw bytes; the last value of a file, if it is cut, is padded with zeros.
+    It remembers what earlier chunks taught, so that later ones need less search. Any number of threads may share it.
 
     Args:
-        raw: the chunk.
-        dtype: of its values.
+        dtype: of the values.
         level: effort.
-        appendable: an index frame is going to follow, see :func:`qatqfs.codec.encode_payload`.
-        row_widths: elements that a row may have, hints as :func:`qatqfs.codec.encode_payload` takes them.
-        memory: what the file's other chunks taught; threads may share it.
-
-    Raises:
-        OSError: EIO when what was encoded cannot be decoded, which is a fault of ours or of the machine's memory.
+        verified: decode each payload and compare.
     """
-    if len(raw) % dtype.width:
-        raw = bytes(raw) + bytes(-len(raw) % dtype.width)  # the index frame has the true length
-    with _faults_as_errors():
-        return encode_payload(
-            raw, dtype, level=level, appendable=appendable, row_widths=row_widths, memory=memory, verified=True
-        )
 
+    def __init__(self, dtype: DType, level: Level, *, verified: bool = True) -> None:
+        self._dtype = dtype
+        self._level = level
+        self._verified = verified
+        self._memory = Memory()
 
-def encode_chunks(
-    raws: Sequence[Buffer], dtype: DType, level: Level, *, row_widths: Sequence[Sequence[int]], memory: Memory
-) -> list[bytes]:
-    """Return the payloads of chunks that follow one another, none of them the last of a file.
+    def encode(self, chunks: Sequence[Buffer], row_widths: Sequence[Sequence[int]]) -> list[bytes]:
+        """Return the payloads of consecutive chunks, none of them the last of a file.
 
-    They are what :func:`encode_chunk` gives, in fewer calls that hold the interpreter's lock.
+        The payloads are those that :meth:`encode_one` returns, made in fewer calls that hold the interpreter's lock.
 
-    Args:
-        raws: the chunks.
-        dtype: of their values.
-        level: effort.
-        row_widths: for each chunk the hints that :func:`encode_chunk` takes.
-        memory: as :func:`encode_chunk` takes it.
+        Args:
+            chunks: raw bytes of each, whole values only.
+            row_widths: for each chunk the elements that a row may have. They are hints, which may be wrong.
 
-    Raises:
-        OSError: as :func:`encode_chunk`.
-    """
-    payloads: list[bytes] = []
-    for widths, group in itertools.groupby(zip(raws, row_widths, strict=True), key=operator.itemgetter(1)):
-        some = [raw for raw, _ in group]
+        Raises:
+            OSError: EIO when a payload does not decode to its chunk. The encoder or the machine's memory is at fault.
+        """
+        payloads: list[bytes] = []
+        for widths, group in itertools.groupby(zip(chunks, row_widths, strict=True), key=operator.itemgetter(1)):
+            some = [chunk for chunk, _ in group]
+            with _faults_as_errors():
+                payloads += encode_payloads(
+                    some,
+                    self._dtype,
+                    level=self._level,
+                    row_widths=widths,
+                    memory=self._memory,
+                    verified=self._verified,
+                )
+        return payloads
+
+    def encode_one(self, chunk: Buffer, row_widths: Sequence[int] = (), *, appendable: bool = False) -> bytes:
+        """Return the payload of one chunk, which may be the last of a file.
+
+        A last value that is cut is padded with zeros. The index frame has the true length.
+
+        Args:
+            chunk: raw bytes.
+            row_widths: elements that a row may have. They are hints, which may be wrong.
+            appendable: an index frame is going to follow, see :func:`qatqfs.codec.encode_payload`.
+
+        Raises:
+            OSError: as :meth:`encode`.
+        """
+        if len(chunk) % self._dtype.width:
+            chunk = bytes(chunk) + bytes(-len(chunk) % self._dtype.width)
         with _faults_as_errors():
-            payloads += encode_payloads(some, dtype, level=level, row_widths=widths, memory=memory, verified=True)
-    return payloads
+            return encode_payload(
+                chunk,
+                self._dtype,
+                level=self._level,
+                appendable=appendable,
+                row_widths=row_widths,
+                memory=self._memory,
+                verified=self._verified,
+            )
 
 
 @contextlib.contextmanager
@@ -103,77 +92,3 @@ def _faults_as_errors() -> Iterator[None]:
         yield
     except EncodingFault as err:
         raise OSError(errno.EIO, str(err)) from err
-
-
-def _payloads(
-    read_at: ReadAt,
-    size: int,
-    dtype: DType,
-    header: TensorHeader,
-    chunk_size: int,
-    level: Level,
-    executor: Executor,
-    window: int,
-) -> Iterator[tuple[bytes, int]]:
-    """Yield each chunk's payload and raw length in order, at most ``window`` chunks being worked on."""
-    running: deque[tuple[Future[bytes], int]] = deque()
-    memory = Memory()
-    try:
-        for offset in range(0, size, chunk_size):
-            raw = read_at(offset, min(chunk_size, size - offset))
-            if len(raw) != min(chunk_size, size - offset):
-                raise ShortReadError(f"the file ends at {offset + len(raw)} bytes, not at {size}")
-            widths = header.row_widths(offset, offset + len(raw), dtype)
-            future = executor.submit(encode_chunk, raw, dtype, level, row_widths=widths, memory=memory)
-            running.append((future, len(raw)))
-            if len(running) >= window:
-                future, length = running.popleft()
-                yield future.result(), length
-        while running:
-            future, length = running.popleft()
-            yield future.result(), length
-    finally:
-        for future, _ in running:
-            future.cancel()
-
-
-def write_container(
-    fd: int,
-    read_at: ReadAt,
-    size: int,
-    dtype: DType,
-    *,
-    header: TensorHeader = NO_HEADER,
-    chunk_size: int,
-    level: Level,
-    executor: Executor,
-    workers: int,
-    progress: Progress | None = None,
-) -> ContainerInfo:
-    """Encode a logical file into an empty, open container file.
-
-    Args:
-        fd: descriptor to write to, at offset 0.
-        read_at: reads the logical file.
-        size: its length in bytes, any.
-        dtype: of its values.
-        header: what it says about its tensors.
-        chunk_size: raw bytes per chunk, a multiple of 4.
-        level: effort.
-        executor: threads to encode on; ``workers`` says how many they are.
-        workers: see ``executor``.
-        progress: told about raw bytes as they are done.
-
-    Raises:
-        OSError: reading or writing failed; :class:`ShortReadError` if the file ended early.
-        LimitExceeded: more chunks than a container may have; nothing was read or written then.
-    """
-    if (chunks := -(-size // chunk_size)) > MAX_CHUNKS:
-        raise LimitExceeded("chunks in a container", chunks, MAX_CHUNKS)
-    with os.fdopen(os.dup(fd), "wb", buffering=1 << 20) as stream:
-        writer = ContainerWriter(FileSink(stream), dtype, chunk_size // dtype.width, level=level)
-        for payload, length in _payloads(read_at, size, dtype, header, chunk_size, level, executor, workers + 2):
-            writer.append(payload)
-            if progress is not None:
-                progress(length)
-        return writer.finish(size)

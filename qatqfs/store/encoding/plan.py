@@ -1,30 +1,30 @@
-"""What a draft is made of: unmodified chunks as they are, the others encoded."""
+"""Decide what a draft is made of: unmodified chunks are copied from the base, the others are encoded."""
 
 import itertools
 from dataclasses import dataclass
 
-from qatqfs.codec import MAX_CHUNKS, DType, Level, Memory, QatcError
+from qatqfs.codec import MAX_CHUNKS, DType, Level, QatcError
 from qatqfs.store.counters import Counters
-from qatqfs.store.encoding.chunks import encode_chunk, encode_chunks
+from qatqfs.store.encoding.chunks import StreamEncoder
 from qatqfs.store.encoding.workers import Payloads
 from qatqfs.store.options import StoreOptions
 from qatqfs.store.reading.container import ContainerFile, io_error
-from qatqfs.store.staging.chunkmap import chunks_of
 from qatqfs.store.staging.draft import Draft
 from qatqfs.store.staging.snapshot import Snapshot, SnapshotLost
+from qatqfs.store.staging.view import chunks_of
 from qatqfs.store.tensors.dtype import choose_dtype
 from qatqfs.store.tensors.header import NO_HEADER, Sampler, TensorHeader, read_header
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What kind of container a content is to become.
+    """The container that a snapshot becomes.
 
     Attributes:
         dtype: of its values.
         chunk_size: raw bytes of a chunk.
         header: what the content says about its tensors.
-        base: the container whose unmodified chunks are taken as they are, ``None`` to encode everything.
+        base: the container whose unmodified chunks are copied, ``None`` to encode everything.
     """
 
     dtype: DType
@@ -36,13 +36,13 @@ class Plan:
 def make_plan(
     snapshot: Snapshot, draft: Draft | None, path: bytes, explicit: DType | None, options: StoreOptions
 ) -> Plan:
-    """Choose dtype and chunk size, keeping those of what is encoded already unless somebody asked for another.
+    """Choose dtype and chunk size: those of what is encoded already, unless another dtype was asked for.
 
     Args:
         snapshot: the content.
-        draft: what is encoded of it already.
-        path: its logical path.
-        explicit: what an attribute or a rule says.
+        draft: the chunks that were encoded ahead, if any.
+        path: the file's logical path.
+        explicit: dtype that an attribute or a rule names.
         options: of the store.
 
     Raises:
@@ -62,18 +62,17 @@ def make_plan(
 
     header = read_header(size, sample)
     dtype = choose_dtype(path, size, sample, explicit=explicit, header=header)
+    # A draft with another element width was misled by the beginning of the file, a header or zeros.
     if draft is not None and explicit in (None, draft.dtype) and draft.dtype.width == dtype.width:
-        return Plan(
-            draft.dtype, draft.chunk_size, header
-        )  # else what the file begins with, a header or zeros, misled it
+        return Plan(draft.dtype, draft.chunk_size, header)
     return Plan(dtype, options.chunk_size, header)
 
 
 def _header_if_readable(size: int, sample: Sampler) -> TensorHeader:
-    """Read the header of a content that is mostly in a container, whose first chunk may be damaged."""
+    """Read the header of a content whose first chunk may be damaged in the base."""
     try:
         return read_header(size, sample)
-    except OSError:  # that chunk is taken over as it is: no reason to keep the others from being committed
+    except OSError:  # a damaged chunk is copied as it is, and the others can still be committed
         return NO_HEADER
 
 
@@ -84,18 +83,18 @@ def _any_unmodified(snapshot: Snapshot) -> bool:
 def payloads_of(
     snapshot: Snapshot, plan: Plan, level: Level, old: Draft | None, stale: set[int], counters: Counters
 ) -> Payloads:
-    """Return what gives the payloads of a snapshot.
+    """Return a function that makes the payloads of a snapshot.
 
     Args:
         snapshot: the content.
-        plan: for it.
+        plan: for the snapshot.
         level: effort of the encoder.
-        old: a draft that has some of them.
-        stale: those of the draft's that are not to be taken.
-        counters: told what is encoded.
+        old: a draft that has some of the payloads already.
+        stale: chunks of that draft that changed since.
+        counters: count what is encoded.
     """
     total = chunks_of(snapshot.size, plan.chunk_size)
-    memory = Memory()
+    encoder = StreamEncoder(plan.dtype, level)
     alike = old if old is not None and (old.dtype, old.chunk_size) == (plan.dtype, plan.chunk_size) else None
     indexed = total > 1 or snapshot.size % plan.dtype.width != 0
 
@@ -115,7 +114,7 @@ def payloads_of(
         payload = known(chunk)
         if payload is None and snapshot.chunk_size == plan.chunk_size and chunk < total - 1 and snapshot.is_hole(chunk):
             if not zeros:
-                zeros.append(encode_chunk(bytes(plan.chunk_size), plan.dtype, level))
+                zeros.append(StreamEncoder(plan.dtype, level).encode_one(bytes(plan.chunk_size)))
             return zeros[0]
         return payload
 
@@ -124,11 +123,8 @@ def payloads_of(
         parts = [raw[start : start + plan.chunk_size] for start in range(0, len(raw), plan.chunk_size)]
         widths = plan.header.row_widths_of_chunks(range(first, stop), plan.chunk_size, plan.dtype)
         whole = len(parts) - (stop == total)
-        result = encode_chunks(parts[:whole], plan.dtype, level, row_widths=widths[:whole], memory=memory)
-        for part in parts[whole:]:
-            result.append(
-                encode_chunk(part, plan.dtype, level, appendable=indexed, row_widths=widths[-1], memory=memory)
-            )
+        result = encoder.encode(parts[:whole], widths[:whole])
+        result += [encoder.encode_one(part, widths[-1], appendable=indexed) for part in parts[whole:]]
         for part, payload in zip(parts, result, strict=True):
             note_encoded(counters, len(part), payload)
         return result
@@ -150,7 +146,7 @@ def payloads_of(
 
 
 def note_encoded(counters: Counters, size: int, payload: bytes) -> None:
-    """Count a chunk of so many bytes that was encoded."""
+    """Count an encoded chunk, which has ``size`` raw bytes."""
     counters.add("chunks_encoded")
     counters.add("encoded_raw_bytes", size)
     counters.add("encoded_stored_bytes", len(payload))

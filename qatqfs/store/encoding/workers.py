@@ -1,8 +1,8 @@
-"""How worker threads fill a draft: each takes some chunks, encodes them, and appends what is next in order.
+"""How worker threads fill a draft: each takes some chunks, encodes them, and appends the payloads that are next.
 
-A worker that is done with its chunks before an earlier one leaves their payloads behind and goes on; whoever makes
-the gap good appends them, too. So no thread is there only to append, and none waits for its turn unless the others
-are far behind: what is in flight is bounded, and so is memory. One file takes the workers for a bounded time, then
+A worker may finish its chunks before those that precede them. Then it leaves its payloads and goes on, and the worker
+that fills the gap appends them, too. So no thread exists only to append. A worker waits only if the others are far
+behind, which bounds the payloads in flight and the memory. One file keeps the workers for a bounded time, and then
 queues again behind others.
 """
 
@@ -42,19 +42,19 @@ def fill(
     *,
     gives_way_to: CommitLock | None = None,
 ) -> None:
-    """Append the chunks up to ``stop`` to a draft, or fewer when there is a commit to give way to.
+    """Append the chunks up to ``stop`` to a draft, or fewer if a commit waits.
 
     Args:
         draft: only the workers change it until this returns.
-        stop: chunks that it is to have.
-        payloads: makes them.
+        stop: number of chunks that it has afterwards.
+        payloads: makes the payloads.
         executor: runs the workers.
         workers: how many of its threads to use.
-        gives_way_to: looked at before each hop.
+        gives_way_to: before each hop, the workers check whether a commit waits for this lock, and stop if so.
 
     Raises:
-        OSError, QatcError: what reading, encoding or writing raised, or ECANCELED when the executor is shut down; the
-            draft is good for nothing then.
+        OSError, QatcError: what reading, encoding or writing raised, or ECANCELED when the executor is shut down.
+            The draft must not be used then.
     """
     if draft.count < stop:
         _Filling(draft, stop, payloads, workers, gives_way_to).run(executor)
@@ -72,7 +72,10 @@ def _failure_of(future: "Future[None]") -> BaseException | None:
 
 
 class _Filling:
-    """``_condition`` protects all that changes; the draft belongs to whoever set ``_appending``."""
+    """One call of :func:`fill`.
+
+    ``_condition`` protects everything that changes. The worker that set ``_appending`` owns the draft.
+    """
 
     def __init__(
         self, draft: Draft, stop: int, payloads: Payloads, workers: int, gives_way_to: CommitLock | None
@@ -87,16 +90,16 @@ class _Filling:
         self._workers = min(workers, -(-wanted // self._hop))
         self._gives_way_to = gives_way_to
         self._condition = threading.Condition()
-        self._taken = draft.count  # chunks that somebody has or had
+        self._taken = draft.count  # chunks that a worker has taken so far
         self._made: dict[int, list[bytes]] = {}  # payloads that wait for earlier ones, by their first chunk
         self._appending = False
         self._ending = False
 
     def run(self, executor: Executor) -> None:
-        """Return when all is appended, or what ended it early is over; raises what a worker raised first."""
+        """Run the workers until all is appended or one of them fails; raises what the first failure was."""
         failure: BaseException | None = None
         ended: BaseException | None = None
-        finished: SimpleQueue[Future[None]] = SimpleQueue()  # of futures; a cancelled one comes here, too
+        finished: SimpleQueue[Future[None]] = SimpleQueue()  # cancelled futures come here, too
         running = 0
         try:
             wanted = self._workers
@@ -108,7 +111,7 @@ class _Filling:
                 running -= 1
                 failure = failure or ended
                 wanted = int(failure is None and not self._ending)
-        except RuntimeError:  # it takes nothing any more
+        except RuntimeError:  # the executor is shut down
             failure = failure or _closing()
         finally:
             self._end()
@@ -120,7 +123,7 @@ class _Filling:
             try:
                 raise failure
             finally:
-                del failure  # it refers to this frame: without the cycle nothing keeps files open
+                del failure  # it refers to this frame, and such a cycle would keep files open
 
     def _end(self) -> None:
         with self._condition:
@@ -154,7 +157,7 @@ class _Filling:
             return first
 
     def _append(self, first: int, payloads: list[bytes]) -> None:
-        """Append the payloads from chunk ``first`` on, and those that waited for them, as soon as it is their turn."""
+        """Hand in the payloads from chunk ``first`` on, and append all payloads whose turn it is."""
         with self._condition:
             self._made[first] = payloads
             if self._appending:
@@ -166,6 +169,6 @@ class _Filling:
                 if ready is None:
                     self._appending = False
                     return
-            self._draft.append(ready)  # if that fails nobody appends any more
+            self._draft.append(ready)  # if this fails, _appending stays set and no worker appends any more
             with self._condition:
                 self._condition.notify_all()

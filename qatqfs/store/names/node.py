@@ -303,8 +303,7 @@ class Node:
             written = staging.write(data, offset)
         finally:
             self._changed()
-        if staging.sequential_end - staging.ahead_end >= _AHEAD_BYTES:
-            staging.ahead_end = staging.sequential_end
+        if staging.sequential.take_step(_AHEAD_BYTES):
             self.context.advanced(self)
         return written
 
@@ -408,7 +407,7 @@ class Node:
                 # First what staging builds on, and for a new file its name: recovery has to find them.
                 self.make_container_durable()
             if self.staging is not None:
-                self.staging.sync(for_program=True)
+                self.staging.fsync(for_program=True)
                 self.durable_sequence = self.sequence
 
     def make_container_durable(self) -> None:

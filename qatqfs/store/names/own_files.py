@@ -15,7 +15,7 @@ import stat
 from collections.abc import Iterator
 
 from qatqfs.store.staging.area import MODE, StagingArea
-from qatqfs.store.system.files import Fd, birth_time_ns, open_entry
+from qatqfs.store.system.files import Fd, birth_time_ns, open_entry, reopen
 
 log = logging.getLogger(__name__)
 
@@ -64,9 +64,9 @@ def open_whatever_the_mode(area: StagingArea | None, fd: Fd) -> Fd:
         OSError: EACCES for files of others, and what the system reported otherwise.
     """
     with contextlib.suppress(PermissionError):
-        return Fd(os.open(fd.proc_path, os.O_RDWR | os.O_CLOEXEC))
+        return reopen(fd, os.O_RDWR)
     with _more_allowed(area, fd, stat.S_IRUSR | stat.S_IWUSR):
-        return Fd(os.open(fd.proc_path, os.O_RDWR | os.O_CLOEXEC))
+        return reopen(fd, os.O_RDWR)
 
 
 def find_whatever_the_modes(area: StagingArea | None, root: Fd, path: bytes) -> Fd:

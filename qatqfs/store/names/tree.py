@@ -27,7 +27,7 @@ from qatqfs.store.options import OnCorrupt
 from qatqfs.store.reading.container import logical_length, signature_of
 from qatqfs.store.reading.damage import FileSignature
 from qatqfs.store.system.descriptors import is_want, to_stay_open
-from qatqfs.store.system.files import Fd, open_directory, open_entry, open_listing
+from qatqfs.store.system.files import Fd, open_directory, open_entry, open_listing, reopen
 
 _SIZES_REMEMBERED = 100_000
 
@@ -270,7 +270,7 @@ class Tree:
         if not stat.S_ISREG(os.fstat(entry.number).st_mode):
             raise os_error(errno.EINVAL)
         try:
-            return Fd(os.open(entry.proc_path, os.O_RDONLY | os.O_CLOEXEC))
+            return reopen(entry, os.O_RDONLY)
         except PermissionError:
             return self.open_whatever_the_mode(entry)
 

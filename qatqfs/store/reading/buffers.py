@@ -44,6 +44,11 @@ class BufferPool:
         self._back: OrderedDict[int, deque[bytearray]] = OrderedDict()
         self._back_bytes = 0
 
+    @property
+    def kept_bytes(self) -> int:
+        """Bytes of the blocks that came back and are not in use again, as far as is known."""
+        return self._back_bytes
+
     def take(self, size: int) -> memoryview:
         """Return ``size`` writable bytes of undefined content."""
         length = block_size(size)
@@ -53,7 +58,7 @@ class BufferPool:
                 assert waiting is not None
                 block = waiting.popleft()
                 if _is_free(block):
-                    self._back_bytes -= length
+                    self._forget(length, waiting)
                     return memoryview(block)[:size]
                 waiting.append(block)
         return memoryview(bytearray(length))[:size]
@@ -74,6 +79,10 @@ class BufferPool:
         """Leave a block to the system, of the length that came back least recently; lock held."""
         length, waiting = next(iter(self._back.items()))
         waiting.popleft()
+        self._forget(length, waiting)
+
+    def _forget(self, length: int, waiting: deque[bytearray]) -> None:
+        """Note that a block was taken out of those that wait; lock held."""
         self._back_bytes -= length
         if not waiting:
             del self._back[length]

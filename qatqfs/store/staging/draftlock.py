@@ -1,15 +1,15 @@
-"""The lock of whoever makes a file's container: its commit, or the encoder ahead, which gives way to it.
+"""The lock under which a file's container is made, by its commit or by the encoder ahead, which gives way to it.
 
-A commit is waited for, encoding ahead by nobody. A plain lock would let the encoder hold it for as long as a writer
-goes on, and take it again before a waiting commit has woken up. So commits say that they wait, and the encoder,
-which looks every few chunks, stops and keeps away.
+Programs wait for a commit, but not for encoding ahead. With a plain lock, the encoder could hold the lock as long as a
+writer goes on, and take it again before a waiting commit has woken up. So commits note that they wait. The encoder
+checks this every few chunks, stops, and does not take the lock again while a commit waits.
 """
 
 import threading
 
 
 class CommitLock:
-    """A context manager for commits; :meth:`try_to_encode_ahead` and :meth:`release` for the encoder ahead."""
+    """A context manager for commits. The encoder ahead uses :meth:`try_to_encode_ahead` and :meth:`release`."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -38,5 +38,5 @@ class CommitLock:
         return not self.wanted and self._lock.acquire(blocking=False)
 
     def release(self) -> None:
-        """Give the lock back."""
+        """Release the lock."""
         self._lock.release()

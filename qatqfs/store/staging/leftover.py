@@ -1,19 +1,18 @@
 """What an earlier daemon left of an entry in staging: its files, and what its log adds up to.
 
-Two readings of the log matter. What is *sure* counts whatever has happened: of the running boot all of it, of an
-earlier one what a SYNC covers. What is *said* is everything that the log has. They are the same unless the machine
-went down meanwhile or the log is damaged; then what is said and not sure is *in doubt*.
+There are two readings of the log. What is *sure* counts whatever has happened: all records of the running boot, and of
+an earlier boot those that a SYNC covers. What is *said* is everything in the log. The two are the same unless the
+machine went down meanwhile or the log is damaged. Then what is said and not sure is *in doubt*.
 """
 
 import os
 from dataclasses import dataclass
 
 from qatqfs.store.reading.container import ContainerFile
-from qatqfs.store.staging import records as staginglog
+from qatqfs.store.staging import records
 from qatqfs.store.staging.area import DATA, LOG, StagingArea
-from qatqfs.store.staging.chunkmap import ChunkMap, chunks_of
 from qatqfs.store.staging.records import LogState
-from qatqfs.store.staging.view import data_ranges
+from qatqfs.store.staging.view import ChunkMap, chunks_of, data_ranges
 from qatqfs.store.system.descriptors import to_stay_open
 from qatqfs.store.system.files import Fd
 
@@ -28,8 +27,8 @@ class Leftover:
         entry_id: its name.
         log: its log, open.
         data: its data file, open, ``None`` if there is none.
-        sure: see the module's text; without a base if nothing is.
-        said: see the module's text; without a base if the log cannot be read.
+        sure: see the module's docstring; it has no base if nothing is sure.
+        said: see the module's docstring; it has no base if the log cannot be read.
     """
 
     entry_id: bytes
@@ -40,7 +39,7 @@ class Leftover:
 
     @property
     def is_sure(self) -> bool:
-        """Whether nothing can be in doubt."""
+        """Whether nothing is in doubt."""
         return self.said.is_sure
 
     @property
@@ -50,19 +49,19 @@ class Leftover:
 
     @property
     def has_sure_content(self) -> bool:
-        """Whether something of the entry is sure, other than the container that it builds on."""
-        return self.sure.base is not None and bool(self.sure.valid) and (self.is_sure or self.was_synced)
+        """Whether any content of the entry is sure, apart from the container that it builds on."""
+        return self.sure.base is not None and bool(self.sure.valid) and (self.is_sure or self.was_durable)
 
     @property
-    def was_synced(self) -> bool:
+    def was_durable(self) -> bool:
         """Whether a SYNC is sure."""
-        return self.sure.synced_size is not None
+        return self.sure.durable_size is not None
 
     def sure_size(self, size: int) -> int:
         """Return the bytes of a data file of this size that are sure."""
-        if self.is_sure or self.sure.synced_size is None:
+        if self.is_sure or self.sure.durable_size is None:
             return size
-        return min(size, self.sure.synced_size)
+        return min(size, self.sure.durable_size)
 
 
 def read_leftover(area: StagingArea, entry_id: bytes) -> Leftover:
@@ -79,8 +78,8 @@ def read_leftover(area: StagingArea, entry_id: bytes) -> Leftover:
         data = to_stay_open(Fd(os.open(entry_id + DATA, _FLAGS, dir_fd=where)))
     except FileNotFoundError:
         data = None
-    sure = staginglog.replay(content, area.boot_id)
-    said = staginglog.replay(content, area.boot_id, doubtful=True)
+    sure = records.replay(content, area.boot_id)
+    said = records.replay(content, area.boot_id, doubtful=True)
     return Leftover(entry_id, log, data, sure, said)
 
 
@@ -97,15 +96,15 @@ def map_of(state: LogState, at: int, base: ContainerFile | None, data: Fd, size:
     assert state.base is not None
     chunk_size = state.base.chunk_size
     held, low = state.since(at)
-    # A cut that came before its SIZE record shows in the size of the data file.
+    # If the daemon was killed before it wrote the SIZE record of a cut, the size of the data file shows the cut.
     length = min(base.length if base is not None else 0, size, low if low is not None else size)
     chunks = ChunkMap(chunk_size, length)
     total = chunks_of(size, chunk_size)
     for first, stop in held:
         if first < min(stop, chunks.base_chunks, total):
             chunks.hold(first, min(stop, chunks.base_chunks, total))
-    # Where records are lost, what is in the data file is all there is. Else it says it all only where the base has
-    # nothing: what was never written is a hole in it.
+    # Where the base has nothing, the data file itself tells what was written: the rest are holes. If records are lost,
+    # that is true of the whole file.
     from_chunk = 0 if state.doubtful and state.cut_short else chunks.base_chunks
     for first, stop in data_ranges(data, size):
         start = max(first // chunk_size, from_chunk)
@@ -118,11 +117,11 @@ def differ(said: ChunkMap, sure: ChunkMap, sizes: tuple[int, int]) -> bool:
     """Whether two readings of an entry may give different bytes.
 
     Args:
-        said: the map of the one, with at least as much of the data file as the other.
-        sure: the map of the other.
-        sizes: of the content in bytes according to either.
+        said: the map of what is said, which holds at least as many chunks as the other.
+        sure: the map of what is sure.
+        sizes: of the content in bytes according to each.
     """
     size, sure_size = sizes
     if size != sure_size or said.base_length != sure.base_length:
         return True
-    return any(sure.any_below(*run) for run in said.runs(0, sure.base_chunks))
+    return any(sure.any_from_base(*run) for run in said.runs(0, sure.base_chunks))

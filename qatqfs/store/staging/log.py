@@ -1,7 +1,7 @@
-"""The log of one staging entry while it is in use: what is appended when, and what it last said.
+"""The log of one staging entry while it is in use.
 
-Renames and unlinks append to it without the content lock, so it has a lock of its own. What it last said about
-names is kept, so that a log that grew long, or is of an earlier boot, can be written anew in a few records.
+The log has a lock of its own, because renames and unlinks append to it without the content lock. It remembers what it
+last said about names. So a log that grew long, or is of an earlier boot, can be written anew in a few records.
 """
 
 import errno
@@ -10,8 +10,8 @@ import threading
 from dataclasses import dataclass
 
 from qatqfs.store.staging.area import LOG, RELOG, StagingArea
-from qatqfs.store.staging.chunkmap import OPEN_END, ChunkMap
-from qatqfs.store.staging.records import Base, LogState, LogWriter
+from qatqfs.store.staging.records import OPEN_END, Base, LogState, LogWriter
+from qatqfs.store.staging.view import ChunkMap
 from qatqfs.store.system.files import Fd, Identity
 
 _LONG_LOG = 1 << 20
@@ -20,11 +20,11 @@ _LONG_LOG = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """What an entry was at one moment: once the data file is durable as it was then, that can be logged.
+    """What an entry was at one moment. Once the data file is durable as it was then, the log can say so.
 
     Attributes:
-        log: counts how often the log has been written anew.
-        records: in the log.
+        log: how often the log had been written anew.
+        records: number of records in the log.
         size: of the data file in bytes.
         mtime_ns: of the data file in nanoseconds.
     """
@@ -36,27 +36,27 @@ class Mark:
 
 
 class EntryLog:
-    """See the module's text. Every method that writes raises OSError.
+    """The log of one entry. Every method that writes raises OSError.
 
     Args:
         area: where the log is.
         entry_id: of the entry.
         log: the file.
-        writer: appends to it.
+        writer: appends to the file.
 
     Attributes:
-        unlinked: it says that the last name of the file went.
-        synced: it has a SYNC record, or is about to get one: the entry survives a power cut, so its commit has to
-            as well.
-        is_old: it is of an earlier boot and has to be written anew before the content changes.
+        unlinked: the log says that the last name of the file went.
+        durable: the log has a SYNC record, or is about to get one. The entry survives a loss of power then, so its
+            commit has to as well.
+        is_old: the log is of an earlier boot and has to be written anew before the content changes.
         base_identity: of the container that the entry builds on.
     """
 
     def __init__(self, area: StagingArea, entry_id: bytes, log: Fd, writer: LogWriter) -> None:
         self.unlinked = False
-        self.synced = False
+        self.durable = False
         self.is_old = False
-        self._unheard: int | None = None  # errno of a failure that no program has heard of
+        self._unheard: int | None = None  # errno of a failure of which no program knows yet
         self.base_identity: Identity | None = None
         self._area = area
         self._io = area.io
@@ -72,13 +72,13 @@ class EntryLog:
         self._named = False  # the log's and the data file's name are durable
 
     def begin(self, identity: Identity, chunks: ChunkMap, path: bytes, *, several_names: bool) -> None:
-        """Write the first records; until the last of them is there the entry counts for nothing.
+        """Write the first records. Until the last of them is written, the entry counts for nothing.
 
         Args:
-            identity: of the container it builds on.
-            chunks: the map over it.
+            identity: of the container that the entry builds on.
+            chunks: the map over the container.
             path: a logical path of the file.
-            several_names: it has other names, too.
+            several_names: the file has other names, too.
         """
         self.base_identity, self._path, self._anywhere = identity, path, several_names
         with self._lock:
@@ -89,7 +89,7 @@ class EntryLog:
             self._writer.valid(chunks.base_chunks, OPEN_END)
 
     def adopt(self, state: LogState, at: int, path: bytes, *, redo: bool) -> None:
-        """Go on with what an earlier daemon wrote; the arguments are those of ``StagingEntry.attach``."""
+        """Go on with the log of an earlier daemon. The arguments are those of ``StagingEntry.attach``."""
         assert state.base is not None
         self.base_identity = state.intents[at - 1] if at else state.base.identity
         self._redone_into = state.base.identity if redo else None
@@ -102,7 +102,7 @@ class EntryLog:
     # -- records ---------------------------------------------------------------------------------------
 
     def path(self, path: bytes) -> None:
-        """Record where the file is about to be, or ``b""``: somewhere, it has several names."""
+        """Record where the file is about to be; ``b""`` means anywhere, because it has several names."""
         with self._lock:
             self._writer.path(path)
             if path:
@@ -117,52 +117,52 @@ class EntryLog:
             self.unlinked = True
 
     def done(self) -> None:
-        """Record that a container that has all of the content is in place."""
+        """Record that a container with all of the content is in place."""
         with self._lock:
             self._writer.done()
 
     def valid(self, first: int, count: int) -> None:
-        """Record that the data file has chunks."""
+        """Record that the data file has ``count`` chunks from ``first`` on."""
         with self._lock:
             self._writer.valid(first, count)
 
     def keep_mtime(self, mtime_ns: int | None) -> None:
-        """Record what the logical mtime is whatever the data file's own is, or that it is that again."""
+        """Record the logical mtime where the data file's own differs; ``None``: the data file's own is right again."""
         with self._lock:
             self._writer.time(mtime_ns)
 
     def low(self, size: int, low: int) -> None:
-        """Record the logical size and the lowest since the base."""
+        """Record the logical size and the lowest size since the base, in bytes."""
         with self._lock:
             self._writer.size(size, low)
 
     def intent(self, identity: Identity) -> None:
-        """Record the container about to replace the base, durably if the entry is."""
+        """Record the container about to replace the base, durably if the entry is durable."""
         with self._lock:
             self._writer.intent(identity)
-            if self.synced:
+            if self.durable:
                 self._io.fdatasync(self._fd)
 
     def partial_intent(self, identity: Identity, chunks: ChunkMap, data: Fd) -> None:
-        """Record the container about to replace the base, and what it does not have.
+        """Record the container about to replace the base, and the chunks that are newer than it.
 
         Args:
             identity: of the container.
-            chunks: the map over it.
+            chunks: the map over the container.
             data: the data file.
         """
-        if self.synced:
-            self.sync_data(data)
+        if self.durable:
+            self.fsync_data(data)
         st = os.fstat(data.number)
         with self._lock:
             self._writer.intent(identity)
             self._held(chunks)
-            if self.synced:
+            if self.durable:
                 self._log_sync(st)
                 self._io.fdatasync(self._fd)
 
     def held(self, chunks: ChunkMap) -> None:
-        """Say once more which chunks are held: the container that an INTENT named did not come."""
+        """Record again which chunks are held, because the container that an INTENT named did not come."""
         with self._lock:
             self._held(chunks)
 
@@ -171,10 +171,12 @@ class EntryLog:
             self._writer.valid(first, stop - first)
         self._writer.valid(chunks.base_chunks, OPEN_END)
 
-    def sync_data(self, data: Fd) -> None:
-        """Make the data file durable unasked; raises OSError, which the next :meth:`sync` for a program raises as well.
+    def fsync_data(self, data: Fd) -> None:
+        """Make the data file durable, although no program asked for it.
 
-        The system says once that a file could not be written, and whoever calls fsync(2) has to hear of it.
+        Raises:
+            OSError: the disk failed. The next :meth:`fsync` for a program raises it again, because the kernel
+                reports such a failure only once, and a program that calls fsync(2) has to hear of it.
         """
         try:
             self._io.fdatasync(data)
@@ -182,12 +184,12 @@ class EntryLog:
             self._unheard = err.errno
             raise
 
-    def sync(self, data: Fd, *, for_program: bool = False) -> None:
+    def fsync(self, data: Fd, *, for_program: bool = False) -> None:
         """Make data file and log durable.
 
         Args:
             data: the data file.
-            for_program: a program called fsync(2): raise a failure that nobody has heard of yet.
+            for_program: a program called fsync(2), so an earlier failure of which no program knows is raised, too.
         """
         st = os.fstat(data.number)
         if for_program:
@@ -196,19 +198,19 @@ class EntryLog:
                 raise OSError(unheard, os.strerror(unheard))
             self._io.fdatasync(data)
         else:
-            self.sync_data(data)
+            self.fsync_data(data)
         with self._lock:
             self._log_sync(st)
             self._io.fdatasync(self._fd)
         self.make_name_durable()
-        self.synced = True
+        self.durable = True
 
     def _log_sync(self, st: os.stat_result) -> None:
         self._writer.sync(st.st_size, st.st_mtime_ns)
         self._covered = self._writer.count
 
     def make_name_durable(self) -> None:
-        """Let recovery find the entry after a power cut."""
+        """Make the entry's name durable, so that recovery finds the entry after a loss of power."""
         if not self._named:
             self._io.fsync_directory(self._area.directory.number)
             self._named = True
@@ -216,26 +218,26 @@ class EntryLog:
     # -- making it durable while a writer goes on ------------------------------------------------------
 
     def mark(self, data: Fd) -> Mark:
-        """Note what the entry is now, and that it is going to be durable; the content lock is held, briefly.
+        """Note what the entry is now, as the first step of making it durable. The content lock is held, briefly.
 
-        The steps are: this, :meth:`sync_data`, :meth:`sync_up_to`, :meth:`make_durable`.
+        The next steps need no lock: :meth:`fsync_data`, :meth:`log_durable`, :meth:`make_durable`.
         """
         with self._lock:
             st = os.fstat(data.number)
-            self.synced = True
+            self.durable = True
             return Mark(self._times_renewed, self._writer.count, st.st_size, st.st_mtime_ns)
 
-    def sync_up_to(self, mark: Mark) -> bool:
-        """Log that the data file is durable as it was at a mark; returns whether there was anything to say."""
+    def log_durable(self, mark: Mark) -> bool:
+        """Record that the data file is durable as it was at a mark; return whether that was new."""
         with self._lock:
             if mark.log != self._times_renewed or mark.records < self._covered:
-                return False  # somebody has made more durable since
+                return False  # more has been made durable since
             self._writer.sync_covering(mark.size, mark.mtime_ns, mark.records)
             self._covered = mark.records
             return True
 
     def make_durable(self) -> None:
-        """Make the log durable, and its name."""
+        """Make the log and the entry's name durable."""
         self._io.fdatasync(self._fd)
         self.make_name_durable()
 
@@ -243,11 +245,11 @@ class EntryLog:
 
     @property
     def is_long(self) -> bool:
-        """Whether it is worth writing anew."""
+        """Whether the log is long enough to be worth writing anew."""
         return self._writer.length > _LONG_LOG
 
     def renew(self, chunks: ChunkMap, low: int | None, data: Fd) -> None:
-        """As :meth:`write_anew` for a log of an earlier boot; on a full disk that is left to the next change."""
+        """As :meth:`write_anew`, for a log of an earlier boot; on a full disk the next change does it."""
         self.is_old = True
         try:
             self.write_anew(chunks, low, data)
@@ -256,11 +258,11 @@ class EntryLog:
                 raise
 
     def write_anew(self, chunks: ChunkMap, low: int | None, data: Fd) -> None:
-        """Replace the log by one of the running boot that says the same in few records, durably.
+        """Replace the log, durably, by one of the running boot that says the same in few records.
 
         Args:
             chunks: the map now.
-            low: the lowest size since the base, if the base has content behind it.
+            low: the lowest size since the base in bytes, if the base has content after it.
             data: the data file.
         """
         assert self.base_identity is not None
@@ -282,7 +284,7 @@ class EntryLog:
             self._times_renewed += 1
             self._covered = self._writer.count
             self._io.fsync_directory(where)
-            self.synced = self._named = True
+            self.durable = self._named = True
 
     def _write_all(self, chunks: ChunkMap, low: int | None, data: Fd) -> None:
         assert self.base_identity is not None

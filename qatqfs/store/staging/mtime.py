@@ -1,8 +1,8 @@
-"""The logical modification time of staged content: the data file's own, even when something else has moved that.
+"""The logical modification time of a dirty file: the data file's own, except while holes are punched into it.
 
-Punching holes into the data file gives space back and changes nothing that a program can read, but moves its mtime.
-So the log says first what the mtime is, for whoever comes after a kill, then this object does, for whoever looks
-meanwhile, and afterwards the data file's own is set to it again.
+Punching holes into the data file gives space back and changes nothing that a program can read, but it moves the mtime.
+So the mtime is first recorded in the log, for recovery after a kill. Then this object keeps it, for readers meanwhile.
+Afterwards the data file's own mtime is set to it again.
 """
 
 import contextlib
@@ -14,8 +14,8 @@ from qatqfs.store.system.backing import BackingIO
 from qatqfs.store.system.files import Fd
 
 
-class StagedTime:
-    """See the module's text. The content lock protects changes; anybody may look without it at any time.
+class LogicalMtime:
+    """The logical mtime of one entry. The content lock protects changes; any thread may read without it at any time.
 
     Args:
         io: sets times.
@@ -27,8 +27,8 @@ class StagedTime:
         self._io = io
         self._data = data
         self._log = log
-        self._kept_ns: int | None = None  # the mtime while the data file's own is not to be believed
-        self._times_kept = 0  # how often that was so
+        self._kept_ns: int | None = None  # the logical mtime while the data file's own differs
+        self._times_kept = 0  # how often it differed
 
     def stat(self) -> tuple[os.stat_result, int]:
         """Return the data file's stat, and the logical mtime in nanoseconds."""
@@ -42,28 +42,28 @@ class StagedTime:
 
     def set(self, mtime_ns: int) -> None:
         """Set the logical mtime in nanoseconds; raises OSError."""
-        self.settle()
+        self.restore()
         self._io.set_times(self._data, None, mtime_ns)
 
     @contextlib.contextmanager
     def unmoved(self) -> Iterator[None]:
-        """Let nobody see that what is done inside moves the data file's mtime; raises OSError before that is done."""
+        """Hide that the block moves the data file's mtime; raises OSError before the block runs."""
         mtime_ns = self.stat()[1]
         self._log.keep_mtime(mtime_ns)
         self.keep(mtime_ns)
         try:
             yield
         finally:
-            with contextlib.suppress(OSError):  # the next change does it
-                self.settle()
+            with contextlib.suppress(OSError):  # else the next change of the content restores it
+                self.restore()
 
     def keep(self, mtime_ns: int) -> None:
-        """Let this be the logical mtime in nanoseconds, as the log says, until :meth:`settle`."""
+        """Take this as the logical mtime in nanoseconds, which the log has already, until :meth:`restore`."""
         self._kept_ns = mtime_ns
-        self._times_kept += 1  # who looked at the data file's own meanwhile has to look again
+        self._times_kept += 1  # a reader that is between two looks at the data file looks again
 
-    def settle(self) -> None:
-        """Let the data file's own mtime be the logical one again, before anything changes that; raises OSError."""
+    def restore(self) -> None:
+        """Set the data file's own mtime to the logical one again, before the content changes; raises OSError."""
         if self._kept_ns is not None:
             self._io.set_times(self._data, None, self._kept_ns)
             self._log.keep_mtime(None)

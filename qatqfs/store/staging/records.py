@@ -4,26 +4,27 @@ A record is a 36-byte head and a body::
 
     crc32 u32 | body length u32 | sequence u64 | boot id 16 bytes | type u8 | 3 zero bytes | body
 
-all little-endian, the CRC over everything behind it. Sequences count up by one. Reading stops at the first
-record that is cut, damaged or out of sequence: what follows was never acknowledged, or was torn by a power cut.
+All numbers are little-endian. The CRC covers everything after it. Sequences count up by one. Reading stops at the
+first record that is cut, damaged or out of sequence. What follows was never acknowledged, or was torn by a loss of
+power.
 
-Which records are sure depends on the boot they were written in. Records of the running boot all are, since
-killing the daemon loses nothing that write(2) handed to the kernel. Of an earlier boot, and of a log that is
-damaged, only those that the last SYNC covers are; PATH, INTENT and UNLINK are an exception, because whoever uses
-them checks what is there. What the other records add up to is in doubt: true if the machine went down in good
-order, perhaps torn if it lost power. Nothing here can tell, so recovery keeps that in lost+found.
+Which records are sure depends on the boot in which they were written. All records of the running boot are sure,
+because killing the daemon loses nothing that write(2) handed to the kernel. Of an earlier boot, and of a damaged log,
+only the records that the last SYNC covers are sure. PATH, INTENT and UNLINK always count, because recovery checks them
+against the files that it finds. What the other records add up to is in doubt: it is true if the machine went down in
+good order, and may be torn if it lost power. Nothing here can tell, so recovery keeps that content in lost+found.
 
-A SYNC covers the records before it, or as many as it says: one that is written while the writer goes on covers
-what was there when somebody began to make the data file durable.
+A SYNC covers all records before it, or as many as it says. One that is written while the writer goes on covers the
+records that were there when the data file began to be made durable.
 
-Once the container that an INTENT names is in place, VALID and SIZE records before it mean nothing any more: it
-has all of that. Those behind it say what it does not have, and without any the entry is done with.
+Once the container that an INTENT names is in place, it has everything that earlier VALID and SIZE records describe, so
+they count no more. Later ones say what the container does not have. If there are none, the entry is done with.
 
-The logical size and mtime between SYNCs are the data file's own (its inode survives the daemon), so they
-need no record of each change. While holes are punched into the data file, which moves its mtime, a TIME says what
-the logical one is.
+Between SYNCs, the logical size and mtime are the data file's own, because its inode survives the daemon. So the log
+needs no record of each change. Punching holes into the data file moves its mtime; meanwhile a TIME record has the
+logical one.
 
-Times are nanoseconds since 1970, modulo 2^64 from the earliest time on that filesystems have, in December 1901.
+Times are nanoseconds since 1970, modulo 2^64. The earliest time that filesystems have is in December 1901.
 
 Record bodies, by type:
 
@@ -34,10 +35,10 @@ SIZE      logical size u64, lowest size since the base u64: base content from th
 PATH      logical path, a hint where to look for the base; empty: one of several names went, look everywhere
 SYNC      logical size u64, mtime u64, and perhaps a count of records u64: the data file is durable as it was
           when there were so many records, or up to this one
-TIME      mtime u64: this is the logical mtime, whatever the data file's own is; empty: the data file's own is
+TIME      mtime u64: the logical mtime, while the data file's own differs; empty: the data file's own is right again
 INTENT    identity of the container that is about to replace the base
 UNLINK    empty: the last name is about to be removed
-DONE      empty: the container that the last INTENT names, which has all of it, got its name
+DONE      empty: the container that the last INTENT names got its name, and has all of the content
 ========  ===========================================================================================
 """
 
@@ -49,10 +50,12 @@ import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from qatqfs.store.staging.chunkmap import OPEN_END, chunks_of
+from qatqfs.store.staging.view import chunks_of
 from qatqfs.store.system.backing import BackingIO
 from qatqfs.store.system.files import Fd, Identity
 
+OPEN_END = 1 << 62
+"""Count of a VALID record that covers every chunk from its first one on."""
 _HEAD = struct.Struct("<IIQ16sB3x")
 _CRC_SIZE = 4
 _BOOT_OFFSET = 16
@@ -63,8 +66,8 @@ _EARLIEST_NS = -(1 << 31) * 1_000_000_000
 _BASE = struct.Struct(f"<{Identity.PACKED_SIZE}sQ")
 _SYNC_COVERING = struct.Struct("<QQQ")
 _MAX_BODY = 1 << 20
-"""Bytes of the longest body that is written and read. A path longer than that is not logged: recovery looks
-everywhere then. System calls take paths of 4,096 bytes, but mkdir and chdir again and again lead deeper."""
+"""Bytes of the longest body that is written and read. A longer path is not logged, and recovery looks everywhere then.
+System calls take paths of 4,096 bytes, but repeated mkdir and chdir lead deeper."""
 
 
 class RecordType(enum.IntEnum):
@@ -86,7 +89,7 @@ _HINTS = (RecordType.PATH, RecordType.INTENT, RecordType.UNLINK)
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """The BASE record: the container a staging entry builds on, and the bytes of a chunk in VALID records."""
+    """The BASE record: the container that an entry builds on, and the bytes of a chunk in VALID records."""
 
     identity: Identity
     chunk_size: int
@@ -97,19 +100,19 @@ class LogState:
     """What records add up to.
 
     Attributes:
-        base: the file below, ``None`` when the log is not usable.
+        base: the container that the entry builds on, ``None`` when the log is not usable.
         valid: chunk ranges ``(first, stop)`` that the data file holds.
         low_size: lowest logical size since the base in bytes, ``None`` when it never shrank.
-        synced_size: logical size at the last SYNC in bytes, ``None`` without one.
-        synced_mtime_ns: mtime at the last SYNC in nanoseconds.
-        kept_mtime_ns: the logical mtime in nanoseconds if the data file's own is not to be believed.
+        durable_size: logical size at the last SYNC in bytes, ``None`` without one.
+        durable_mtime_ns: mtime at the last SYNC in nanoseconds.
+        kept_mtime_ns: the logical mtime in nanoseconds, if the data file's own differs.
         paths: path hints, oldest first.
         intents: identities of containers that were about to replace the base.
         unlinked: an UNLINK record counts.
-        done: a DONE record counts: whatever became of the file since, the entry is not needed.
+        done: a DONE record counts, so the entry is not needed, whatever became of the file since.
         current_boot: every record was written in the running boot.
-        damaged: intact records lie behind one that is not, so some that were acknowledged are lost.
-        cut_short: something that is no intact record lies behind the last one.
+        damaged: intact records follow a damaged one, so some acknowledged records are lost.
+        cut_short: something that is no intact record follows the last one.
         doubtful: records count that are not sure.
         next_sequence: sequence number of the next record to append.
         good_length: bytes of the log up to the end of the last intact record.
@@ -118,8 +121,8 @@ class LogState:
     base: Base | None = None
     valid: list[tuple[int, int]] = field(default_factory=list)
     low_size: int | None = None
-    synced_size: int | None = None
-    synced_mtime_ns: int = 0
+    durable_size: int | None = None
+    durable_mtime_ns: int = 0
     kept_mtime_ns: int | None = None
     _lows: list[int] = field(default_factory=list)
     _marks: list[tuple[int, int]] = field(default_factory=list)  # entries of valid and _lows before each INTENT
@@ -136,7 +139,7 @@ class LogState:
 
     @property
     def is_sure(self) -> bool:
-        """Whether every record counts, whatever a SYNC covers."""
+        """Whether every record counts, whether or not a SYNC covers it."""
         return self.current_boot and not self.damaged
 
     def since(self, intent: int) -> tuple[list[tuple[int, int]], int | None]:
@@ -149,10 +152,10 @@ class LogState:
         return self.valid[valid_before:], min(self._lows[lows_before:], default=None)
 
     def is_self_contained(self, size: int, intent: int = 0) -> bool:
-        """Whether the data file, of so many bytes, has all of the content, so that nothing of a container is needed.
+        """Whether the data file has all of the content, so that no container is needed.
 
         Args:
-            size: of the data file.
+            size: of the data file in bytes.
             intent: which container, as for :meth:`since`.
         """
         valid, low = self.since(intent)
@@ -182,14 +185,14 @@ def current_boot_id() -> bytes:
 
 
 class LogWriter:
-    """Appends records to an open log file. The caller serializes calls.
+    """Appends records to an open log file. The caller serializes calls. Every method that appends raises OSError.
 
     Args:
         io: makes the changes.
         fd: the log, writable.
         boot_id: 16 bytes from :func:`current_boot_id`.
         sequence: number of the first record written.
-        offset: where it goes.
+        offset: where that record goes, in bytes.
     """
 
     def __init__(self, io: BackingIO, fd: Fd, boot_id: bytes, *, sequence: int = 0, offset: int = 0) -> None:
@@ -210,11 +213,11 @@ class LogWriter:
         return self._sequence
 
     def _append(self, kind: RecordType, body: bytes) -> None:
-        if len(body) > _MAX_BODY:  # whoever reads the log would stop here, and lose what follows
+        if len(body) > _MAX_BODY:  # reading the log would stop here, and lose what follows
             raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
         rest = _HEAD.pack(0, len(body), self._sequence, self._boot_id, kind)[_CRC_SIZE:] + body
         record = struct.pack("<I", zlib.crc32(rest)) + rest
-        # One small pwrite at a fixed place: a failed or short one is overwritten by the next record.
+        # One small pwrite at a fixed offset: the next record overwrites a failed or short one.
         if self._io.pwrite(self._fd, record, self._offset) != len(record):
             self._io.ftruncate(self._fd, self._offset)
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # only a full disk cuts a small write
@@ -222,11 +225,11 @@ class LogWriter:
         self._sequence += 1
 
     def base(self, base: Base) -> None:
-        """Log the file this entry builds on; raises OSError like every method here."""
+        """Log the container that the entry builds on."""
         self._append(RecordType.BASE, _BASE.pack(base.identity.pack(), base.chunk_size))
 
     def valid(self, first: int, count: int) -> None:
-        """Log that ``count`` chunks from ``first`` on are held by the data file."""
+        """Log that the data file has ``count`` chunks from ``first`` on."""
         self._append(RecordType.VALID, _PAIR.pack(first, count))
 
     def size(self, size: int, low: int) -> None:
@@ -234,19 +237,19 @@ class LogWriter:
         self._append(RecordType.SIZE, _PAIR.pack(size, low))
 
     def path(self, path: bytes) -> None:
-        """Log where the base is, or is about to be; of a path too long for a record, that it may be anywhere."""
+        """Log where the base is or is about to be; a path too long for a record is logged as anywhere."""
         self._append(RecordType.PATH, path if len(path) <= _MAX_BODY else b"")
 
     def sync(self, size: int, mtime_ns: int) -> None:
-        """Log that the data file is durable as it is; make the log durable afterwards."""
+        """Log that the data file is durable as it is. The caller makes the log durable afterwards."""
         self._append(RecordType.SYNC, _PAIR.pack(size, mtime_ns & _U64))
 
     def sync_covering(self, size: int, mtime_ns: int, records: int) -> None:
-        """As :meth:`sync`, but of the data file as it was when the log had so many records."""
+        """As :meth:`sync`, for the data file as it was when the log had so many records."""
         self._append(RecordType.SYNC, _SYNC_COVERING.pack(size, mtime_ns & _U64, records))
 
     def time(self, mtime_ns: int | None) -> None:
-        """Log the logical mtime for as long as the data file's own says something else, or that this is over."""
+        """Log the logical mtime while the data file's own differs; ``None``: the data file's own is right again."""
         self._append(RecordType.TIME, b"" if mtime_ns is None else _TIME.pack(mtime_ns & _U64))
 
     def intent(self, identity: Identity) -> None:
@@ -258,7 +261,7 @@ class LogWriter:
         self._append(RecordType.UNLINK, b"")
 
     def done(self) -> None:
-        """Log that the container that the last INTENT names got its name."""
+        """Log that the container of the last INTENT got its name."""
         self._append(RecordType.DONE, b"")
 
 
@@ -267,7 +270,7 @@ def _time_ns(stored: int) -> int:
 
 
 class SilentWriter(LogWriter):
-    """Appends nothing: of an entry that only gives its content away and has to be found again as it is."""
+    """Appends nothing. The log of an entry in doubt stays as it was found, until its content is in lost+found."""
 
     def _append(self, kind: RecordType, body: bytes) -> None:
         pass
@@ -296,7 +299,7 @@ def _records(data: bytes) -> list[_Record]:
 
 
 def _goes_on(data: bytes, records: list[_Record]) -> bool:
-    """Whether intact records lie somewhere behind those that could be read one after another."""
+    """Whether intact records lie somewhere after those that could be read in sequence."""
     if not records:
         return False
     boot = records[-1].boot
@@ -310,7 +313,7 @@ def _goes_on(data: bytes, records: list[_Record]) -> bool:
 
 
 def _covered(records: list[_Record]) -> tuple[int, _Record | None]:
-    """Return how many records are covered by a SYNC, and the last SYNC that covers so many."""
+    """Return how many records a SYNC covers, and the last SYNC that covers as many."""
     most, last = 0, None
     for number, record in enumerate(records):
         if record.type is RecordType.SYNC:
@@ -328,10 +331,10 @@ def replay(data: bytes, boot_id: bytes, *, doubtful: bool = False) -> LogState:
     Args:
         data: the whole log file.
         boot_id: the running boot's, from :func:`current_boot_id`.
-        doubtful: let records count that are not sure.
+        doubtful: count records that are not sure, too.
 
     Returns:
-        The state; ``base`` is ``None`` when nothing in the log counts. Damaged logs raise nothing.
+        The state. Its ``base`` is ``None`` when nothing in the log counts. Damaged logs raise nothing.
     """
     records = _records(data)
     good_length = records[-1].end if records else 0
@@ -354,7 +357,7 @@ def replay(data: bytes, boot_id: bytes, *, doubtful: bool = False) -> LogState:
         for number, record in enumerate(records):
             if number < counted or record.type in _HINTS:
                 _apply(state, record)
-        if sync is not None:  # others may be behind it, or before it
+        if sync is not None:  # once more, because the last SYNC in the log may cover fewer records
             _apply(state, sync)
     except (struct.error, ValueError):
         return unusable()
@@ -376,8 +379,8 @@ def _apply(state: LogState, record: _Record) -> None:
     elif record.type is RecordType.PATH:
         state.paths.append(body)
     elif record.type is RecordType.SYNC:
-        state.synced_size, mtime = _PAIR.unpack(body[: _PAIR.size])
-        state.synced_mtime_ns = _time_ns(mtime)
+        state.durable_size, mtime = _PAIR.unpack(body[: _PAIR.size])
+        state.durable_mtime_ns = _time_ns(mtime)
     elif record.type is RecordType.TIME:
         state.kept_mtime_ns = _time_ns(*_TIME.unpack(body)) if body else None
     elif record.type is RecordType.INTENT:

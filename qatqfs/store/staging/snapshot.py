@@ -1,41 +1,40 @@
 """The content of a dirty file at one moment, for a commit to encode while writers go on.
 
-Nothing is copied up front. A writer that is about to change a chunk which the commit has not read yet first
-puts the chunk as it is into a file aside; the commit, having read a chunk, looks whether that happened and then
-takes the one aside. So neither waits for the other, and a container is always the content of one moment.
+Nothing is copied in advance. Before a writer changes a chunk that the commit has not read yet, it saves the chunk in
+a file aside. After the commit has read a chunk, it checks whether the chunk was saved meanwhile, and takes the saved
+one if so. So neither waits for the other, and a container is always the content of one moment.
 
-Growing takes nothing, since the snapshot ends where the file ended. Shrinking cancels the snapshot.
+Growing needs nothing saved, because the snapshot ends where the file ended. Shrinking cancels the snapshot.
 """
 
 import errno
 from collections.abc import Callable
 
-from qatqfs.store.staging.chunkmap import ChunkMap, chunks_of
-from qatqfs.store.staging.view import View
+from qatqfs.store.staging.view import ChunkMap, View, chunks_of
 from qatqfs.store.system.files import Fd, pread_exact
 from qatqfs.wording import describe
 
 
 class SnapshotLost(OSError):
-    """The content of a snapshot can no longer be had."""
+    """The content of a snapshot is no longer available."""
 
 
 class Snapshot:
-    """See the module's text.
+    """The content of an entry at one moment.
 
-    Writers call with the inode's content lock held; any number of threads may :meth:`read` without it. What they
-    share are flags, a byte for each chunk, that each side sets before the other may rely on them.
+    Writers call with the node's content lock held. Any number of threads may :meth:`read` without it. Both sides share
+    flags, a byte for each chunk, which each side sets before the other relies on them.
 
     Args:
         view: of the entry.
         data: its data file.
         size: of the content in bytes.
-        open_aside: makes the file aside, when it is needed.
+        open_aside: creates the file aside when it is needed.
 
     Attributes:
         size: see above.
-        changed: as held, the chunks that were written to since.
-        cancelled: the content can no longer be had.
+        changed: a map in which the chunks written to since are held.
+        cancelled: the content is no longer available.
         why_cancelled: the error that is the reason, ``None`` if the file was cut.
     """
 
@@ -67,16 +66,16 @@ class Snapshot:
         chunks = self._view.chunks
         stop = min((chunk + 1) * chunks.chunk_size, self.size)
         base = self._view.base
-        if base is None or not chunks.is_below(chunk) or stop > chunks.base_length:
+        if base is None or not chunks.is_from_base(chunk) or stop > chunks.base_length:
             return False
         return stop == min((chunk + 1) * chunks.chunk_size, base.length)
 
     def is_hole(self, chunk: int) -> bool:
-        """Whether a chunk is zeros that nobody wrote."""
-        return not self._view.chunks.holds(chunk) and not self._view.chunks.is_below(chunk)
+        """Whether a chunk is in neither the data file nor the base, so that it is zeros."""
+        return not self._view.chunks.holds(chunk) and not self._view.chunks.is_from_base(chunk)
 
     def concerns(self, first: int, stop: int) -> bool:
-        """Whether a change of chunks would have to save any; content lock held."""
+        """Whether a change of chunks has to save any of them first; content lock held."""
         return any(self._has_to_save(chunk) for chunk in range(first, min(stop, self._count)))
 
     def _has_to_save(self, chunk: int) -> bool:
@@ -92,7 +91,7 @@ class Snapshot:
                 for chunk in range(first, stop):
                     if self._has_to_save(chunk):
                         self._save(chunk)
-            except OSError as err:  # the writer is not to suffer from it
+            except OSError as err:  # the commit suffers from it, not the writer
                 self.why_cancelled = describe(err)
                 self.cancelled = True
         self.changed.hold(first, stop)
@@ -111,10 +110,10 @@ class Snapshot:
         Args:
             start: offset in bytes.
             stop: where the range ends, in the snapshot.
-            final: the range is not going to be read again, so it need not be kept any more.
+            final: the range is not read again, so it need not be saved any more.
 
         Raises:
-            OSError: EIO when content of the base is corrupt, or what reading reported.
+            OSError: EIO when content of the base is damaged, or what reading reported.
             SnapshotLost: the file was cut.
         """
         chunk_size = self.chunk_size
@@ -137,7 +136,7 @@ class Snapshot:
         parts: list[bytes | memoryview] = []
         for chunk in range(start // chunks.chunk_size, chunks_of(stop, chunks.chunk_size)):
             begin, end = max(start, chunk * chunks.chunk_size), min(stop, (chunk + 1) * chunks.chunk_size)
-            if chunks.is_below(chunk):
+            if chunks.is_from_base(chunk):
                 parts.append(self._view.read_base(begin, end))
             elif chunks.holds(chunk):
                 part = memoryview(pread_exact(self._data.number, end - begin, begin))
@@ -147,7 +146,7 @@ class Snapshot:
         return memoryview(b"".join(parts))
 
     def _replace_saved(self, found: memoryview, start: int, stop: int) -> memoryview:
-        """Put what lies aside in the place of what may have been changed under the reader."""
+        """Replace chunks that may have changed while they were read by the saved ones."""
         assert self._aside is not None
         content = bytearray(stop - start)
         content[: len(found)] = found
@@ -159,11 +158,11 @@ class Snapshot:
 
 
 class Aside:
-    """The file aside.
+    """The file aside, which holds saved chunks.
 
     Args:
-        fd: open for reading and writing, without content.
-        write: writes all of a buffer to it at an offset, or raises OSError.
+        fd: open for reading and writing, empty.
+        write: writes a buffer to it at an offset and returns how much of it was written, or raises OSError.
     """
 
     def __init__(self, fd: Fd, write: Callable[[Fd, bytes, int], int]) -> None:
@@ -171,7 +170,7 @@ class Aside:
         self._write = write
 
     def write(self, content: bytes, offset: int) -> None:
-        """Write all of a buffer; raises OSError."""
+        """Write all of a buffer; raises OSError, ENOSPC when only a part could be written."""
         done = self._write(self._fd, content, offset)
         if done != len(content):
             raise OSError(errno.ENOSPC, "no space for what a commit has still to read")

@@ -1,17 +1,16 @@
-"""Room for commits: what is written to staging reserves what its container will take.
+"""Reserve room for commits: each dirty file reserves what its container may take.
 
 A commit needs room for the whole new container beside the old one. So each dirty file reserves the worst case of
-encoding what was written to it, and the store keeps free the largest container that a commit would copy. A write
-that does not fit beside that gets ENOSPC at once, where the program can deal with it, and no commit fails later
-for want of space. Space that others take meanwhile cannot be prevented: then a commit fails after all, and is
-tried again.
+encoding what was written to it. The store also keeps free the size of the largest container that a commit would copy.
+A write that does not fit beside all this gets ENOSPC at once, when the program can deal with it. So no commit fails
+later for want of space, unless other programs fill the disk meanwhile. Such a commit is tried again.
 
-Inodes are space, too: a commit needs one for its container beside those of the old container and of staging. Each
-dirty file reserves it, and whatever makes files leaves that many (:meth:`SpaceLedger.new_files`). Filesystems that
-make inodes as they need them say that they have none at all; then nothing is counted.
+Inodes are space, too. A commit needs one for its container, beside those of the old container and of the entry. Each
+dirty file reserves it, and everything that creates files leaves that many free (:meth:`SpaceLedger.new_files`).
+Filesystems that create inodes on demand report none at all. Then inodes are not counted.
 
-One lock guards the sums. Free space is asked for again when half a second has passed or what was left of the
-last answer gets scarce, so a stream of small writes does not make a system call each.
+One lock protects the sums. The free space is queried again after half a second, or when little is left of the last
+answer. So a stream of small writes does not cost a system call each.
 """
 
 import contextlib
@@ -31,12 +30,12 @@ _HEADROOM = 128 << 10
 _PER_CHUNK = 160
 _PER_FILE = 16 << 10
 _PER_NAME = 8 << 10
-"""Bytes that something new takes: a block for its first content, and a share of a directory block."""
+"""Bytes that a new file or directory takes: a block for its first content, and a share of a directory block."""
 _AMPLE_INODES = 1000
 
 
 def worst_case(dirty_bytes: int, chunks: int) -> int:
-    """Return the most that so many bytes take when no strategy makes them smaller, framing included."""
+    """Return the most bytes that encoding takes: no strategy makes the content smaller, and framing is added."""
     return dirty_bytes + dirty_bytes // 256 + chunks * _PER_CHUNK + _PER_FILE
 
 
@@ -48,7 +47,8 @@ def _missing_inodes(worst: int, on_disk: int) -> int:
     return int(worst > 0 and on_disk == 0)
 
 
-def _no_space() -> OSError:
+def no_space() -> OSError:
+    """Return ENOSPC."""
     return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
@@ -56,42 +56,42 @@ class SpaceLedger:
     """What the dirty files of a store have reserved.
 
     Args:
-        directory: on the filesystem in question.
+        directory: any directory on the filesystem.
     """
 
     def __init__(self, directory: Fd) -> None:
         self._directory = directory
         self._lock = threading.Lock()
-        self._files: dict[bytes, tuple[int, int]] = {}  # worst case, and how much of the container is on disk
+        self._files: dict[bytes, tuple[int, int]] = {}  # worst case, and bytes of the container on disk
         self._copies: dict[bytes, int] = {}
         self._total = 0
         self._largest_copy = 0
         self._left = 0
-        self._inodes = 0  # what the files have still to make
+        self._inodes = 0  # that the files have still to create
         self._being_made = 0
         self._inodes_left = 0
         self._asked_at = float("-inf")
 
     @property
     def reserved(self) -> int:
-        """Bytes that are not free although the filesystem says so."""
+        """Bytes that the filesystem reports as free and that are reserved."""
         return self._total + self._largest_copy + _HEADROOM if self._files else 0
 
     @property
     def reserved_inodes(self) -> int:
-        """Inodes that are not free although the filesystem says so."""
+        """Inodes that the filesystem reports as free and that are reserved."""
         return self._inodes
 
     @contextlib.contextmanager
     def new_files(self, count: int, *, later: int = 0) -> Iterator[None]:
-        """Let files, directories or the like be made inside, if that leaves what commits need.
+        """Let the block create files or directories, if that leaves what commits need.
 
         Args:
-            count: how many.
-            later: how many more the caller is going to reserve inside.
+            count: how many the block creates.
+            later: how many more the block reserves.
 
         Raises:
-            OSError: ENOSPC, before anything is made.
+            OSError: ENOSPC, before the block runs.
         """
         with self._lock:
             if self._files:
@@ -105,7 +105,7 @@ class SpaceLedger:
                 self._being_made -= count + later
 
     def leave_room(self, size: int) -> None:
-        """Let so many bytes be written that belong to no dirty file, if that leaves what commits need.
+        """Check that so many bytes of no dirty file may be written, which has to leave what commits need.
 
         Raises:
             OSError: ENOSPC.
@@ -115,13 +115,13 @@ class SpaceLedger:
                 self._take(size)
 
     def reserve(self, key: bytes, worst: int, writing: int = 0, *, copies: int | None = None) -> None:
-        """Let a file reserve this much from now on, if there is room for that and for what is being written.
+        """Change what a file reserves, if there is room for that and for what is being written.
 
         Args:
             key: names the file.
-            worst: bytes that its container takes at most, in place of what was said before.
-            writing: bytes about to be written besides.
-            copies: bytes of the old container that a commit of it copies, if that changed.
+            worst: most bytes that its container takes, in place of the previous value.
+            writing: bytes about to be written as well.
+            copies: bytes of the base that a commit of the file copies, if they changed.
 
         Raises:
             OSError: ENOSPC, and nothing has changed.
@@ -144,19 +144,20 @@ class SpaceLedger:
         self._files[key] = worst, on_disk
 
     def written(self, key: bytes, on_disk: int) -> None:
-        """Note how many bytes of a file's container are on disk: neither free nor reserved any more. Never fails.
+        """Note how many bytes of a file's container are on disk, and so neither free nor reserved; never fails.
 
-        For fewer than before this has to be called before the space is given back, or others take what is promised.
+        If they get fewer, this has to be called before the space is given back. Otherwise others could take the space
+        that is promised.
         """
         with self._lock:
             if key in self._files:
                 worst, before = self._files[key]
                 self._set(key, worst, on_disk)
                 if on_disk < before:
-                    self._asked_at = float("-inf")  # more is reserved than what was left knows of
+                    self._asked_at = float("-inf")  # more is reserved now than at the last query
 
     def begin_anew(self, key: bytes) -> bool:
-        """Let all of a file's container be reserved again, if there is room for it beside what is on disk of it."""
+        """Reserve all of a file's container again, beside what is on disk of it; return whether there was room."""
         with self._lock:
             worst, on_disk = self._files.get(key, (0, 0))
             st = os.fstatvfs(self._directory.number)
@@ -177,14 +178,14 @@ class SpaceLedger:
         if self._is_old() or self._left - more < _AMPLE:
             self._ask()
         if self._left < more:
-            raise _no_space()
+            raise no_space()
         self._left -= more
 
     def _take_inodes(self, more: int) -> None:
         if self._is_old() or self._inodes_left - more < _AMPLE_INODES:
             self._ask()
         if self._inodes_left < more:
-            raise _no_space()
+            raise no_space()
         self._inodes_left -= more
 
     def _is_old(self) -> bool:
@@ -197,20 +198,20 @@ class SpaceLedger:
         self._asked_at = time.monotonic()
 
     def charge(self, key: bytes, worst: int, copies: int) -> None:
-        """As :meth:`reserve` for what is there already: never fails, whatever is free."""
+        """Set what a file reserves that exists already, whether or not there is room for it; never fails."""
         with self._lock:
             self._set(key, worst, 0)
             self._set_copies(key, copies)
 
     def lower(self, key: bytes, worst: int) -> None:
-        """Let a file reserve less; never fails."""
+        """Reduce what a file reserves to ``worst`` bytes, if it is more; never fails."""
         with self._lock:
             before, on_disk = self._files.get(key, (0, 0))
             if worst < before:
                 self._set(key, worst, on_disk)
 
     def release(self, key: bytes) -> None:
-        """Give back all that a file has reserved."""
+        """Give back all that a file has reserved; never fails."""
         with self._lock:
             before = self._files.pop(key, (0, 0))
             self._total -= _missing(*before)

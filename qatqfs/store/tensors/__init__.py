@@ -1,5 +1,5 @@
-"""What a file says, or shows, about its tensors.
+"""Find out what tensors a file has.
 
-* ``header``: headers of .npy and .safetensors files;
-* ``dtype``: the element type of a file, from an attribute, a rule, its suffix, header or data.
+* ``header``: reads the headers of .npy and .safetensors files;
+* ``dtype``: chooses the element type of a file by an attribute, a rule, its suffix, its header or its data.
 """

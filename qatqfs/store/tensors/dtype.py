@@ -1,6 +1,6 @@
-"""Which dtype a file's values have: what somebody said, else its name, else its header, else its bytes.
+"""Choose the dtype of a file's values: by an attribute or a rule, else by its name, its header, or its bytes.
 
-A wrong choice costs size, never content, and any length goes with any dtype.
+A wrong choice costs size, but never content. A file of any length can have any dtype.
 """
 
 import os
@@ -26,15 +26,15 @@ _FALLBACK_16_BIT = DType.BF16
 _PROBE_BYTES = 4096
 _PROBES = 64
 _MORE_PROBES = 1024
-"""How often a file is looked at where the first look met nothing but zeros, as in a pool with a page in use."""
+"""Number of probes if the first ones found nothing but zeros, as in a pool of which only one page is in use."""
 _CLEARLY_SMALLER = 0.985
-"""Share of the 16-bit size below which values are f32. Pairs of 16-bit values give nearly the same size both ways."""
+"""Share of the 16-bit size below which values are f32. Pairs of 16-bit values take nearly the same size both ways."""
 _PARTS = 8
-"""Parts of a file's samples that are compared on their own: f32 values among 16-bit ones show in some of them."""
+"""Number of parts of a file's samples that are judged separately. Some f32 values among 16-bit ones show in a part."""
 _PART_BYTES = 16 << 10
-"""The least that a part has: in less of it tables of symbols decide more than values do."""
+"""Least bytes of a part. In smaller ones, tables of symbols matter more than the values."""
 _F16_BITS = 2.8
-"""Entropy of bits 9 to 7 of a value, given those above, from which on they are the top of a mantissa."""
+"""Entropy of bits 9 to 7 of a value, given the bits above, from which on they are the top of a mantissa."""
 
 
 def dtype_of_suffix(path: bytes) -> DType | None:
@@ -45,11 +45,11 @@ def dtype_of_suffix(path: bytes) -> DType | None:
 
 
 def dtype_of_data(size: int, sampler: Sampler) -> DType:
-    """Return the dtype that the values of a file most probably have, by samples from all over it.
+    """Return the most probable dtype of a file's values, judged by samples from all over the file.
 
-    The element width is the one in which the samples take fewer bytes. Values that are read in the wrong one have
-    bytes of different meaning in a plane: as 16-bit values f32 ones take 5 % more, while the reverse costs nothing. So
-    a file is f32 if any part of it clearly is and it does not take more as a whole.
+    The element width is the one in which the samples take fewer bytes. With the wrong width, a plane has bytes of
+    different meaning: f32 values take 5 % more as 16-bit values, while the reverse costs nothing. So a file is f32 if
+    any part of it clearly is and the whole does not take more.
     """
     sample = _sample(size, sampler)
     if len(sample) == 0:
@@ -62,16 +62,16 @@ def dtype_of_data(size: int, sampler: Sampler) -> DType:
 
 
 def _f32_share(sample: npt.NDArray[np.uint8]) -> float:
-    """Return what a sample takes as f32, as a share of what it takes as 16-bit values."""
+    """Return the size of a sample encoded as f32, as a share of its size encoded as 16-bit values."""
     half, full = (len(encode_payload(sample.data, dtype, level=Level.FAST)) for dtype in (_FALLBACK_16_BIT, DType.F32))
     return full / half
 
 
 def label_of_halves(values: npt.NDArray[np.uint16]) -> DType:
-    """Return f16 or bf16, whichever 16-bit patterns look like; both encode alike.
+    """Return whether 16-bit patterns look like f16 or bf16; both encode alike.
 
-    Bits 9 to 7 are the top of the mantissa in f16, where they are nearly uniform, and the low end of the exponent
-    in bf16, where they follow the few magnitudes that a tensor has. Zeros say nothing.
+    In f16, bits 9 to 7 are the top of the mantissa and nearly uniform. In bf16 they are the low end of the exponent,
+    which has only the few magnitudes of a tensor. Zeros say nothing.
     """
     values = values[values & 0x7FFF != 0]
     if len(values) == 0:
@@ -79,7 +79,8 @@ def label_of_halves(values: npt.NDArray[np.uint16]) -> DType:
     counts = np.bincount(values >> 7, minlength=512).reshape(64, 8).astype(np.float64)
     above = counts.sum(axis=1)
     bits = (_xlogx(above).sum() - _xlogx(counts).sum()) / len(values)
-    bits += (np.count_nonzero(counts) - np.count_nonzero(above)) / (2 * np.log(2) * len(values))  # few values show less
+    # With few values the entropy comes out too small (Miller and Madow's correction).
+    bits += (np.count_nonzero(counts) - np.count_nonzero(above)) / (2 * np.log(2) * len(values))
     return DType.F16 if bits > _F16_BITS else DType.BF16
 
 
@@ -115,11 +116,11 @@ def choose_dtype(
     """Choose the dtype of a logical file.
 
     Args:
-        path: its logical path.
+        path: the file's logical path.
         size: its length in bytes.
         sampler: reads parts of it.
-        explicit: what the xattr or a rule says; it wins.
-        header: of the file, where it was read already.
+        explicit: dtype that the attribute or a rule names, which is always taken.
+        header: of the file, if it was read already.
 
     Raises:
         OSError: what the sampler raised.
@@ -133,7 +134,7 @@ def choose_dtype(
 
 
 def parse_xattr(value: bytes) -> DType | None:
-    """Read the value of the dtype attribute; ``None`` for one that names no dtype."""
+    """Parse the value of the dtype attribute; return ``None`` if it names no dtype."""
     try:
         return DType.parse(value.decode("ascii").strip())
     except ValueError:

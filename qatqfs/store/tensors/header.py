@@ -1,8 +1,8 @@
-"""What the beginning of a file says about the tensors in it: .npy and .safetensors.
+"""Read what the beginning of a file says about the tensors in it: .npy and .safetensors.
 
-It is known by its content, for many runtimes give such files names of their own. What it says guides the encoder and
-nothing else, so it is never checked against the file beyond what reading it safely takes: a header that lies costs
-size at most. Files of neither kind, and headers that are damaged, cut off or too large to look into, say nothing.
+The format is recognized by content, because many runtimes give such files other names. A header only guides the
+encoder, so it is checked only as far as reading it safely requires. A wrong header costs size at most. Files of other
+formats say nothing, and neither do headers that are damaged, cut off or too large.
 
 Formats: numpy.lib.format (versions 1.0 to 3.0), and the README of huggingface/safetensors.
 """
@@ -27,11 +27,11 @@ _HEADER_BYTES = 1 << 20
 _MOST_WIDTHS = 4
 """Row widths proposed for one chunk: each takes a few microseconds."""
 _F32_SHARE = 4
-"""A file is f32 if one byte in so many is of f32 values."""
+"""A file is f32 if one byte in so many belongs to f32 values."""
 _MOST_DIMENSIONS = 64
-"""Numpy's own limit; many more would make products that take seconds."""
+"""Numpy's own limit. Products of many more dimensions would take seconds."""
 _LARGEST = 1 << 63
-"""Above any size of a file, and so of what is in one."""
+"""Bytes that no file, and so no tensor in a file, has."""
 
 _NPY_MAGIC = b"\x93NUMPY"
 _NPY_LENGTHS = {1: struct.Struct("<H"), 2: struct.Struct("<I"), 3: struct.Struct("<I")}
@@ -50,8 +50,8 @@ class Tensor:
     Attributes:
         start: byte offset of its first value.
         stop: where it ends.
-        dtype: of its values, ``None`` for those that have no strategies of their own.
-        row_bytes: how many bytes may lie between a value and the one in the row above.
+        dtype: of its values, ``None`` for a type without strategies of its own.
+        row_bytes: possible distances in bytes between a value and the one in the row above.
     """
 
     start: int
@@ -65,16 +65,17 @@ class TensorHeader:
     """The tensors of a file.
 
     Attributes:
-        tensors: those that have any bytes, in the order of the file; none overlaps another.
+        tensors: those with any bytes, in the order of the file. None overlaps another.
     """
 
     tensors: Sequence[Tensor] = field(default=())
 
     @property
     def dtype(self) -> DType | None:
-        """What most of their bytes are, f32 if a quarter is: as such 16-bit values take no more, but not the reverse.
+        """The dtype of most bytes, or f32 if a quarter of the bytes is f32.
 
-        ``None`` if that is no dtype of ours or not on its grid.
+        As f32, 16-bit values take no more, but the reverse costs size. ``None`` if no tensor has a dtype with
+        strategies, or if the first tensor does not start on a multiple of its width.
         """
         weights: Counter[DType] = Counter()
         for tensor in self.tensors:
@@ -87,12 +88,12 @@ class TensorHeader:
         return best if self.tensors[0].start % best.width == 0 else None
 
     def row_widths(self, start: int, stop: int, dtype: DType) -> tuple[int, ...]:
-        """Return what the width of a row may be in a part of the file, the narrowest first: four at most.
+        """Return possible widths of a row in a part of the file, the narrowest first, four at most.
 
         Args:
             start: of the part, in bytes.
-            stop: where it ends.
-            dtype: in whose elements the widths are to be.
+            stop: where the part ends.
+            dtype: the widths are counted in elements of this type.
         """
         weights: Counter[int] = Counter()
         first = bisect.bisect_right(self.tensors, start, key=lambda tensor: tensor.start)
@@ -107,7 +108,7 @@ class TensorHeader:
         return tuple(sorted(width for width, _ in weights.most_common(_MOST_WIDTHS)))
 
     def row_widths_of_chunks(self, chunks: range, chunk_size: int, dtype: DType) -> list[tuple[int, ...]]:
-        """Return :meth:`row_widths` of each of some chunks of ``chunk_size`` bytes, by their numbers."""
+        """Return :meth:`row_widths` of each of some chunks, given by their numbers and size in bytes."""
         return [self.row_widths(chunk * chunk_size, (chunk + 1) * chunk_size, dtype) for chunk in chunks]
 
 
@@ -115,10 +116,10 @@ NO_HEADER = TensorHeader()
 
 
 def read_header(size: int, sampler: Sampler) -> TensorHeader:
-    """Read what a file begins with; :data:`NO_HEADER` if that is no header of a kind that is known here.
+    """Read the header of a file; return :data:`NO_HEADER` if it has none of a known format.
 
     Args:
-        size: bytes of the file, or of what there is of it so far.
+        size: bytes of the file, or of what was written of it so far.
         sampler: reads parts of it.
 
     Raises:
@@ -183,7 +184,7 @@ def _are_sizes(numbers: object) -> TypeGuard[list[int]]:
 
 
 def _tensor(start: int, stop: int, shape: Sequence[int], dtype: DType | None) -> list[Tensor]:
-    """Return the tensor of a C-order shape, none if it has no bytes or more than there are in any file."""
+    """Return the tensor of a C-order shape; none if it has no bytes, or more than any file."""
     if len(shape) > _MOST_DIMENSIONS:
         return []
     count = math.prod(shape)
@@ -195,7 +196,7 @@ def _tensor(start: int, stop: int, shape: Sequence[int], dtype: DType | None) ->
 
 
 def _apart(tensors: list[Tensor]) -> list[Tensor]:
-    """Return tensors in order, without those that overlap one before them, of which no honest header has any."""
+    """Return tensors in order, without those that overlap an earlier one. No honest header has any of these."""
     kept: list[Tensor] = []
     for tensor in sorted(tensors, key=lambda tensor: tensor.start):
         if not kept or tensor.start >= kept[-1].stop:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from faults import FaultyIO
+from helpers import content, noise, read, stored_names, write
 from mounted import errno_of
 from strict_decoder import decode_container
 
@@ -24,24 +25,6 @@ RUNTIMES = {
     "LMCache": (b"chunk.raw.tmp", b"chunk.raw"),
     "huggingface_hub": (b"blob.incomplete", b"blob.raw"),
 }
-
-
-def content(size: int, seed: int = 0) -> bytes:
-    return bytes((i * 11 + seed) % 253 for i in range(size))
-
-
-def write(store: Store, path: bytes, data: bytes, offset: int = 0) -> None:
-    with store.create(path) as handle:
-        handle.write(data, offset)
-
-
-def read(store: Store, path: bytes) -> bytes:
-    with store.open(path) as handle:
-        return bytes(handle.read(1 << 22, 0))
-
-
-def stored(backing: Path) -> list[str]:
-    return sorted(path.name for path in backing.rglob("*") if ".qatqfs" not in path.parts and path.is_file())
 
 
 @pytest.fixture
@@ -63,7 +46,7 @@ def test_a_file_renamed_to_a_raw_name_is_raw_once_committed(
     store.sync()
     st = store.stat(name)
     if size:
-        assert stored(backing) == [name.decode()]
+        assert stored_names(backing) == [name.decode()]
         assert (backing / name.decode()).read_bytes() == content(size)
     assert (st.size, st.mode & 0o7777, st.atime_ns, st.mtime_ns) == (size, 0o640, 10**18, 10**18 + 7)
     assert read(store, name) == content(size)
@@ -77,7 +60,7 @@ def test_a_rename_right_after_the_last_close_comes_before_the_commit(open_store,
         write(store, b"y%d.tmp" % i, content(3 * CHUNK, i))
         store.rename(b"y%d.tmp" % i, b"y%d.half" % i)
     store.sync()
-    assert stored(backing) == sorted([f"x{i}.raw" for i in range(30)] + [f"y{i}.half.qatc" for i in range(30)])
+    assert stored_names(backing) == sorted([f"x{i}.raw" for i in range(30)] + [f"y{i}.half.qatc" for i in range(30)])
     for i in range(30):
         assert decode_container((backing / f"y{i}.half.qatc").read_bytes()).dtype == "f16"
 
@@ -98,7 +81,7 @@ def test_a_rename_during_the_commit_counts(
     monkeypatch.setattr(commit, "copy_metadata", rename_meanwhile)
     write(store, b"x.tmp", content(5 * CHUNK))
     store.sync()
-    assert stored(backing) == expected
+    assert stored_names(backing) == expected
     assert read(store, name) == content(5 * CHUNK)
     if name == b"x.half":
         assert decode_container((backing / "x.half.qatc").read_bytes()).dtype == "f16"
@@ -109,7 +92,7 @@ def test_a_dirty_file_renamed_out_of_a_raw_name_is_a_container(store: Store, bac
     store.rename(b"x.tmp", b"x.raw")
     store.rename(b"x.raw", b"x.bin")
     store.sync()
-    assert stored(backing) == ["x.bin.qatc"]
+    assert stored_names(backing) == ["x.bin.qatc"]
 
 
 def test_what_is_committed_stays_as_it_is_until_it_is_written_to(store: Store, backing: Path) -> None:
@@ -119,13 +102,13 @@ def test_what_is_committed_stays_as_it_is_until_it_is_written_to(store: Store, b
     store.rename(b"x.bin", b"x.raw")
     store.rename(b"y.raw", b"y.bin")
     store.sync()
-    assert stored(backing) == ["x.raw.qatc", "y.bin"]
+    assert stored_names(backing) == ["x.raw.qatc", "y.bin"]
     write(store, b"x.raw", b"changed", 5)
     store.sync()
     with store.open(b"y.bin", os.O_WRONLY | os.O_TRUNC) as handle:
         handle.write(b"new", 0)
     store.sync()
-    assert stored(backing) == ["x.raw", "y.bin.qatc"]
+    assert stored_names(backing) == ["x.raw", "y.bin.qatc"]
     assert (backing / "x.raw").read_bytes() == content(5 * CHUNK)[:5] + b"changed" + content(5 * CHUNK)[12:]
 
 
@@ -147,7 +130,7 @@ def test_files_with_several_names_stay_containers(store: Store, backing: Path) -
     store.link(b"x.tmp", b"other")
     store.rename(b"x.tmp", b"x.raw")
     store.sync()
-    assert stored(backing) == ["other.qatc", "x.raw.qatc"]
+    assert stored_names(backing) == ["other.qatc", "x.raw.qatc"]
 
 
 def test_a_name_that_no_raw_file_may_have_stays_a_container(open_store, backing: Path) -> None:
@@ -156,12 +139,12 @@ def test_a_name_that_no_raw_file_may_have_stays_a_container(open_store, backing:
     store.rename(b"x", b"y")
     write(store, b"z.qatc", content(CHUNK))
     store.sync()
-    assert stored(backing) == ["y", "z.qatc.qatc"]
+    assert stored_names(backing) == ["y", "z.qatc.qatc"]
 
 
 def test_a_file_with_a_damaged_chunk_stays_a_container(open_store, backing: Path) -> None:
     store = open_store()
-    write(store, b"x.raw", os.urandom(10 * CHUNK))
+    write(store, b"x.raw", noise(10 * CHUNK))
     store.sync()
     store.close()
     damaged = bytearray((backing / "x.raw.qatc").read_bytes())
@@ -170,7 +153,7 @@ def test_a_file_with_a_damaged_chunk_stays_a_container(open_store, backing: Path
     store = open_store(**RULES)
     write(store, b"x.raw", b"changed", 5)
     store.sync()
-    assert stored(backing) == ["x.raw.qatc"]
+    assert stored_names(backing) == ["x.raw.qatc"]
     with store.open(b"x.raw") as handle:
         assert handle.read(7, 5) == b"changed"
 
@@ -200,7 +183,7 @@ def test_a_commit_that_fails_is_tried_again_and_changes_nothing(backing: Path, o
         io.heal()
         store.sync()
         assert read(store, b"x.raw") == content(5 * CHUNK)
-        assert stored(backing) == ["x.raw"]
+        assert stored_names(backing) == ["x.raw"]
 
 
 def test_writers_and_a_commit_at_once_lose_nothing(open_store, backing: Path) -> None:

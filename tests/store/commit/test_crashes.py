@@ -4,6 +4,7 @@ import dataclasses
 import errno
 import os
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 from crashes import (
@@ -13,9 +14,9 @@ from crashes import (
     Scenario,
     kill_everywhere,
     lose_power_everywhere,
-    pattern,
     reboot_everywhere,
 )
+from helpers import noise
 
 from qatqfs.store import Store
 from qatqfs.store.commit import engine as commit
@@ -25,9 +26,9 @@ from qatqfs.store.system.files import RENAME_EXCHANGE, Fd
 
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # threads are killed
 
-OLD = pattern(5 * CHUNK + 100, 1)
-OTHER = pattern(2 * CHUNK, 2)
-NEW = pattern(3 * CHUNK + 50, 3)
+OLD = noise(5 * CHUNK + 100, 1)
+OTHER = noise(2 * CHUNK, 2)
+NEW = noise(3 * CHUNK + 50, 3)
 RAW_RULE = dataclasses.replace(OPTIONS, raw_patterns=("raw",))
 POWER_SEEDS = int(os.environ.get("QATQFS_POWER_SEEDS", "3"))
 
@@ -61,16 +62,16 @@ def dirty_file(store: Store, history: History) -> object:
 
 
 def change(handle, history: History) -> None:
-    history.write(handle, "x", pattern(10, 4), CHUNK + 7)
-    history.write(handle, "x", pattern(2 * CHUNK, 5), 2 * CHUNK - 5)
-    history.write(handle, "x", pattern(CHUNK, 6), 4 * CHUNK)
+    history.write(handle, "x", noise(10, 4), CHUNK + 7)
+    history.write(handle, "x", noise(2 * CHUNK, 5), 2 * CHUNK - 5)
+    history.write(handle, "x", noise(CHUNK, 6), 4 * CHUNK)
 
 
 def files_in_doubt(store: Store, history: History) -> object:
     """A file that was written to after it was synced, and a new one that never was."""
     kept = [dirty_file(store, history)]
-    history.write(kept[0], "x", pattern(CHUNK, 22), 7 * CHUNK)
-    history.write(kept[0], "x", pattern(20, 23), 5)
+    history.write(kept[0], "x", noise(CHUNK, 22), 7 * CHUNK)
+    history.write(kept[0], "x", noise(20, 23), 5)
     kept.append(store.create(b"n"))
     kept[1].write(NEW, 0)
     history.start(b"n", b"")
@@ -91,7 +92,7 @@ def write_new(store: Store, history: History) -> object:
     history.does(lambda: kept.append(store.create(b"n")), n=b"")
     history.write(kept[0], "n", NEW, 0)
     history.makes_durable(kept[0].fsync, b"n")
-    history.write(kept[0], "n", pattern(CHUNK, 7), len(NEW))
+    history.write(kept[0], "n", noise(CHUNK, 7), len(NEW))
     return kept
 
 
@@ -99,8 +100,8 @@ def write_into(store: Store, history: History) -> object:
     handle = store.open(b"x", os.O_RDWR)
     change(handle, history)
     history.makes_durable(handle.fsync, b"x")
-    history.write(handle, "x", pattern(3 * CHUNK, 8), 100)
-    history.write(handle, "x", pattern(CHUNK, 9), 5 * CHUNK + 50)
+    history.write(handle, "x", noise(3 * CHUNK, 8), 100)
+    history.write(handle, "x", noise(CHUNK, 9), 5 * CHUNK + 50)
     return handle
 
 
@@ -110,7 +111,7 @@ def truncate(store: Store, history: History) -> object:
     history.truncate(handle, "x", 6 * CHUNK)
     history.makes_durable(handle.fsync, b"x")
     history.truncate(handle, "x", CHUNK - 1)
-    history.write(handle, "x", pattern(50, 10), CHUNK + 100)
+    history.write(handle, "x", noise(50, 10), CHUNK + 100)
     return handle
 
 
@@ -129,17 +130,17 @@ def rename(store: Store, history: History) -> None:
 
 def rename_over(store: Store, history: History) -> object:
     handle = store.open(b"x", os.O_RDWR)
-    history.write(handle, "x", pattern(2 * CHUNK, 11), 50)
+    history.write(handle, "x", noise(2 * CHUNK, 11), 50)
     history.makes_durable(handle.fsync, b"x")
     history.does(lambda: store.rename(b"x", b"y"), x=None, y=history.now(b"x"))
-    history.write(handle, "y", pattern(10, 12), 0)
+    history.write(handle, "y", noise(10, 12), 0)
     history.makes_durable(handle.fsync, b"x", b"y")
     return handle
 
 
 def exchange(store: Store, history: History) -> object:
     handle = store.open(b"x", os.O_RDWR)
-    history.write(handle, "x", pattern(10, 13), 5)
+    history.write(handle, "x", noise(10, 13), 5)
     one, other = history.now(b"x"), history.now(b"y")
     history.does(lambda: store.rename(b"x", b"y", RENAME_EXCHANGE), x=other, y=one)
     return handle
@@ -152,7 +153,7 @@ def unlink(store: Store, history: History) -> None:
 
 def unlink_dirty(store: Store, history: History) -> object:
     handle = store.open(b"x", os.O_RDWR)
-    history.write(handle, "x", pattern(10, 14), 5)
+    history.write(handle, "x", noise(10, 14), 5)
     history.makes_durable(handle.fsync, b"x")
     history.does(lambda: store.unlink(b"x"), x=None)
     written = b"nobody sees this"
@@ -177,7 +178,7 @@ def commit_changes(store: Store, history: History) -> object:
     change(handle, history)
     history.makes_durable(handle.fsync, b"x")
     store.sync()
-    history.write(handle, "x", pattern(10, 15), 2 * CHUNK)
+    history.write(handle, "x", noise(10, 15), 2 * CHUNK)
     store.sync()
     return handle
 
@@ -191,8 +192,8 @@ def commit_while_writing(store: Store, history: History) -> object:
 
     def write_meanwhile(*args: object) -> None:
         commit.copy_metadata = real
-        history.write(handle, "x", pattern(20, 16), 3 * CHUNK + 1)
-        history.write(handle, "x", pattern(CHUNK, 17), 6 * CHUNK)
+        history.write(handle, "x", noise(20, 16), 3 * CHUNK + 1)
+        history.write(handle, "x", noise(CHUNK, 17), 6 * CHUNK)
         real(*args)
 
     commit.copy_metadata = write_meanwhile
@@ -200,9 +201,35 @@ def commit_while_writing(store: Store, history: History) -> object:
         store.sync()
     finally:
         commit.copy_metadata = real
-    history.write(handle, "x", pattern(30, 18), CHUNK - 10)
+    history.write(handle, "x", noise(30, 18), CHUNK - 10)
     history.makes_durable(handle.fsync, b"x")
     store.sync()
+    return handle
+
+
+def write_at_the_end_of_a_commit(store: Store, history: History) -> object:
+    """A chunk is written when the commit has made the data file durable and has still to take its place."""
+    handle = store.open(b"x", os.O_RDWR)
+    change(handle, history)
+    history.makes_durable(handle.fsync, b"x")
+    real = EntryLog.sync_data
+
+    def then_write(log: EntryLog, data: Fd) -> None:
+        EntryLog.sync_data = real
+        real(log, data)
+        history.write(handle, "x", noise(CHUNK, 26), 0)  # which staging did not hold
+
+    with patch.object(EntryLog, "sync_data", then_write):
+        store.sync()
+    return handle
+
+
+def sync_with_a_long_log(store: Store, history: History) -> object:
+    handle = store.open(b"x", os.O_RDWR)
+    for number, long in enumerate((1 << 20, 0, 1 << 20)):  # the second writes the log anew
+        history.write(handle, "x", noise(CHUNK + 5, 27 + number), number * CHUNK)
+        with patch("qatqfs.store.staging.log._LONG_LOG", long):
+            history.makes_durable(handle.fsync, b"x")
     return handle
 
 
@@ -214,7 +241,7 @@ def two_names(store: Store, history: History) -> None:
 
 def link(store: Store, history: History) -> object:
     handle = store.open(b"x", os.O_RDWR)
-    history.write(handle, "x", pattern(10, 19), 5)
+    history.write(handle, "x", noise(10, 19), 5)
     history.does(lambda: store.link(b"x", b"y"), y=history.now(b"x"))
     history.makes_durable(handle.fsync, b"x", b"y")
     store.sync()
@@ -223,8 +250,9 @@ def link(store: Store, history: History) -> object:
 
 def commit_two_names(store: Store, history: History) -> object:
     handle = store.open(b"x", os.O_RDWR)
-    new = pattern(10, 20) + OLD[10:]
-    history.does(lambda: handle.write(new[:10], 0), x=new, y=new)
+    shrinks = noise(16, 20) * (2 * CHUNK // 16)  # so that everything after it moves in the container
+    new = shrinks + OLD[len(shrinks) :]
+    history.does(lambda: handle.write(shrinks, 0), x=new, y=new)
     history.makes_durable(handle.fsync, b"x", b"y")
     store.sync()
     return handle
@@ -232,7 +260,7 @@ def commit_two_names(store: Store, history: History) -> object:
 
 def unlink_one_of_two(store: Store, history: History) -> object:
     handle = store.open(b"x", os.O_RDWR)
-    new = pattern(10, 21) + OLD[10:]
+    new = noise(10, 21) + OLD[10:]
     history.does(lambda: handle.write(new[:10], 0), x=new, y=new)
     history.makes_durable(handle.fsync, b"x", b"y")
     history.does(lambda: store.unlink(b"x"), x=None)
@@ -263,12 +291,12 @@ def sync_during_the_commit(store: Store, history: History) -> object:
 def commit_as_raw(store: Store, history: History) -> object:
     """What programs do: write under another name, rename, and only then it meets a rule."""
     handle = store.open(b"x", os.O_RDWR)
-    history.write(handle, "x", pattern(2 * CHUNK, 22), CHUNK + 7)
+    history.write(handle, "x", noise(2 * CHUNK, 22), CHUNK + 7)
     history.makes_durable(handle.fsync, b"x")
     history.does(lambda: store.rename(b"x", b"raw"), x=None, raw=history.now(b"x"))
     history.makes_durable(handle.fsync, b"x", b"raw")
     history.makes_durable(store.sync, b"raw")
-    history.write(handle, "raw", pattern(10, 23), 5)
+    history.write(handle, "raw", noise(10, 23), 5)
     return handle
 
 
@@ -285,19 +313,19 @@ def commit_new_as_raw(store: Store, history: History) -> object:
 def write_during_a_sync_that_nobody_waits_for(store: Store, history: History) -> object:
     handle = store.open(b"x", os.O_RDWR)
     change(handle, history)
-    real = EntryLog.sync_data
+    real = EntryLog.fsync_data
 
     def write_meanwhile(log: EntryLog, data: Fd) -> None:
-        EntryLog.sync_data = real
-        history.write(handle, "x", pattern(CHUNK, 24), 6 * CHUNK)
+        EntryLog.fsync_data = real
+        history.write(handle, "x", noise(CHUNK, 24), 6 * CHUNK)
         real(log, data)
-        history.write(handle, "x", pattern(20, 25), 5)
+        history.write(handle, "x", noise(20, 25), 5)
 
-    EntryLog.sync_data = write_meanwhile
+    EntryLog.fsync_data = write_meanwhile
     try:
         history.makes_durable(store.secure_staging, b"x")
     finally:
-        EntryLog.sync_data = real
+        EntryLog.fsync_data = real
     history.makes_durable(store.secure_staging, b"x")
     store.sync()
     return handle
@@ -308,20 +336,20 @@ def commit_during_a_sync_that_nobody_waits_for(store: Store, history: History) -
     kept = []
     history.does(lambda: kept.append(store.create(b"n")), n=b"")
     history.write(kept[0], "n", NEW, 0)
-    io, real = store.tree.context.io, EntryLog.sync_data
+    io, real = store.tree.context.io, EntryLog.fsync_data
 
     def commit_meanwhile(log: EntryLog, data: Fd) -> None:
-        EntryLog.sync_data = real
+        EntryLog.fsync_data = real
         real(log, data)
         io.syncfs = lambda fd: None  # else the end of the commit would make it durable
         store.sync()
         del io.syncfs
 
-    EntryLog.sync_data = commit_meanwhile
+    EntryLog.fsync_data = commit_meanwhile
     try:
         history.makes_durable(store.secure_staging, b"n")
     finally:
-        EntryLog.sync_data = real
+        EntryLog.fsync_data = real
     return kept
 
 
@@ -333,6 +361,7 @@ SCENARIOS = [
     Scenario("create", nothing, create),
     Scenario("write a new file", nothing, write_new),
     Scenario("write into a file", old_file, write_into),
+    Scenario("sync with a long log", old_file, sync_with_a_long_log),
     Scenario("truncate", old_file, truncate),
     Scenario("empty and rewrite", old_file, empty_and_rewrite),
     Scenario("rename", old_file, rename, one_of=(b"x", b"z"), kept=OLD),
@@ -343,6 +372,7 @@ SCENARIOS = [
     Scenario("commit a new file", nothing, commit_new),
     Scenario("commit changes", old_file, commit_changes),
     Scenario("commit while writing", old_file, commit_while_writing),
+    Scenario("write at the end of a commit", old_file, write_at_the_end_of_a_commit),
     Scenario("sync during the commit", nothing, sync_during_the_commit),
     Scenario("link and commit", old_file, link, one_of=(b"x", b"y")),
     Scenario("commit a file with two names", two_names, commit_two_names),

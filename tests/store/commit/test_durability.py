@@ -3,15 +3,15 @@
 import errno
 import os
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from faults import EIO, FaultyIO, abandon
-from strict_decoder import decode_container
+from helpers import ANOTHER_BOOT, lost_and_found, read, reboot, wait_for
 
 from qatqfs.store import Handle, Store, StoreOptions
+from qatqfs.store.commit import durability
 from qatqfs.store.staging import records as staginglog
 from qatqfs.store.system.backing import BackingIO
 from qatqfs.store.system.files import Fd
@@ -19,7 +19,6 @@ from qatqfs.store.system.files import Fd
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # threads are killed
 
 CHUNK = 4096
-ANOTHER_BOOT = b"another boot id!"
 DATA = bytes(range(256)) * 50
 
 
@@ -27,25 +26,18 @@ def options(**changes: object) -> StoreOptions:
     return StoreOptions(chunk_size=CHUNK, idle_seconds=3600.0, workers=1, **changes)  # type: ignore[arg-type]
 
 
-def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
 def durable_size(backing: Path) -> int | None:
     """How much of the one file in staging is sure after a loss of power."""
     (log,) = (backing / ".qatqfs/staging").glob("*.log")
-    return staginglog.replay(log.read_bytes(), ANOTHER_BOOT).synced_size
+    return staginglog.replay(log.read_bytes(), ANOTHER_BOOT).durable_size
 
 
 def after_a_reboot(backing: Path, monkeypatch: pytest.MonkeyPatch, path: bytes = b"x") -> tuple[bytes, list[bytes]]:
     """What a file has, and what is in lost+found, when the next store has settled."""
-    monkeypatch.setattr(staginglog, "current_boot_id", lambda: ANOTHER_BOOT)
-    with Store(backing, options()) as store, store.open(path) as handle:
-        found = bytes(handle.read(handle.attributes().size, 0))
-    return found, [decode_container(p.read_bytes()).raw for p in (backing / ".qatqfs/lost+found").iterdir()]
+    reboot(monkeypatch)
+    with Store(backing, options()) as store:
+        found = read(store, path)
+    return found, list(lost_and_found(backing).values())
 
 
 class Recorder(BackingIO):
@@ -99,7 +91,7 @@ def test_a_writer_does_not_wait_for_the_disk_and_what_it_writes_meanwhile_is_not
     said = log.read_bytes()
     store.close(commit=False)
     first_sync = min(
-        cut for cut in range(before, len(said) + 1) if staginglog.replay(said[:cut], ANOTHER_BOOT).synced_size
+        cut for cut in range(before, len(said) + 1) if staginglog.replay(said[:cut], ANOTHER_BOOT).durable_size
     )
     log.write_bytes(said[:first_sync])
     content, (lost,) = after_a_reboot(backing, monkeypatch)
@@ -107,13 +99,40 @@ def test_a_writer_does_not_wait_for_the_disk_and_what_it_writes_meanwhile_is_not
     assert lost == content[: 2 * CHUNK] + b"two" + DATA[2 * CHUNK + 3 :]
 
 
-def test_containers_are_durable_some_time_after_they_were_made(backing: Path) -> None:
+def test_containers_are_durable_some_time_after_they_were_made(backing: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        durability, "_marked", lambda node: []
+    )  # or the commit may come late and make it durable itself
     io = Recorder()
     with Store(backing, options(durable_after=0.02), io=io) as store:
         with store.create(b"x") as handle:
             handle.write(DATA, 0)
         wait_for(lambda: (backing / "x.qatc").stat().st_size > 100)
         wait_for(lambda: "syncfs" in io.calls)
+
+
+def test_files_that_become_raw_are_durable_some_time_after_they_were_committed(backing: Path) -> None:
+    io = Recorder()
+    with Store(backing, options(durable_after=0.5, raw_patterns=("*.raw",)), io=io) as store:
+        with store.create(b"x") as handle:
+            handle.write(DATA, 0)
+            store.rename(b"x", b"x.raw")
+        wait_for(lambda: (backing / "x.raw").exists() and "syncfs" in io.calls)
+
+
+def test_containers_that_could_not_be_made_durable_are_made_so_later(
+    backing: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(durability, "_marked", lambda node: [])
+    io = FaultyIO()
+    io.fail(EIO, "syncfs")
+    with Store(backing, options(durable_after=0.02), io=io) as store:
+        with store.create(b"x") as handle:
+            handle.write(DATA, 0)
+        wait_for(lambda: io.steps.count("syncfs") >= 2)
+        io.heal()
+        failed = io.steps.count("syncfs")
+        wait_for(lambda: io.steps.count("syncfs") > failed)
 
 
 def test_many_files_are_made_durable_together(open_store, backing: Path) -> None:

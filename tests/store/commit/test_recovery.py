@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from faults import FaultyIO, Killed, abandon
+from helpers import ANOTHER_BOOT, read, reboot, staged, write_and_keep_open
 from strict_decoder import decode_container
 
 from qatqfs.store import Store, StoreOptions
@@ -39,26 +40,8 @@ def reopen(backing: Path) -> Store:
     return Store(backing, OPTIONS)
 
 
-def read(store: Store, path: bytes) -> bytes:
-    with store.open(path) as handle:
-        return bytes(handle.read(handle.attributes().size, 0))
-
-
-def staged(backing: Path) -> list[str]:
-    return sorted(p.name for p in (backing / ".qatqfs/staging").iterdir())
-
-
-def write_and_keep_open(path: bytes, data: bytes = DATA, offset: int = 0) -> Callable[[Store], object]:
-    def work(store: Store) -> object:
-        handle = store.create(path)
-        assert handle.write(data, offset) == len(data)
-        return handle
-
-    return work
-
-
 def test_what_was_written_is_there_after_a_kill_at_once_and_after_the_commit(backing: Path) -> None:
-    die_after(backing, write_and_keep_open(b"x"))
+    die_after(backing, write_and_keep_open(DATA))
     with reopen(backing) as store:
         assert store.recovered == 1
         assert read(store, b"x") == DATA
@@ -71,7 +54,7 @@ def test_what_was_written_is_there_after_a_kill_at_once_and_after_the_commit(bac
 def test_a_write_into_a_committed_file_survives_a_kill(backing: Path) -> None:
     with reopen(backing) as store, store.create(b"x") as handle:
         handle.write(DATA, 0)
-    die_after(backing, write_and_keep_open(b"x", b"patch", 100))
+    die_after(backing, write_and_keep_open(b"patch", 100))
     with reopen(backing) as store:
         assert read(store, b"x") == DATA[:100] + b"patch" + DATA[105:]
 
@@ -113,7 +96,7 @@ def test_a_file_renamed_while_dirty_is_found_under_its_new_name(backing: Path, t
 
     def work(store: Store) -> object:
         store.mkdir(b"d")
-        kept = write_and_keep_open(b"d/x")(store)
+        kept = write_and_keep_open(DATA, path=b"d/x")(store)
         store.rename(b"d/x", b"y")
         return kept
 
@@ -127,7 +110,7 @@ def test_a_file_renamed_while_dirty_is_found_under_its_new_name(backing: Path, t
 
 def test_a_kill_between_the_logged_and_the_real_rename_loses_nothing(backing: Path) -> None:
     def work(store: Store) -> object:
-        kept = write_and_keep_open(b"x")(store)
+        kept = write_and_keep_open(DATA)(store)
         node = next(iter(store.tree.nodes.values()))
         assert node.staging is not None
         node.staging.log.path(b"elsewhere")
@@ -141,7 +124,7 @@ def test_a_kill_between_the_logged_and_the_real_rename_loses_nothing(backing: Pa
 
 def test_a_kill_between_the_logged_and_the_real_unlink_loses_nothing(backing: Path) -> None:
     def work(store: Store) -> object:
-        kept = write_and_keep_open(b"x")(store)
+        kept = write_and_keep_open(DATA)(store)
         node = next(iter(store.tree.nodes.values()))
         assert node.staging is not None
         node.staging.log.unlink()
@@ -154,7 +137,7 @@ def test_a_kill_between_the_logged_and_the_real_unlink_loses_nothing(backing: Pa
 
 def test_an_unlinked_file_does_not_come_back(backing: Path) -> None:
     def work(store: Store) -> object:
-        kept = write_and_keep_open(b"x")(store)
+        kept = write_and_keep_open(DATA)(store)
         store.unlink(b"x")
         return kept
 
@@ -166,7 +149,7 @@ def test_an_unlinked_file_does_not_come_back(backing: Path) -> None:
 
 
 def test_what_was_renamed_away_while_nobody_looked_goes_to_lost_and_found(backing: Path) -> None:
-    die_after(backing, write_and_keep_open(b"x"))
+    die_after(backing, write_and_keep_open(DATA))
     (backing / "x.qatc").rename(backing / "moved-by-hand.qatc")
     with reopen(backing) as store:
         store.sync()
@@ -205,7 +188,7 @@ def test_what_a_commit_has_put_in_place_is_not_lost_when_its_name_goes_before_th
 
 
 def test_a_file_of_the_same_name_made_by_somebody_else_is_not_touched(backing: Path) -> None:
-    die_after(backing, write_and_keep_open(b"x"))
+    die_after(backing, write_and_keep_open(DATA))
     foreign = backing / "foreign"
     shutil.copy(backing / "x.qatc", foreign)
     os.unlink(backing / "x.qatc")
@@ -223,7 +206,7 @@ def test_a_kill_at_any_step_of_a_commit_loses_nothing(backing: Path, step: str) 
     from qatqfs.store.commit import engine as commit
 
     def work(store: Store) -> object:
-        kept = write_and_keep_open(b"x")(store)
+        kept = write_and_keep_open(DATA)(store)
 
         def die(*_: object) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
@@ -246,11 +229,6 @@ def test_a_kill_at_any_step_of_a_commit_loses_nothing(backing: Path, step: str) 
     assert staged(backing) == []
 
 
-def lose_power(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the next store believe that the machine was started again since."""
-    monkeypatch.setattr(staginglog, "current_boot_id", lambda: b"another boot id!")
-
-
 def test_what_was_synced_survives_a_power_cut(backing: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def work(store: Store) -> object:
         handle = store.create(b"x")
@@ -260,7 +238,7 @@ def test_what_was_synced_survives_a_power_cut(backing: Path, monkeypatch: pytest
         return handle
 
     die_after(backing, work)
-    lose_power(monkeypatch)
+    reboot(monkeypatch)
     with reopen(backing) as store:
         assert read(store, b"x") == DATA
         store.sync()
@@ -275,12 +253,12 @@ def test_a_new_log_is_written_for_an_entry_of_an_earlier_boot(backing: Path, mon
         return handle
 
     die_after(backing, work)
-    lose_power(monkeypatch)
+    reboot(monkeypatch)
     reopen(backing).close(commit=False)
     (log,) = (backing / ".qatqfs/staging").glob("*.log")
-    state = staginglog.replay(log.read_bytes(), b"another boot id!")
+    state = staginglog.replay(log.read_bytes(), ANOTHER_BOOT)
     assert state.current_boot
-    assert state.synced_size == len(DATA)
+    assert state.durable_size == len(DATA)
     with reopen(backing) as store:
         assert read(store, b"x") == DATA
 
@@ -288,8 +266,8 @@ def test_a_new_log_is_written_for_an_entry_of_an_earlier_boot(backing: Path, mon
 def test_after_a_power_cut_an_unsynced_file_is_as_it_was_before(backing: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with reopen(backing) as store, store.create(b"x") as handle:
         handle.write(DATA, 0)
-    die_after(backing, write_and_keep_open(b"x", b"never synced"))
-    lose_power(monkeypatch)
+    die_after(backing, write_and_keep_open(b"never synced"))
+    reboot(monkeypatch)
     with reopen(backing) as store:
         assert store.recovered == 0
         assert read(store, b"x") == DATA
@@ -307,7 +285,7 @@ def test_half_made_entries_are_swept_away(backing: Path) -> None:
 
 
 def test_a_read_only_store_says_how_many_files_wait_and_touches_nothing(backing: Path) -> None:
-    die_after(backing, write_and_keep_open(b"x"))
+    die_after(backing, write_and_keep_open(DATA))
     before = staged(backing)
     with Store(backing, StoreOptions(read_only=True)) as store:
         assert store.recovered == 1
@@ -319,7 +297,7 @@ def patched_and_left_behind(backing: Path) -> bytes:
     """A committed file of which one chunk was changed before the daemon died; returns its content."""
     with reopen(backing) as store, store.create(b"x") as handle:
         handle.write(DATA, 0)
-    die_after(backing, write_and_keep_open(b"x", b"patch", 100))
+    die_after(backing, write_and_keep_open(b"patch", 100))
     return DATA[:100] + b"patch" + DATA[105:]
 
 
@@ -358,7 +336,7 @@ def test_a_rename_that_got_to_the_disk_without_its_record_is_found(
     die_after(backing, work)
     (backing / "d").mkdir()
     (backing / "x.qatc").rename(backing / "d/y.qatc")
-    lose_power(monkeypatch)
+    reboot(monkeypatch)
     with reopen(backing) as store:
         assert read(store, b"d/y") == DATA
         store.sync()
@@ -411,7 +389,7 @@ def test_a_log_that_grew_long_is_written_anew_by_a_sync_and_says_the_same(
     (log,) = (backing / ".qatqfs/staging").glob("*.log")
     assert log.stat().st_size < 2000
     if power:
-        lose_power(monkeypatch)
+        reboot(monkeypatch)
     with reopen(backing) as store:
         assert read(store, b"y") == content
         store.sync()
@@ -467,7 +445,7 @@ def test_what_builds_on_a_container_that_cannot_be_read_waits_for_better_days(
         patch.setattr("qatqfs.store.reading.container.pread_exact", unreadable)
         with reopen(backing) as store:
             assert store.recovered == 0
-    assert [name.rpartition(".")[2] for name in staged(backing)] == ["data", "log"]
+    assert [path.suffix for path in staged(backing)] == [".data", ".log"]
     with reopen(backing) as store:
         assert read(store, b"x") == content
 

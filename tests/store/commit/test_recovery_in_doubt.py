@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from faults import FaultyIO, abandon
+from helpers import lost_and_found, read, reboot, staged, write_and_keep_open
 from strict_decoder import decode_container
 
 from qatqfs.store import Store, StoreError, StoreOptions
@@ -27,38 +28,9 @@ def kill_after(backing: Path, work: Callable[[Store], object]) -> None:
     abandon(store, io)
 
 
-def reboot(monkeypatch: pytest.MonkeyPatch, boot: bytes = b"another boot id!") -> None:
-    """Let the next store believe that the machine was started again since."""
-    monkeypatch.setattr(staginglog, "current_boot_id", lambda: boot)
-
-
-def write_and_keep_open(data: bytes, offset: int = 0, path: bytes = b"x") -> Callable[[Store], object]:
-    def work(store: Store) -> object:
-        handle = store.create(path)
-        assert handle.write(data, offset) == len(data)
-        return handle
-
-    return work
-
-
 def committed(backing: Path) -> None:
     with Store(backing, OPTIONS) as store, store.create(b"x") as handle:
         handle.write(DATA, 0)
-
-
-def read(store: Store, path: bytes = b"x") -> bytes:
-    with store.open(path) as handle:
-        return bytes(handle.read(handle.attributes().size, 0))
-
-
-def staged(backing: Path) -> list[Path]:
-    return sorted((backing / ".qatqfs/staging").iterdir())
-
-
-def lost(backing: Path) -> dict[str, bytes]:
-    """What is in lost+found: the contents of containers, and other files as they are."""
-    found = {p.name: p.read_bytes() for p in (backing / ".qatqfs/lost+found").iterdir()}
-    return {name: decode_container(data).raw if name.endswith(".qatc") else data for name, data in found.items()}
 
 
 def test_a_new_file_that_was_never_synced_is_in_lost_and_found_after_a_reboot(
@@ -70,9 +42,9 @@ def test_a_new_file_that_was_never_synced_is_in_lost_and_found_after_a_reboot(
     with Store(backing, OPTIONS) as store:
         assert (store.recovered, store.in_doubt) == (0, 1)
         assert store.stats()["files_in_doubt"] == 1
-        assert read(store) == b""
+        assert read(store, b"x") == b""
     name = f"x.{entry.stem}.qatc"
-    assert lost(backing) == {name: DATA}
+    assert lost_and_found(backing) == {name: DATA}
     assert lost_files(open_backing(backing)) == [name]
     assert staged(backing) == []
     assert (
@@ -88,8 +60,8 @@ def test_changes_that_were_never_synced_are_in_lost_and_found_with_the_rest_of_t
     kill_after(backing, write_and_keep_open(b"patch", 100))
     reboot(monkeypatch)
     with Store(backing, OPTIONS) as store:
-        assert read(store) == DATA
-    assert list(lost(backing).values()) == [DATA[:100] + b"patch" + DATA[105:]]
+        assert read(store, b"x") == DATA
+    assert list(lost_and_found(backing).values()) == [DATA[:100] + b"patch" + DATA[105:]]
 
 
 def write_sync_and_append(store: Store) -> object:
@@ -107,9 +79,36 @@ def test_what_was_synced_stays_under_its_name_and_what_was_written_since_is_in_l
     reboot(monkeypatch)
     with Store(backing, OPTIONS) as store:
         assert (store.recovered, store.in_doubt) == (1, 1)
-        assert read(store) == DATA
+        assert read(store, b"x") == DATA
     assert decode_container((backing / "x.qatc").read_bytes()).raw == DATA
-    assert list(lost(backing).values()) == [DATA + b"appended"]
+    assert list(lost_and_found(backing).values()) == [DATA + b"appended"]
+
+
+def test_a_file_that_has_what_was_synced_has_the_mtime_of_that(backing: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def work(store: Store) -> object:
+        handle = store.create(b"x")
+        handle.write(DATA, 0)
+        store.utimens(b"x", None, 1_000_000_007)
+        handle.fsync()
+        handle.write(b"appended", len(DATA))
+        return handle
+
+    kill_after(backing, work)
+    reboot(monkeypatch)
+    with Store(backing, OPTIONS) as store:
+        assert store.stat(b"x").mtime_ns == 1_000_000_007
+        store.sync()
+        assert store.stat(b"x").mtime_ns == 1_000_000_007
+
+
+def test_a_copy_is_durable_before_what_it_was_made_of_is_cut(backing: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kill_after(backing, write_sync_and_append)
+    reboot(monkeypatch)
+    io = FaultyIO()
+    with Store(backing, OPTIONS, io=io):
+        steps = list(io.steps)
+    cut = len(steps) - 1 - steps[::-1].index("ftruncate")
+    assert steps[cut - 3 : cut] == ["fsync", "rename", "fsync_directory"]
 
 
 def test_a_copy_for_which_there_is_no_space_refuses_the_store_and_loses_nothing(
@@ -122,8 +121,8 @@ def test_a_copy_for_which_there_is_no_space_refuses_the_store_and_loses_nothing(
     with pytest.raises(StoreError, match="no space to keep a copy of 'x'"):
         Store(backing, OPTIONS, io=full)
     with Store(backing, OPTIONS) as store:  # it is not locked either
-        assert read(store) == DATA
-    assert list(lost(backing).values()) == [DATA + b"appended"]
+        assert read(store, b"x") == DATA
+    assert list(lost_and_found(backing).values()) == [DATA + b"appended"]
 
 
 def test_a_file_that_was_emptied_and_not_synced_is_as_before_and_the_log_says_so(
@@ -133,8 +132,8 @@ def test_a_file_that_was_emptied_and_not_synced_is_as_before_and_the_log_says_so
     kill_after(backing, lambda store: store.open(b"x", os.O_RDWR | os.O_TRUNC))
     reboot(monkeypatch)
     with Store(backing, OPTIONS) as store:
-        assert read(store) == DATA
-    assert lost(backing) == {}
+        assert read(store, b"x") == DATA
+    assert lost_and_found(backing) == {}
     assert f"x: has {len(DATA)} bytes again" in caplog.text
 
 
@@ -151,8 +150,8 @@ def test_what_was_only_touched_is_not_in_doubt(backing: Path, monkeypatch: pytes
     kill_after(backing, touch)
     reboot(monkeypatch)
     with Store(backing, OPTIONS) as store:
-        assert read(store) == DATA
-    assert lost(backing) == {}
+        assert read(store, b"x") == DATA
+    assert lost_and_found(backing) == {}
 
 
 def test_a_second_reboot_before_it_is_in_lost_and_found_changes_nothing(
@@ -164,8 +163,8 @@ def test_a_second_reboot_before_it_is_in_lost_and_found_changes_nothing(
     kill_after(backing, lambda store: None)  # in the same boot it is in doubt still
     reboot(monkeypatch, b"yet another boot")
     with Store(backing, OPTIONS) as store:
-        assert read(store) == b""
-    assert list(lost(backing).values()) == [DATA]
+        assert read(store, b"x") == b""
+    assert list(lost_and_found(backing).values()) == [DATA]
 
 
 def test_nothing_in_lost_and_found_is_ever_replaced(backing: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,7 +190,7 @@ def test_content_whose_container_is_torn_is_kept(backing: Path, monkeypatch: pyt
     reboot(monkeypatch)
     with Store(backing, OPTIONS):
         pass
-    assert list(lost(backing).values()) == [DATA]
+    assert list(lost_and_found(backing).values()) == [DATA]
     handle.close()
 
 
@@ -224,8 +223,8 @@ def test_an_entry_whose_log_is_damaged_in_the_middle_is_in_doubt(
     damage(log, log.stat().st_size - 60)  # the VALID before the last
     with Store(backing, OPTIONS) as store:
         assert (store.recovered, store.in_doubt) == (0, 1)
-        assert read(store) == DATA
-    (content,) = lost(backing).values()
+        assert read(store, b"x") == DATA
+    (content,) = lost_and_found(backing).values()
     assert content == b"one" + DATA[3 : 2 * CHUNK] + b"two" + DATA[2 * CHUNK + 3 :]
     assert "its log is damaged" in caplog.text
 
@@ -254,8 +253,8 @@ def test_what_was_synced_before_a_log_was_damaged_stays_and_is_sure_from_then_on
     kill_after(backing, append)
     with Store(backing, OPTIONS) as store:
         assert (store.recovered, store.in_doubt) == (1, 0)
-        assert read(store) == b"one" + DATA[3:] + b"three"
-    (content,) = lost(backing).values()
+        assert read(store, b"x") == b"one" + DATA[3:] + b"three"
+    (content,) = lost_and_found(backing).values()
     assert content[CHUNK : CHUNK + 3] == content[2 * CHUNK : 2 * CHUNK + 3] == content[3 * CHUNK :][:3] == b"two"
 
 
@@ -272,7 +271,7 @@ def test_a_data_file_whose_log_cannot_be_read_is_kept_as_it_is(
     with Store(backing, OPTIONS) as store:
         assert (store.recovered, store.in_doubt) == (0, 1)
     assert staged(backing) == []
-    assert lost(backing) == {data.name: DATA} | ({log.name: damaged} if damaged is not None else {})
+    assert lost_and_found(backing) == {data.name: DATA} | ({log.name: damaged} if damaged is not None else {})
     assert lost_files(open_backing(backing)) == [data.name]
     assert f"staging file {data.name} of {len(DATA)} bytes has" in caplog.text
 
@@ -283,7 +282,7 @@ def test_a_redo_file_without_a_log_is_kept(backing: Path) -> None:
     (backing / ".qatqfs/staging/0123.redo").write_bytes(stored)
     with Store(backing, OPTIONS) as store:
         assert store.in_doubt == 1
-    assert lost(backing) == {"0123.redo.qatc": DATA}
+    assert lost_and_found(backing) == {"0123.redo.qatc": DATA}
 
 
 def test_what_is_half_made_or_half_removed_goes_without_a_word(backing: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -296,7 +295,7 @@ def test_what_is_half_made_or_half_removed_goes_without_a_word(backing: Path, ca
         (staging / name).write_bytes(b"rubbish")
     with Store(backing, OPTIONS) as store:
         assert (store.recovered, store.in_doubt) == (0, 0)
-    assert (staged(backing), lost(backing), caplog.text) == ([], {}, "")
+    assert (staged(backing), lost_and_found(backing), caplog.text) == ([], {}, "")
 
 
 def test_a_data_file_that_cannot_be_removed_keeps_its_log(backing: Path) -> None:
@@ -311,7 +310,7 @@ def test_a_data_file_that_cannot_be_removed_keeps_its_log(backing: Path) -> None
     abandon(store, io)
     with Store(backing, OPTIONS) as store:
         assert store.in_doubt == 0
-    assert (staged(backing), lost(backing)) == ([], {})
+    assert (staged(backing), lost_and_found(backing)) == ([], {})
 
 
 @pytest.mark.parametrize("rebooted", [False, True])
@@ -336,7 +335,7 @@ def test_a_file_deeper_than_any_system_call_reaches_is_recovered(
         assert read(store, deep) == DATA
         store.sync()
         assert read(store, deep) == DATA
-    assert lost(backing) == {}
+    assert lost_and_found(backing) == {}
 
 
 def test_a_path_that_no_record_takes_is_searched_for(backing: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -351,7 +350,7 @@ def test_a_path_that_no_record_takes_is_searched_for(backing: Path, monkeypatch:
     kill_after(backing, work)
     with Store(backing, OPTIONS) as store:
         assert read(store, long) == DATA
-    assert lost(backing) == {}
+    assert lost_and_found(backing) == {}
 
 
 @pytest.mark.parametrize("rebooted", [False, True])
@@ -375,5 +374,5 @@ def test_an_error_does_not_count_as_absence(
     assert staged(backing) == before
     assert "cannot be recovered and is kept" in caplog.text
     with Store(backing, OPTIONS) as store:
-        assert read(store) == (DATA if rebooted else content)
-    assert list(lost(backing).values()) == ([content] if rebooted else [])
+        assert read(store, b"x") == (DATA if rebooted else content)
+    assert list(lost_and_found(backing).values()) == ([content] if rebooted else [])

@@ -6,16 +6,12 @@ import threading
 from pathlib import Path
 
 import pytest
+from helpers import write
 
 from qatqfs.store import Store, StoreOptions
 from qatqfs.store.commit.engine import CommitEngine
 from qatqfs.store.commit.syncs import Syncs
 from qatqfs.store.errors import NotCommitted, StoreInUse
-
-
-def write(store: Store, path: bytes, data: bytes = b"content!") -> None:
-    with store.create(path) as handle:
-        handle.write(data, 0)
 
 
 @pytest.fixture
@@ -36,7 +32,7 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> set[bytes]:
 def test_a_sync_names_every_file_that_could_not_be_committed(store: Store, failing: set[bytes]) -> None:
     failing |= {b"a", b"b"}
     for path in (b"a", b"b", b"c"):
-        write(store, path)
+        write(store, path, b"content!")
     with pytest.raises(NotCommitted) as raised:
         store.sync()
     assert sorted(raised.value.failures) == [("a", "Disk quota exceeded"), ("b", "Disk quota exceeded")]
@@ -105,7 +101,7 @@ def holder(backing: Path) -> dict[str, object]:
 def test_the_lock_says_what_became_of_everything(backing: Path, failing: set[bytes]) -> None:
     store = Store(backing, StoreOptions())
     assert holder(backing)["state"] == "serving"
-    write(store, b"x")
+    write(store, b"x", b"content!")
     store.close()
     assert holder(backing) == {"state": "ended", "left": 0, "error": None}
     store = Store(backing, StoreOptions())

@@ -1,15 +1,14 @@
 """Chunks to payloads, as the store does it."""
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 from mounted import errno_of
 
-from qatqfs.codec import MAX_CHUNKS, DType, EncodingFault, Level, LimitExceeded, Memory, decode_payload
+from qatqfs.codec import DType, EncodingFault, Level, decode_payload
 from qatqfs.store.encoding import chunks as encoder
-from qatqfs.store.encoding.chunks import encode_chunk, encode_chunks, write_container
+from qatqfs.store.encoding.chunks import StreamEncoder
 
 CHUNK = 8192
 
@@ -30,7 +29,7 @@ def test_each_chunk_is_encoded_with_its_own_row_widths(monkeypatch: pytest.Monke
         return real(some, *args, row_widths=row_widths, **settings)
 
     monkeypatch.setattr(encoder, "encode_payloads", noting)
-    payloads = encode_chunks(raws, DType.BF16, Level.BALANCED, row_widths=widths, memory=Memory())
+    payloads = StreamEncoder(DType.BF16, Level.BALANCED).encode(raws, widths)
     assert [decode_payload(payload) for payload in payloads] == raws
     assert seen == [(2, ()), (2, (64,)), (1, (32, 64)), (1, ())]
 
@@ -38,9 +37,9 @@ def test_each_chunk_is_encoded_with_its_own_row_widths(monkeypatch: pytest.Monke
 @pytest.mark.parametrize("level", list(Level))
 def test_many_chunks_are_encoded_as_each_alone(level: Level) -> None:
     raws = chunks(5)
-    found = encode_chunks(raws, DType.BF16, level, row_widths=[()] * 5, memory=Memory())
-    alone = Memory()
-    assert found == [encode_chunk(raw, DType.BF16, level, memory=alone) for raw in raws]
+    found = StreamEncoder(DType.BF16, level).encode(raws, [()] * 5)
+    alone = StreamEncoder(DType.BF16, level)
+    assert found == [alone.encode_one(raw) for raw in raws]
 
 
 def test_what_cannot_be_decoded_again_is_an_error_of_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -48,21 +47,9 @@ def test_what_cannot_be_decoded_again_is_an_error_of_the_disk(monkeypatch: pytes
         raise EncodingFault("other values came back")
 
     monkeypatch.setattr(encoder, "encode_payloads", faulty)
-    assert errno_of(encode_chunks, chunks(2), DType.BF16, Level.FAST, row_widths=[(), ()], memory=Memory()) == "EIO"
+    assert errno_of(StreamEncoder(DType.BF16, Level.FAST).encode, chunks(2), [(), ()]) == "EIO"
 
 
-def test_more_chunks_than_a_container_may_have_are_refused_before_any_work() -> None:
-    def read_at(offset: int, size: int) -> bytes:
-        raise AssertionError("it was read")
-
-    with ThreadPoolExecutor(1) as executor, pytest.raises(LimitExceeded, match="1048577 chunks"):
-        write_container(
-            -1,
-            read_at,
-            4 * MAX_CHUNKS + 1,
-            DType.BF16,
-            chunk_size=4,
-            level=Level.FAST,
-            executor=executor,
-            workers=1,
-        )
+def test_a_last_value_that_is_cut_is_padded_with_zeros() -> None:
+    payload = StreamEncoder(DType.F32, Level.FAST).encode_one(b"123456")
+    assert decode_payload(payload) == b"123456\0\0"

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import pytest
+from helpers import wait_for
 
 from qatqfs.codec import Level
 from qatqfs.store.encoding import workers as filling
@@ -44,29 +45,42 @@ def number(first: int, stop: int) -> list[bytes]:
 def test_payloads_come_in_order_however_long_each_takes(workers: int) -> None:
     draft = Draft()
 
+    made, another = [], threading.Event()
+
     def payloads(first: int, stop: int) -> list[bytes]:
-        time.sleep(0.004 if first % 3 == 0 else 0)
+        if first == 0 and workers > 1:
+            assert another.wait(20)  # the first takes longer than one that comes later
+        made.append(first)
+        another.set()
         return number(first, stop)
 
     with ThreadPoolExecutor(workers) as executor:
         fill(draft, 100, payloads, executor, workers)  # type: ignore[arg-type]
+    assert (made[0] == 0) == (workers == 1)
     assert draft.got == number(0, 100)
 
 
-def test_what_is_in_flight_is_bounded_while_one_chunk_keeps_all_waiting() -> None:
-    draft, go, made = Draft(), threading.Event(), []
+def test_what_is_in_flight_is_bounded_while_one_chunk_keeps_all_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    draft, go, made, waits = Draft(), threading.Event(), [], threading.Semaphore(0)
+
+    class Condition(threading.Condition):
+        def wait(self, timeout: float | None = None) -> bool:
+            waits.release()
+            return super().wait(timeout)
+
+    monkeypatch.setattr(filling, "threading", SimpleNamespace(Condition=Condition))
 
     def payloads(first: int, stop: int) -> list[bytes]:
         if first == 0:
-            go.wait(20)
+            assert go.wait(20)
         made.append(first)
         return number(first, stop)
 
     with ThreadPoolExecutor(3) as executor:
         thread = threading.Thread(target=lambda: fill(draft, 1000, payloads, executor, 3))  # type: ignore[arg-type]
         thread.start()
-        time.sleep(0.3)
-        assert len(made) <= 9
+        assert waits.acquire(timeout=20) and waits.acquire(timeout=20)  # two of three wait, and one has chunk 0
+        assert made == list(range(1, 9))
         go.set()
         thread.join()
     assert draft.got == number(0, 1000)
@@ -116,10 +130,10 @@ def test_an_executor_that_is_shut_down_leaves_nobody_waiting() -> None:
     threads = [threading.Thread(target=run) for _ in range(3)]
     for thread in threads:
         thread.start()
-    time.sleep(0.2)
+    wait_for(lambda: executor._work_queue.qsize() == 2)
     closing = threading.Thread(target=lambda: executor.shutdown(cancel_futures=True))
     closing.start()
-    time.sleep(0.1)
+    wait_for(lambda: len(ends) == 2)
     go.set()
     for thread in (*threads, closing):
         thread.join(20)

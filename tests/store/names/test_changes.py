@@ -5,21 +5,11 @@ import stat
 from pathlib import Path
 
 import pytest
+from helpers import read, write
 from mounted import errno_of
 
 from qatqfs.store import Store
 from qatqfs.store.system.files import RENAME_EXCHANGE, RENAME_NOREPLACE
-
-
-def write(store: Store, path: bytes, data: bytes) -> None:
-    with store.create(path) as handle:
-        handle.truncate(0)
-        handle.write(data, 0)
-
-
-def read(store: Store, path: bytes) -> bytes:
-    with store.open(path) as handle:
-        return bytes(handle.read(handle.attributes().size, 0))
 
 
 def put_raw(backing: Path, name: str, data: bytes, mtime: int) -> None:

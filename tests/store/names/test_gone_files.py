@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from faults import FaultyIO
+from helpers import noise, wait_for, wait_until_committed, write
 from mounted import errno_of
 
 from qatqfs.codec import DType, encode_container
@@ -55,18 +56,6 @@ def none_left(backing: Path) -> bool:
     return not gone_but_open(backing)
 
 
-def write(store: Store, path: bytes, data: bytes, offset: int = 0) -> None:
-    with store.create(path) as handle:
-        handle.write(data, offset)
-
-
-def wait_until_committed(store: Store) -> None:
-    deadline = time.monotonic() + DEADLINE_S
-    while store.stats()["dirty_files"] and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert not store.stats()["dirty_files"]
-
-
 def remove(store: Store) -> None:
     store.unlink(b"x")
 
@@ -87,14 +76,14 @@ def test_of_a_file_that_was_committed_by_a_background_thread(
 ) -> None:
     store = open_store(workers=2)
     for _ in range(4):  # each thread has its turn
-        write(store, b"x", os.urandom(20 * CHUNK))
+        write(store, b"x", noise(20 * CHUNK))
         wait_until_committed(store)
     end(store)
     assert none_left(backing)
 
 
 def test_of_a_file_that_a_barrier_committed(store: Store, backing: Path, end: Callable[[Store], None]) -> None:
-    write(store, b"x", os.urandom(20 * CHUNK))
+    write(store, b"x", noise(20 * CHUNK))
     store.sync()
     write(store, b"x", b"again", CHUNK)
     store.sync()
@@ -104,7 +93,7 @@ def test_of_a_file_that_a_barrier_committed(store: Store, backing: Path, end: Ca
 
 def test_of_a_file_that_rests_before_its_commit(open_store, backing: Path, end: Callable[[Store], None]) -> None:
     store = open_store(chunk_size=1 << 20)
-    write(store, b"x", os.urandom(12 << 20))
+    write(store, b"x", noise(12 << 20))
     wait_until_committed(store)
     for _ in range(3):  # a commit of each would write much, so it is put off, each time anew
         write(store, b"x", b"a little", 5)
@@ -114,7 +103,7 @@ def test_of_a_file_that_rests_before_its_commit(open_store, backing: Path, end: 
 
 
 def test_of_a_file_with_several_names_when_the_last_one_goes(store: Store, backing: Path) -> None:
-    write(store, b"x", os.urandom(20 * CHUNK))
+    write(store, b"x", noise(20 * CHUNK))
     store.link(b"x", b"also")
     store.sync()
     write(store, b"also", b"again", CHUNK)
@@ -129,18 +118,18 @@ def test_of_a_file_that_is_removed_while_it_is_committed(
     store: Store, backing: Path, monkeypatch: pytest.MonkeyPatch, end: Callable[[Store], None]
 ) -> None:
     reached, go_on = threading.Event(), threading.Event()
-    real = building.encode_chunks
+    real = building.StreamEncoder.encode
 
     def pausing(*args, **kwargs):
         reached.set()
         assert go_on.wait(DEADLINE_S)
         return real(*args, **kwargs)
 
-    monkeypatch.setattr(building, "encode_chunks", pausing)
-    write(store, b"x", os.urandom(20 * CHUNK))
+    monkeypatch.setattr(building.StreamEncoder, "encode", pausing)
+    write(store, b"x", noise(20 * CHUNK))
     assert reached.wait(DEADLINE_S)
     end(store)
-    monkeypatch.setattr(building, "encode_chunks", real)
+    monkeypatch.setattr(building.StreamEncoder, "encode", real)
     go_on.set()
     assert none_left(backing)
 
@@ -149,14 +138,13 @@ def test_of_a_file_that_is_removed_while_it_is_committed(
 def test_of_a_file_whose_commit_has_failed(backing: Path, operation: str, end: Callable[[Store], None]) -> None:
     io = FaultyIO()
     with Store(backing, StoreOptions(chunk_size=CHUNK, idle_seconds=3600.0, workers=2), io=io) as store:
-        write(store, b"x", os.urandom(20 * CHUNK))
+        write(store, b"x", noise(20 * CHUNK))
         store.sync()
         write(store, b"x", b"again", CHUNK)
         io.fail(errno.EIO, operation)
         assert errno_of(store.sync) == "EIO"
-        failed, deadline = store.stats()["commit_failures"], time.monotonic() + DEADLINE_S
-        while store.stats()["commit_failures"] == failed and time.monotonic() < deadline:
-            time.sleep(0.01)  # until it failed once more, in the background
+        failed = store.stats()["commit_failures"]
+        wait_for(lambda: store.stats()["commit_failures"] > failed)  # once more, in the background
         io.heal()
         end(store)
         assert none_left(backing)
@@ -165,11 +153,11 @@ def test_of_a_file_whose_commit_has_failed(backing: Path, operation: str, end: C
 def test_of_an_entry_that_could_not_be_removed_after_its_commit(backing: Path) -> None:
     io = FaultyIO()
     with Store(backing, StoreOptions(chunk_size=CHUNK, idle_seconds=3600.0), io=io) as store:
-        write(store, b"x", os.urandom(20 * CHUNK))
+        write(store, b"x", noise(20 * CHUNK))
         store.sync()
         write(store, b"x", b"again", CHUNK)
         io.fail(errno.EIO, "unlink")
-        errno_of(store.sync)
+        assert errno_of(store.sync) == "EIO"
         assert none_left(backing)
         io.heal()
 
@@ -177,21 +165,21 @@ def test_of_an_entry_that_could_not_be_removed_after_its_commit(backing: Path) -
 def test_of_a_file_that_is_encoded_ahead(open_store, backing: Path, end: Callable[[Store], None]) -> None:
     store = open_store(chunk_size=65536, workers=2)
     for offset in range(0, 48 << 20, 1 << 20):
-        write(store, b"x", os.urandom(1 << 20), offset)
+        write(store, b"x", noise(1 << 20), offset)
     end(store)
     assert none_left(backing)
 
 
 def test_of_a_file_that_a_forgotten_handle_had_open(store: Store, backing: Path) -> None:
     handle = store.create(b"x")
-    handle.write(os.urandom(20 * CHUNK), 0)
+    handle.write(noise(20 * CHUNK), 0)
     handle.close()
     store.unlink(b"x")
     assert none_left(backing)
 
 
 def test_of_a_damaged_file_that_was_read_by_several(store: Store, backing: Path) -> None:
-    stored = bytearray(encode_container(os.urandom(40 * CHUNK), DType.BF16, values_per_chunk=CHUNK // 2))
+    stored = bytearray(encode_container(noise(40 * CHUNK), DType.BF16, values_per_chunk=CHUNK // 2))
     for place in range(200, len(stored) - 400, CHUNK):
         stored[place] ^= 1
     (backing / "x.qatc").write_bytes(stored)

@@ -6,26 +6,29 @@ from pathlib import Path
 
 import pytest
 from faults import FaultyIO, abandon
+from helpers import noise, read, stored, write
 from strict_decoder import decode_container
 
 from qatqfs.store import Store, StoreOptions
 
 CHUNK = 4096
-DATA = os.urandom(3 * CHUNK + 10)
+DATA = noise(3 * CHUNK + 10)
 
 
-def write(store: Store, path: bytes, data: bytes, offset: int = 0) -> None:
-    with store.create(path) as handle:
-        handle.write(data, offset)
-
-
-def read(store: Store, path: bytes) -> bytes:
-    with store.open(path) as handle:
-        return bytes(handle.read(handle.attributes().size, 0))
-
-
-def stored(backing: Path, name: str) -> bytes:
-    return decode_container((backing / f"{name}.qatc").read_bytes()).raw
+@pytest.mark.parametrize("at", ["x", "y"])
+def test_after_a_kill_the_name_that_is_left_has_what_was_written(backing: Path, at: str) -> None:
+    io = FaultyIO()
+    store = Store(backing, StoreOptions(chunk_size=CHUNK, idle_seconds=3600.0, workers=1), io=io)
+    handle = store.create(b"x")
+    handle.write(DATA, 0)
+    store.link(b"x", b"y")
+    store.unlink(b"y" if at == "x" else b"x")
+    abandon(store, io)
+    with Store(backing, StoreOptions(chunk_size=CHUNK, idle_seconds=3600.0, workers=1)) as again:
+        assert read(again, at.encode()) == DATA
+        again.sync()
+    assert stored(backing / f"{at}.qatc") == DATA
+    assert list((backing / ".qatqfs/lost+found").iterdir()) == []
 
 
 def test_a_link_shows_the_same_file_and_counts(store: Store) -> None:
@@ -49,7 +52,7 @@ def test_a_write_through_one_name_shows_under_the_other_before_and_after_the_com
     assert read(store, b"x") == read(store, b"y") == expected
     store.sync()
     assert read(store, b"x") == read(store, b"y") == expected
-    assert stored(backing, "x") == stored(backing, "y") == expected
+    assert stored(backing / "x.qatc") == stored(backing / "y.qatc") == expected
     assert (backing / "x.qatc").stat().st_ino == (backing / "y.qatc").stat().st_ino
     assert list((backing / ".qatqfs/staging").iterdir()) == []
 
@@ -60,7 +63,7 @@ def test_links_made_in_backing_itself_are_kept_by_a_commit(store: Store, backing
     os.link(backing / "x.qatc", backing / "z.qatc")
     write(store, b"x", b"!", 0)
     store.sync()
-    assert stored(backing, "z") == b"!" + DATA[1:]
+    assert stored(backing / "z.qatc") == b"!" + DATA[1:]
 
 
 def test_the_name_that_is_left_gets_what_was_written_through_the_one_that_went(store: Store, backing: Path) -> None:
@@ -73,7 +76,7 @@ def test_the_name_that_is_left_gets_what_was_written_through_the_one_that_went(s
         assert store.stat(b"y").nlink == 1
         store.sync()
         assert bytes(handle.read(4, 5)) == b"late"
-    assert stored(backing, "y") == DATA[:5] + b"late" + DATA[9:]
+    assert stored(backing / "y.qatc") == DATA[:5] + b"late" + DATA[9:]
     assert store.list_names() == [b"y"]
 
 
@@ -95,7 +98,7 @@ def test_a_handle_whose_name_went_before_anything_was_written_writes_to_the_othe
         store = open_store()
     store.sync()
     assert read(store, b"y") == DATA[:5] + b"late" + DATA[9:CHUNK]
-    assert stored(backing, "y") == DATA[:5] + b"late" + DATA[9:CHUNK]
+    assert stored(backing / "y.qatc") == DATA[:5] + b"late" + DATA[9:CHUNK]
     assert list((backing / ".qatqfs/lost+found").iterdir()) == []
     store.close()
 
@@ -187,8 +190,8 @@ def test_a_sync_of_a_directory_commits_what_was_written_by_a_name_elsewhere(
             store.close(commit=False)
             store = open_store()
         store.sync(b"d")
-        assert stored(backing, "d/x") == b"patch" + DATA[5:]
-        assert stored(backing, "other") == DATA  # a barrier for d is none for the rest
+        assert stored(backing / "d/x.qatc") == b"patch" + DATA[5:]
+        assert stored(backing / "other.qatc") == DATA  # a barrier for d is none for the rest
 
 
 @pytest.mark.parametrize("error", [errno.EPERM, errno.EINVAL])

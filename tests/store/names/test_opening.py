@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from faults import FaultyIO
+from helpers import content, noise, read, stored, wait_until_committed, write
 from mounted import errno_of
 from strict_decoder import canonical_layout, decode_container
 
@@ -23,22 +24,6 @@ from qatqfs.store.system.files import Fd
 
 CHUNK = 4096
 SIZES = [0, 1, 2, 3, 4, 5, 6, CHUNK - 1, CHUNK, CHUNK + 1, CHUNK + 2, 3 * CHUNK + 5, 10 * CHUNK]
-
-
-def content(size: int, seed: int = 1) -> bytes:
-    rng = np.random.default_rng(seed)
-    values = rng.normal(size=size // 4 + 1).astype("<f4")
-    return values.tobytes()[:size]
-
-
-def write(store: Store, path: bytes, data: bytes) -> None:
-    with store.create(path, 0o644, flags=os.O_RDWR | os.O_TRUNC) as handle:
-        assert handle.write(data, 0) == len(data)
-
-
-def read(store: Store, path: bytes) -> bytes:
-    with store.open(path) as handle:
-        return bytes(handle.read(handle.attributes().size + 10, 0))
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -200,10 +185,8 @@ def test_a_file_deleted_before_its_commit_is_never_encoded(store: Store) -> None
 
 def test_the_last_writers_close_commits_in_the_background(store: Store, backing: Path) -> None:
     write(store, b"x", content(10_000))
-    deadline = time.monotonic() + 20
-    while store.stats()["dirty_files"] and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert decode_container((backing / "x.qatc").read_bytes()).raw == content(10_000)
+    wait_until_committed(store)
+    assert stored(backing / "x.qatc") == content(10_000)
     assert list((backing / ".qatqfs/staging").iterdir()) == []
 
 
@@ -211,10 +194,8 @@ def test_an_open_file_is_committed_once_it_rests(open_store, backing: Path) -> N
     store = open_store(idle_seconds=0.05)
     with store.create(b"x") as handle:
         handle.write(content(10_000), 0)
-        deadline = time.monotonic() + 20
-        while store.stats()["dirty_files"] and time.monotonic() < deadline:
-            time.sleep(0.01)
-        assert decode_container((backing / "x.qatc").read_bytes()).raw == content(10_000)
+        wait_until_committed(store)
+        assert stored(backing / "x.qatc") == content(10_000)
         handle.write(b"!", 0)
         assert bytes(handle.read(3, 0)) == b"!" + content(10_000)[1:3]
 
@@ -345,7 +326,7 @@ def test_a_failed_commit_fails_the_close_that_waits_for_it_and_keeps_the_content
 
 def test_a_container_that_nobody_uses_any_more_gives_its_descriptor_back_at_once(store: Store, backing: Path) -> None:
     with store.create(b"x") as handle:
-        handle.write(os.urandom(3 * 4096), 0)
+        handle.write(noise(3 * 4096), 0)
     store.sync()
     gc.collect()
     gc.disable()  # a cycle would keep it, and the space of a file that is gone

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers import write
 
 from qatqfs.store import Attributes, Store
 
@@ -15,11 +16,6 @@ from qatqfs.store import Attributes, Store
 def shown(store: Store, path: bytes) -> tuple[int, int]:
     found = store.stat(path)
     return found.mtime_ns, store.tree.commit_times.ctime_ns(found)
-
-
-def write(store: Store, path: bytes, data: bytes) -> None:
-    with store.create(path) as handle:
-        handle.write(data, 0)
 
 
 def test_a_commit_changes_no_time_of_the_file_or_its_directory(store: Store, backing: Path) -> None:

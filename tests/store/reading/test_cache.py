@@ -7,6 +7,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from qatqfs.codec import Container
 from qatqfs.store import Store, StoreOptions
@@ -60,6 +62,32 @@ def test_what_is_no_memory_of_the_pool_is_ignored() -> None:
     pool = BufferPool(1 << 20)
     pool.give_back(memoryview(b"constant"))
     assert pool.take(8).obj != b"constant"
+
+
+def test_a_length_whose_only_block_is_in_use_again_makes_no_room() -> None:
+    pool = BufferPool(2 * 8192)
+    pool.give_back(pool.take(4096))
+    in_use = pool.take(4096)
+    for _ in range(3):
+        pool.give_back(memoryview(bytearray(8192)))
+    assert len(in_use) == 4096
+    assert [len(pool.take(8192).obj) for _ in range(2)] == [8192, 8192]  # type: ignore[arg-type]
+
+
+@given(st.lists(st.tuples(st.sampled_from(["take", "drop", "keep"]), st.sampled_from([1, 64, 4096, 8192, 20000]))))
+def test_any_order_of_taking_and_giving_back_keeps_the_pool_within_its_bound(steps: list[tuple[str, int]]) -> None:
+    pool = BufferPool(3 * 8192)
+    held: list[memoryview] = []
+    for action, size in steps:
+        if action == "take" or not held:
+            held.append(pool.take(size))
+            assert len(held[-1]) == size
+        else:
+            given = held.pop(size % len(held))
+            pool.give_back(given)
+            if action == "keep":  # a reader still has it
+                held.append(given)
+        assert pool.kept_bytes <= 3 * 8192
 
 
 def test_the_length_that_came_back_least_recently_makes_room() -> None:

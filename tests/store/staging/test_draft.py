@@ -13,7 +13,7 @@ import pytest
 from strict_decoder import decode_container
 
 from qatqfs.codec import DType, Level, encode_payload
-from qatqfs.store.staging import draft as draft_module
+from qatqfs.store.staging import draftfile
 from qatqfs.store.staging.draft import Draft
 from qatqfs.store.system.backing import BackingIO, Buffer
 from qatqfs.store.system.files import Fd
@@ -72,6 +72,17 @@ def payloads(raws: list[bytes], *, last: bool) -> list[bytes]:
     return [encode_payload(raw, DType.BF16, appendable=last and raw is raws[-1]) for raw in raws]
 
 
+def test_a_change_of_a_chunk_that_was_claimed_makes_it_stale(tmp_path: Path, disk: Disk, disk_waiter: Executor) -> None:
+    draft = draft_in(tmp_path, disk, disk_waiter, [])
+    draft.claimed = 5
+    draft.note_change(5, 9)
+    assert draft.stale == set()
+    draft.note_change(4, 5)
+    assert draft.stale == {4}
+    draft.note_change(2, 9)
+    assert draft.stale == {2, 3, 4}
+
+
 def test_no_page_is_written_twice_while_chunks_come(tmp_path: Path, disk: Disk, disk_waiter: Executor) -> None:
     grown: list[int] = []
     draft, raws = draft_in(tmp_path, disk, disk_waiter, grown), content(40)
@@ -91,7 +102,7 @@ def test_what_is_held_back_is_in_the_file_once_it_is_settled(tmp_path: Path, dis
     draft, raws = draft_in(tmp_path, disk, disk_waiter, []), content(9)
     made = payloads(raws, last=False)
     draft.append(made)
-    draft.settle()
+    draft.flush()
     assert [draft.payload(chunk) for chunk in range(9)] == made
 
 
@@ -112,7 +123,7 @@ def test_a_draft_begins_like_another_whose_last_page_is_held_back(
     old, raws = draft_in(tmp_path, disk, disk_waiter, []), content(9)
     made = payloads(raws, last=True)
     old.append(made)
-    old.settle()
+    old.flush()
     new = draft_in(tmp_path, disk, disk_waiter, [])
     new.take_prefix(*old.prefix(7))
     new.append(made[7:])
@@ -123,7 +134,7 @@ def test_a_draft_begins_like_another_whose_last_page_is_held_back(
 def test_only_what_is_beyond_much_leaves_the_page_cache(
     tmp_path: Path, disk: Disk, disk_waiter: Executor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(draft_module, "_CACHED_BYTES", 10 * UNIT)
+    monkeypatch.setattr(draftfile, "_CACHED_BYTES", 10 * UNIT)
     draft, raws = draft_in(tmp_path, disk, disk_waiter, []), content(40)
     for payload in payloads(raws, last=True):
         draft.append([payload])
@@ -156,7 +167,7 @@ def test_after_an_error_nothing_more_is_written(tmp_path: Path, disk: Disk, disk
     with pytest.raises(OSError, match="No space"):
         draft.append(made[4:8])
     disk.error = None
-    for more in (draft.settle, lambda: draft.finish(8 * UNIT), lambda: draft.append(made[8:])):
+    for more in (draft.flush, lambda: draft.finish(8 * UNIT), lambda: draft.append(made[8:])):
         with pytest.raises((OSError, ValueError), match="has failed"):
             more()
 
@@ -170,7 +181,7 @@ def test_no_chunks_are_nothing_to_append(tmp_path: Path, disk: Disk, disk_waiter
 def test_what_is_held_back_keeps_no_payload_alive(tmp_path: Path, disk: Disk, disk_waiter: Executor) -> None:
     draft, raws = draft_in(tmp_path, disk, disk_waiter, []), content(3)
     draft.append(payloads(raws, last=False))
-    held = draft._sink._gathered
+    held = draft._file._gathered
     assert sum(map(len, held)) < PAGE
     assert all(isinstance(buffer, bytes) for buffer in held)
 
@@ -180,5 +191,5 @@ def test_what_settling_writes_is_on_disk_and_not_reserved(tmp_path: Path, disk: 
     draft = draft_in(tmp_path, disk, disk_waiter, grown)
     draft.append(payloads(content(3), last=False))
     before = grown[-1]
-    draft.settle()
+    draft.flush()
     assert grown[-1] == os.fstat(draft.fd.number).st_size > before

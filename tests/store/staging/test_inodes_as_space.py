@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from faults import FaultyIO, abandon
+from helpers import read
 from mounted import errno_of
 
 from qatqfs.codec import Level
@@ -57,11 +58,6 @@ def create_until_full(store: Store, prefix: bytes, stack: contextlib.ExitStack) 
             contents[name] = b""
         return contents
     raise AssertionError("there was no end of inodes")
-
-
-def read(store: Store, path: bytes) -> bytes:
-    with store.open(path) as handle:
-        return bytes(handle.read(1 << 20, 0))
 
 
 @needs_root
@@ -139,9 +135,12 @@ def test_others_who_take_all_inodes_delay_commits_and_harm_nothing(disk: Path) -
         handle.write(b"content", 0)
         others = disk / "others"
         os.mkdir(others)
-        with contextlib.suppress(OSError):
+
+        def take_all() -> None:
             for i in range(1000):
                 (others / str(i)).touch()
+
+        assert errno_of(take_all) == "ENOSPC"
         assert errno_of(store.sync) == "ENOSPC"
         assert read(store, b"x") == b"content"
         shutil.rmtree(others)

@@ -5,8 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qatqfs.store.staging.chunkmap import OPEN_END
-from qatqfs.store.staging.records import Base, LogWriter, replay
+from qatqfs.store.staging.records import OPEN_END, Base, LogWriter, replay
 from qatqfs.store.system.backing import BackingIO
 from qatqfs.store.system.files import Fd, Identity
 
@@ -40,7 +39,7 @@ def test_all_records_of_the_running_boot_count(tmp_path: Path) -> None:
     assert state.base == Base(IDENTITY, 4096)
     assert state.valid == [(0, 2)]
     assert state.low_size == 100
-    assert (state.synced_size, state.synced_mtime_ns) == (8000, 111)
+    assert (state.durable_size, state.durable_mtime_ns) == (8000, 111)
     assert state.paths == [b"a/b", b"a/c"]
     assert state.intents == [NEXT_IDENTITY]
     assert state.unlinked
@@ -98,7 +97,7 @@ def test_a_sync_covers_as_many_records_as_it_says(tmp_path: Path) -> None:
 
     state = replay(log_bytes(tmp_path, write), OTHER_BOOT)
     assert state.valid == [(0, 1)]
-    assert (state.synced_size, state.synced_mtime_ns) == (5000, 7)
+    assert (state.durable_size, state.durable_mtime_ns) == (5000, 7)
 
 
 def test_a_sync_of_less_that_comes_later_takes_nothing_back(tmp_path: Path) -> None:
@@ -111,7 +110,7 @@ def test_a_sync_of_less_that_comes_later_takes_nothing_back(tmp_path: Path) -> N
 
     state = replay(log_bytes(tmp_path, write), OTHER_BOOT)
     assert state.valid == [(0, 1)]
-    assert (state.synced_size, state.synced_mtime_ns) == (9000, 8)
+    assert (state.durable_size, state.durable_mtime_ns) == (9000, 8)
 
 
 def test_what_is_in_doubt_counts_for_who_asks_for_it(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from faults import FaultyIO
+from helpers import noise
 from mounted import errno_of
 
 import qatqfs.store
@@ -125,7 +126,7 @@ def test_a_large_write_is_made_in_pieces_only_where_memory_is_dear(
     tmp_path: Path, dear: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(backingio, "HOST_TAKES_MEMORY", dear)
-    fd, io, data = Fd(os.open(tmp_path / "x", os.O_RDWR | os.O_CREAT)), FaultyIO(), os.urandom(100_000)
+    fd, io, data = Fd(os.open(tmp_path / "x", os.O_RDWR | os.O_CREAT)), FaultyIO(), noise(100_000)
     assert io.pwrite_all(fd, b"", 0) == 0
     written = []
     io.before = lambda number, name, args: written.append((args[2], len(args[1])))
@@ -140,7 +141,7 @@ def test_a_write_in_pieces_that_fails_in_the_middle_says_how_much_went_in(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(backingio, "HOST_TAKES_MEMORY", True)
-    fd, io, data = Fd(os.open(tmp_path / "x", os.O_RDWR | os.O_CREAT)), FaultyIO(), os.urandom(100_000)
+    fd, io, data = Fd(os.open(tmp_path / "x", os.O_RDWR | os.O_CREAT)), FaultyIO(), noise(100_000)
     io.fail(errno.ENOSPC, "pwrite", when=lambda args: args[2] >= 65_536)
     assert io.pwrite_all(fd, data, 0) == 65_536
     assert os.pread(fd.number, 1 << 20, 0) == data[:65_536]

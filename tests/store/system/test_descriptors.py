@@ -3,11 +3,12 @@
 import contextlib
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from faults import FaultyIO, abandon
+from helpers import read
 from mounted import errno_of
 
 from qatqfs.store import Store, StoreOptions
@@ -19,21 +20,21 @@ DATA = bytes(range(256)) * 40
 
 
 @pytest.fixture
-def few(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+def few(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], None]]:
     """Leave a store room for some files more than this process has open now."""
 
+    fillers: list[int] = []
+
     def leave(count: int) -> None:
-        probe = os.open(os.devnull, os.O_RDONLY)
-        os.close(probe)
-        wanted = probe + count
+        top = max(int(name) for name in os.listdir("/proc/self/fd"))
+        while not fillers or fillers[-1] < top:  # no number below is free then, whatever earlier tests have left
+            fillers.append(os.open(os.devnull, os.O_RDONLY))
+        wanted = max(top, fillers[-1]) + 1 + count
         monkeypatch.setattr(descriptors, "most_descriptors", lambda: wanted * 4 // 3)
 
-    return leave
-
-
-def content(store: Store, name: bytes) -> bytes:
-    with store.open(name) as handle:
-        return bytes(handle.read(len(DATA) + 1, 0))
+    yield leave
+    for fd in fillers:
+        os.close(fd)
 
 
 def test_a_file_that_cannot_stay_open_is_not_created_and_the_others_are_safe(store: Store, few) -> None:
@@ -51,7 +52,7 @@ def test_a_file_that_cannot_stay_open_is_not_created_and_the_others_are_safe(sto
         assert 5 < len(names) < 40
         store.sync()
     assert set(names) <= set(store.list_names())
-    assert all(content(store, name) == DATA for name in names)
+    assert all(read(store, name) == DATA for name in names)
 
 
 def test_a_write_that_would_take_too_many_fails_before_anything_is_changed(store: Store, few) -> None:
@@ -92,7 +93,7 @@ def test_more_recovered_files_than_may_be_open_are_all_there(backing: Path, few)
     few(40)
     with Store(backing) as store:
         assert store.recovered == len(names)
-        assert all(content(store, name) == DATA for name in names)
+        assert all(read(store, name) == DATA for name in names)
     assert os.listdir(backing / ".qatqfs/lost+found") == []
 
 
@@ -115,4 +116,4 @@ def test_a_base_that_cannot_be_opened_for_want_of_something_is_not_taken_for_los
         Store(backing).close()
     assert os.listdir(backing / ".qatqfs/lost+found") == []
     with Store(backing) as store:
-        assert content(store, b"x") == DATA
+        assert read(store, b"x") == DATA

@@ -2,11 +2,12 @@
 
 import json
 import struct
-import time
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import wait_for_draft
 from strict_decoder import decode_container
 
 from qatqfs.codec import DType, encode_container
@@ -142,15 +143,20 @@ def test_a_file_of_a_store_gets_the_dtype_of_its_values(open_store, backing) -> 
     assert decode_container((backing / "dump.bin.qatc").read_bytes()).dtype == "f32"
 
 
-def test_a_beginning_that_misleads_is_corrected_before_the_commit(open_store, backing) -> None:
+def test_a_beginning_that_misleads_is_corrected_before_the_commit(
+    open_store, backing: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("qatqfs.store.names.node._AHEAD_BYTES", 16 * 65536)
+    monkeypatch.setattr("qatqfs.store.commit.ahead._CLAIM_BYTES", 16 * 65536)
     store = open_store(chunk_size=65536)
-    halves = bf16(np.concatenate([values(seed) for seed in range(20)]))
-    content = halves + b"".join(f32(values(seed)) for seed in range(60))
+    halves = bf16(np.concatenate([values(seed) for seed in range(10)]))
+    content = halves + b"".join(f32(values(seed)) for seed in range(20))
     with store.create(b"dump.bin") as handle:
         for offset in range(0, len(content), 65536):
             handle.write(content[offset : offset + 65536], offset)
             if offset == 20 * 65536:
-                time.sleep(0.3)  # chunks are encoded ahead meanwhile
+                wait_for_draft(handle, 8)
+                assert handle.node.staging.draft.dtype is DType.BF16
     store.sync()
     decoded = decode_container((backing / "dump.bin.qatc").read_bytes())
     assert (decoded.dtype, decoded.raw) == ("f32", content)

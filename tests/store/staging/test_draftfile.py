@@ -1,19 +1,18 @@
 """A container that grows is written to disk as it does, and a disk that fails meanwhile is heard of."""
 
-import contextlib
 import errno
 import os
-import time
 from concurrent.futures import Executor, Future
 from pathlib import Path
 from typing import Any
 
 import pytest
 from faults import FaultyIO
+from helpers import noise, wait_for
 
 from qatqfs.store import Store, StoreOptions
-from qatqfs.store.staging import writeback as writeback
-from qatqfs.store.staging.writeback import SYNC_BYTES, WriteBack
+from qatqfs.store.staging import draftfile
+from qatqfs.store.staging.draftfile import SYNC_BYTES, WriteBack
 from qatqfs.store.system.backing import BackingIO
 from qatqfs.store.system.files import Fd
 
@@ -84,7 +83,7 @@ def test_the_file_is_made_durable_now_and_then_by_one_call_at_a_time(fd: Fd) -> 
     later.run()
     write_back.grown(4 * SYNC_BYTES)
     later.run()
-    write_back.settle()
+    write_back.wait()
     assert disk.synced == 2
 
 
@@ -96,7 +95,7 @@ def test_what_the_disk_reports_is_raised_once(fd: Fd) -> None:
     later.run()
     with pytest.raises(OSError, match="Input/output"):
         write_back.grown(2 * SYNC_BYTES)
-    write_back.settle()
+    write_back.wait()
 
 
 def test_after_a_cut_it_begins_anew_from_there(fd: Fd) -> None:
@@ -114,9 +113,9 @@ def test_after_a_cut_it_begins_anew_from_there(fd: Fd) -> None:
 def test_a_commit_whose_disk_failed_on_the_way_keeps_staging_and_is_made_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writeback, "SYNC_BYTES", 256 << 10)
-    monkeypatch.setattr(writeback, "_BEGIN_BYTES", 64 << 10)
-    content = os.urandom(4 * MIB)
+    monkeypatch.setattr(draftfile, "SYNC_BYTES", 256 << 10)
+    monkeypatch.setattr(draftfile, "_BEGIN_BYTES", 64 << 10)
+    content = noise(4 * MIB)
     io = FaultyIO()
     with Store(tmp_path, StoreOptions(idle_seconds=3600.0), io=io) as store:
         io.fail(errno.EIO, "fdatasync")
@@ -136,11 +135,11 @@ def test_a_commit_whose_disk_failed_on_the_way_keeps_staging_and_is_made_again(
 def test_what_was_encoded_ahead_is_not_used_when_the_disk_failed_to_write_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writeback, "SYNC_BYTES", 3 * MIB)  # so that nothing else asks how it went
-    monkeypatch.setattr(writeback, "_BEGIN_BYTES", 64 << 10)
+    monkeypatch.setattr(draftfile, "SYNC_BYTES", 3 * MIB)  # so that nothing else asks how it went
+    monkeypatch.setattr(draftfile, "_BEGIN_BYTES", 64 << 10)
     monkeypatch.setattr("qatqfs.store.names.node._AHEAD_BYTES", 64 << 10)
     monkeypatch.setattr("qatqfs.store.commit.ahead._CLAIM_BYTES", 1 << 20)
-    content = bytearray(os.urandom(4 * MIB))
+    content = bytearray(noise(4 * MIB))
     io = FaultyIO()
     failed: list[Fd] = []
     copied = []
@@ -157,15 +156,14 @@ def test_what_was_encoded_ahead_is_not_used_when_the_disk_failed_to_write_it(
         with store.create(b"x.bf16") as handle:
             for offset in range(0, len(content), MIB):
                 handle.write(content[offset : offset + MIB], offset)
-            deadline = time.monotonic() + 20
-            while not failed and time.monotonic() < deadline:
-                time.sleep(0.01)
-            time.sleep(0.1)  # for the future to be done
+            wait_for(lambda: failed)
+            draft = handle.node.staging.draft
+            assert draft.fd is failed[0]
+            wait_for(lambda: draft._write_back._sync is not None and draft._write_back._sync.done())
             content[MIB + 5] ^= 1  # a stale chunk with sound ones before and behind it
             handle.write(content[MIB : MIB + 10], MIB)
-        with contextlib.suppress(OSError):
-            store.sync()
         store.sync()
+        assert store.stats()["dirty_files"] == 0
         with store.open(b"x.bf16") as handle:
             assert handle.node.fd is not failed[0]
             assert handle.read(len(content), 0) == content
