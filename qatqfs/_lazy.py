@@ -1,7 +1,7 @@
-"""Names of a package that are imported when somebody asks for them.
+"""Imports the names of a package when they are first used.
 
-A verb that only talks to a running mount needs no numpy and no encoder. So packages whose modules import them do not
-import these modules themselves, but look a name up where it is defined, the first time it is used (PEP 562).
+A verb that only talks to a running mount needs neither numpy nor the encoder. So a package whose modules import these
+does not import its modules itself. It looks a name up in the defining module when the name is first used (PEP 562).
 """
 
 import importlib
@@ -14,7 +14,7 @@ def names_from(package: str, modules: Mapping[str, str]) -> Callable[[str], obje
 
     Args:
         package: its ``__name__``.
-        modules: name of the defining module, full, by the name to find there.
+        modules: full name of the defining module, by the name to find there.
     """
 
     def find(name: str) -> object:

@@ -1,6 +1,6 @@
 """The demo: make a K/V cache, store it through a mount, read it back, compare every byte, show the sizes.
 
-Run it with scripts/demo, which prepares what it needs.
+Run it with scripts/demo, which installs what it needs.
 """
 
 import argparse
@@ -18,7 +18,7 @@ import numpy as np
 from demo_lib.dumps import Dump, all_dumps
 from demo_lib.machine import drop_caches, fuse_obstacle
 from demo_lib.report import measure, table
-from demo_lib.session import DemoError, Session, catch_signals, qatqfs
+from demo_lib.session import DemoError, Session, exit_status, qatqfs
 from demo_lib.transformer import Shape, kv_cache
 
 _REPOSITORY = Path(__file__).resolve().parent.parent
@@ -181,16 +181,7 @@ def main() -> int:
     parser.add_argument("--dir", type=Path, metavar="DIR", help="put the temporary directory here")
     parser.add_argument("--no-mount", action="store_true", help="encode and decode only, as without /dev/fuse")
     arguments = parser.parse_args()
-    catch_signals()
-    try:
-        run(arguments.dir, not arguments.no_mount)
-    except (DemoError, OSError, subprocess.SubprocessError) as error:
-        print(f"demo: FAILED: {' '.join(str(error).split())}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("demo: interrupted", file=sys.stderr)
-        return 130
-    return 0
+    return exit_status("demo", lambda: run(arguments.dir, not arguments.no_mount))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Say whether a FUSE filesystem can be mounted here: exit 0 if so, else 1 and one line with the reason.
+"""Check whether a FUSE filesystem can be mounted here: exit 0 if so, else 1 and one line with the reason.
 
-That /dev/fuse exists is not enough (a container may see the device and not be allowed to open it, or to
-mount), so this mounts an empty filesystem for a moment.
+It is not enough that /dev/fuse exists: a container may see the device, but may not open it or may not mount. So this
+mounts an empty filesystem for a moment.
 """
 
 import os
@@ -19,7 +19,7 @@ def obstacle() -> str | None:
             os.close(os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC))
         except OSError as error:
             return f"/dev/fuse cannot be opened: {error.strerror}"
-    elif shutil.which("fusermount3") is None:  # set-uid root; it opens the device for others
+    elif shutil.which("fusermount3") is None:  # set-uid root; it opens the device for ordinary users
         return "fusermount3 (Debian package fuse3) is missing"
     elif not os.path.exists("/etc/mtab"):
         return (
@@ -36,7 +36,7 @@ def _trial_mount() -> str | None:
     with tempfile.TemporaryDirectory(prefix="qatqfs-check-") as mountpoint, tempfile.TemporaryFile() as said:
         options = set(pyfuse3.default_options) | {"fsname=qatqfs-check"}
         stderr = os.dup(2)
-        os.dup2(said.fileno(), 2)  # libfuse gives its reasons on stderr and nowhere else
+        os.dup2(said.fileno(), 2)  # libfuse gives its reasons only on stderr
         try:
             pyfuse3.init(pyfuse3.Operations(), mountpoint, options)
         except RuntimeError as error:

@@ -1,7 +1,7 @@
-"""Fuzz the codec's parsers; run it with scripts/fuzz, which prepares what it needs.
+"""Fuzz the codec's parsers; run it with scripts/fuzz, which installs what it needs.
 
-Without atheris, inputs are random changes of known ones. With it (pip install atheris) the search is guided by which
-lines an input reaches, and inputs that reach new ones are kept in --corpus DIR/TARGET.
+Without atheris, inputs are random changes of known inputs. With it (pip install atheris), the lines that an input
+reaches guide the search, and inputs that reach new lines are kept in --corpus DIR/TARGET.
 """
 
 import argparse
@@ -24,7 +24,7 @@ _REPORT_EVERY_S = 10.0
 
 
 def run_plain(name: str, target: Target, seconds: float, seed: int) -> int:
-    """Feed random changes of known inputs for so long; returns 1 once one does harm, which is kept in a file."""
+    """Feed random changes of known inputs for some seconds; if one does harm, keep it in a file and return 1."""
     rng = random.Random(seed)
     corpus = [data for data in seeds(name) if len(data) <= _MAX_INPUT_BYTES]
     start = said = time.monotonic()
@@ -50,7 +50,7 @@ def run_plain(name: str, target: Target, seconds: float, seed: int) -> int:
 
 
 def run_guided(name: str, seconds: float, seed: int, corpus: Path | None) -> int:
-    """Run atheris in a process of its own, which it needs for its instrumentation, and return its status."""
+    """Run atheris in its own process, which its instrumentation needs, and return the exit status."""
     with tempfile.TemporaryDirectory(prefix="qatqfs-fuzz-") as temporary:
         known = Path(temporary) / "seeds"
         known.mkdir()

@@ -1,10 +1,10 @@
-"""Move a sequence that is being served to another machine and back: only its containers travel.
+"""Move a running sequence to another machine and back: only its containers travel.
 
 A small transformer serves a prompt and writes its K/V blocks through a mount. The containers are copied to a second
-directory, as a migration ships them, and mounted there read-only; a fresh process goes on from them. What it generates
-is compared with what the first process generates that never stopped. Then the same the other way.
+directory, as in a migration, and mounted there read-only. A fresh process continues from them. Its output is compared
+with that of the first process, which never stopped. Then the sequence moves back in the same way.
 
-Run it with scripts/migrate-demo, which prepares what it needs.
+Run it with scripts/migrate-demo, which installs what it needs.
 """
 
 import argparse
@@ -13,7 +13,6 @@ import dataclasses
 import hashlib
 import json
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 from demo_lib.machine import drop_caches, fuse_obstacle
-from demo_lib.session import DemoError, Places, catch_signals, qatqfs
+from demo_lib.session import DemoError, Places, exit_status, qatqfs
 from demo_lib.transformer import Shape
 from serving_lib.blocks import KINDS, Kind
 from serving_lib.jobs import Job, run_job
@@ -62,7 +61,7 @@ _QUICK = Scale(Shape(layers=3, heads=4, kv_heads=2, head_dim=64, hidden=512), 21
 
 @dataclass(frozen=True)
 class Result:
-    """What came of one kind of cache; its fields are the keys of the JSON output."""
+    """The results for one kind of cache; its fields are the keys of the JSON output."""
 
     kind: str
     files: int
@@ -83,7 +82,7 @@ def containers(directory: Path) -> list[Path]:
 
 
 def ship(source: Path, target: Path) -> int:
-    """Copy the containers of a backing directory into another; returns the bytes of those of blocks."""
+    """Copy the containers of a backing directory into another; return the bytes of the containers of blocks."""
     total = 0
     for path in containers(source):
         shutil.copy2(path, target / path.name)
@@ -92,7 +91,7 @@ def ship(source: Path, target: Path) -> int:
 
 
 def compare(got: list[int], wanted: list[int], what: str) -> None:
-    """Compare tokens that were generated elsewhere with what they should be; raises DemoError."""
+    """Compare tokens that were generated elsewhere with the expected ones; raises DemoError."""
     if got != wanted:
         pairs = zip(got, wanted, strict=False)
         equal = next((i for i, (one, other) in enumerate(pairs) if one != other), min(len(got), len(wanted)))
@@ -100,7 +99,7 @@ def compare(got: list[int], wanted: list[int], what: str) -> None:
 
 
 def migrate(places: Places, kind: Kind, scale: Scale) -> Result:
-    """Take a sequence there and back; raises DemoError if anything is not as it should be."""
+    """Take a sequence there and back; raises DemoError if anything is wrong."""
     name = kind.name.replace(" ", "-")
     home, away, made = (places.directory(f"{name}/{where}") for where in ("home", "away", "made"))
     mountpoint, second = places.directory(f"{name}/mnt"), places.directory(f"{name}/mnt-made")
@@ -138,7 +137,7 @@ def migrate(places: Places, kind: Kind, scale: Scale) -> Result:
 
 @contextlib.contextmanager
 def mounted(places: Places, mountpoint: Path, backing: Path, *options: str) -> Iterator[None]:
-    """Mount for the time of a block; after an error the places see to it."""
+    """Mount while the body of the ``with`` statement runs; after an error, the places unmount."""
     places.mount_at(mountpoint, backing, *options)
     yield
     places.unmount_from(mountpoint)
@@ -214,16 +213,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="a smaller model and a shorter prompt")
     parser.add_argument("--json", action="store_true", help="print a JSON list with an object for each kind of cache")
     arguments = parser.parse_args()
-    catch_signals()
-    try:
-        run(arguments.dir, _QUICK if arguments.quick else _FULL, arguments.json)
-    except (DemoError, OSError, subprocess.SubprocessError) as error:
-        print(f"migrate-demo: FAILED: {' '.join(str(error).split())}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("migrate-demo: interrupted", file=sys.stderr)
-        return 130
-    return 0
+    return exit_status("migrate-demo", lambda: run(arguments.dir, _QUICK if arguments.quick else _FULL, arguments.json))
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""Generate with a quarter of the K/V blocks in memory: the others are in a mount whose backing directory is on tmpfs.
+"""Generate with a quarter of the K/V blocks in memory, and the others in a mount whose backing directory is on tmpfs.
 
-That is a compressed tier in main memory: experimental, to see what it holds and what it costs. The same transformer
-generates the same text with all its blocks in memory, with most of them in plain files on tmpfs, and with most of them
-in a mount. Tokens and blocks are compared.
+This is an experimental compressed tier in main memory, to see how much it holds and what it costs. The same transformer
+generates the same text three times: with all blocks in memory, with most of them in plain files on tmpfs, and with most
+of them in a mount. Tokens and blocks are compared.
 
-Run it with scripts/paging-demo, which prepares what it needs.
+Run it with scripts/paging-demo, which installs what it needs.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from demo_lib.machine import fuse_obstacle
-from demo_lib.session import DemoError, Places, catch_signals, qatqfs
+from demo_lib.session import DemoError, Places, exit_status, qatqfs
 from demo_lib.transformer import Shape
 from serving_lib.jobs import Job, run_job
 
@@ -25,7 +25,7 @@ _TEXT = _REPOSITORY / "LICENSE"
 _TMPFS = Path("/dev/shm")
 _SEED = 2024
 _RESIDENT = 4
-"""One of so many pages stays in memory."""
+"""One of this many pages stays in memory."""
 _KIB = 1024
 
 
@@ -82,7 +82,7 @@ def memory_of(directory: Path) -> int:
 
 
 def result(where: str, outcome: Job, stored: int) -> Result:
-    """Return what came of a run."""
+    """Return the results of a run."""
     paged = outcome["pages"] - outcome["resident"]
     return Result(
         where=where,
@@ -98,7 +98,7 @@ def result(where: str, outcome: Job, stored: int) -> Result:
 
 
 def run(parent: Path, scale: Scale) -> list[Result]:
-    """Generate in all three ways; DemoError unless they give the same."""
+    """Generate in all three ways; raises DemoError unless the results are equal."""
     obstacle = fuse_obstacle()
     if obstacle is not None:
         raise DemoError(f"this needs a mount, and {obstacle}")
@@ -172,20 +172,15 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="print a JSON list with an object for each way")
     arguments = parser.parse_args()
     scale = _QUICK if arguments.quick else _FULL
-    catch_signals()
-    try:
+
+    def work() -> None:
         results = run(arguments.dir, scale)
-    except (DemoError, OSError, subprocess.SubprocessError) as error:
-        print(f"paging-demo: FAILED: {' '.join(str(error).split())}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("paging-demo: interrupted", file=sys.stderr)
-        return 130
-    if arguments.json:
-        print(json.dumps([dataclasses.asdict(each) for each in results], indent=2))
-    else:
-        show(results, scale)
-    return 0
+        if arguments.json:
+            print(json.dumps([dataclasses.asdict(each) for each in results], indent=2))
+        else:
+            show(results, scale)
+
+    return exit_status("paging-demo", work)
 
 
 if __name__ == "__main__":

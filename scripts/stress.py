@@ -1,9 +1,9 @@
 """Random operations from several processes on a mount and on a plain directory side by side; run by scripts/stress.
 
-Results, errnos and contents have to be the same. With --kill the daemon is killed now and then, and everything that
-it had acknowledged has to be there after the next mount: under its name, also if sync(1) has run meanwhile, and after
-a reboot there or in lost+found and in the log. Prints the seed, and for a failure a short trace of
-operations that still fails if there is one.
+Results, errnos and contents must be equal. With --kill the daemon is killed now and then. Everything that it had
+acknowledged must then exist after the next mount under its name, also if sync(1) has run meanwhile. After a reboot it
+may be in lost+found instead, and the log must say so. The script prints the seed. After a failure it also prints a
+short trace of operations that still fails, if it finds one.
 """
 
 import argparse

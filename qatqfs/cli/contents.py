@@ -1,7 +1,7 @@
-"""What is at the paths that a user names: containers, bare payloads, raw files, whole backing directories.
+"""What is at the paths that a user gives: containers, bare payloads, raw files, whole backing directories.
 
-In a directory the name alone tells them apart, as it does in a mount. A file that is named itself may be called
-anything: then its first four bytes count too.
+In a directory only the name tells them apart, as in a mount. A file that the user gives itself may have any name, so
+its first four bytes count too.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ PAYLOAD_SUFFIX = ".qatq"
 _PRIVATE_DIR = os.fsdecode(names.PRIVATE_DIR)
 
 
-class Kind(enum.Enum):
+class Storage(enum.Enum):
     """How a file's content is stored."""
 
     CONTAINER = "container"
@@ -33,30 +33,30 @@ class Kind(enum.Enum):
     RAW = "raw"
 
 
-def kind_of_name(name: str) -> Kind:
-    """Return what a regular file of this name is."""
+def storage_of_name(name: str) -> Storage:
+    """Return what a regular file with this name is."""
     if names.is_container_name(os.fsencode(name)):
-        return Kind.CONTAINER
-    return Kind.PAYLOAD if name.endswith(PAYLOAD_SUFFIX) and name != PAYLOAD_SUFFIX else Kind.RAW
+        return Storage.CONTAINER
+    return Storage.PAYLOAD if name.endswith(PAYLOAD_SUFFIX) and name != PAYLOAD_SUFFIX else Storage.RAW
 
 
 class Source:
     """A regular file, open for reading; use with ``with``.
 
     Args:
-        path: symlinks are followed.
+        path: of the file; symlinks are followed.
 
     Attributes:
-        stat: when it was opened.
+        stat: its attributes when it was opened.
 
     Raises:
-        Refusal: it is no regular file.
+        Refusal: it is not a regular file.
         OSError: it cannot be opened.
     """
 
     def __init__(self, path: str) -> None:
         self.path = path
-        flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY  # a fifo must not make us wait
+        flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY  # opening a fifo must not wait
         self._fd: Fd | None = Fd(os.open(path, flags))
         self.stat = os.fstat(self._fd.number)
         if stat.S_ISDIR(self.stat.st_mode):
@@ -66,20 +66,20 @@ class Source:
 
     @property
     def size(self) -> int:
-        """Bytes that it had when it was opened."""
+        """Size in bytes when it was opened."""
         return self.stat.st_size
 
     def read_at(self, offset: int, size: int) -> bytes:
-        """Return a part of it, shorter only at its end; raises OSError with the path in it."""
+        """Return a part of the file, shorter only at its end; raises OSError that names the path."""
         assert self._fd is not None
         with naming(self.path):
             return pread_exact(self._fd.number, size, offset)
 
     def read_payload(self) -> bytes:
-        """Return all of a bare payload, once its header looks like one.
+        """Check the header of a bare payload, and return all of the payload.
 
         Raises:
-            QatcError: it does not, or the file is longer than any payload.
+            QatcError: it is not a payload, or the file is longer than any payload.
             OSError: it cannot be read.
         """
         read_bare_header(self.read_at(0, PAYLOAD_HEADER_SIZE))
@@ -88,17 +88,17 @@ class Source:
         return self.read_at(0, self.size)
 
     def changed(self) -> bool:
-        """Whether it was written since it was opened."""
+        """Whether the file was written to since it was opened."""
         assert self._fd is not None
         now = os.fstat(self._fd.number)
         return (now.st_size, now.st_mtime_ns) != (self.stat.st_size, self.stat.st_mtime_ns)
 
-    def kind(self) -> Kind:
-        """Return what it is: what .qatc says, else its first bytes, else .qatq; raises OSError."""
-        by_name = kind_of_name(os.path.basename(self.path))
-        if by_name is Kind.CONTAINER:
+    def storage(self) -> Storage:
+        """Return what the file is: by the suffix .qatc, else by its first bytes, else by .qatq; raises OSError."""
+        by_name = storage_of_name(os.path.basename(self.path))
+        if by_name is Storage.CONTAINER:
             return by_name
-        magics = {CONTAINER_MAGIC: Kind.CONTAINER, PAYLOAD_MAGIC: Kind.PAYLOAD}
+        magics = {CONTAINER_MAGIC: Storage.CONTAINER, PAYLOAD_MAGIC: Storage.PAYLOAD}
         return magics.get(self.read_at(0, len(CONTAINER_MAGIC)), by_name)
 
     def __enter__(self) -> "Source":
@@ -114,13 +114,13 @@ class Found:
 
     Attributes:
         path: as given, or joined to the directory that was given.
-        kind: what it is.
+        storage: how its content is stored.
         size: stored bytes.
-        lost: whether it is in lost+found, and so not in a mount.
+        lost: whether it is in lost+found, and therefore not in a mount.
     """
 
     path: str
-    kind: Kind
+    storage: Storage
     size: int
     lost: bool = False
 
@@ -131,8 +131,8 @@ class Contents:
 
     Attributes:
         files: in the order of the paths, sorted by name within a directory.
-        pairs: paths ``x`` of raw files beside which there is a container ``x.qatc``.
-        backings: directories among the given paths that have been a BACKING.
+        pairs: paths ``x`` of raw files that have a container ``x.qatc`` beside them.
+        backings: those of the given paths that are backing directories.
     """
 
     files: list[Found] = field(default_factory=list)
@@ -141,12 +141,12 @@ class Contents:
 
 
 def total_size(paths: Iterable[str]) -> int:
-    """Return the bytes of those paths that are regular files."""
+    """Return the size in bytes of the regular files among some paths."""
     return sum(os.path.getsize(path) for path in paths if os.path.isfile(path))
 
 
 def refuse_mounted(path: str) -> None:
-    """Refuse a path in a qatqfs mount, where files are shown decoded.
+    """Refuse a path in a qatqfs mount, because files are shown decoded there.
 
     Raises:
         Refusal: it is in one.
@@ -161,10 +161,10 @@ def refuse_mounted(path: str) -> None:
 
 
 def refuse_mounted_output(path: str) -> None:
-    """Refuse a container that is to be written into a qatqfs mount, which would encode it once more.
+    """Refuse to write a container into a qatqfs mount, because the mount would encode it again.
 
     Args:
-        path: of the container, or of the directory that it is to be in; need not exist.
+        path: of the container, or of its directory; it need not exist.
 
     Raises:
         Refusal: it is in one.
@@ -180,12 +180,12 @@ def refuse_mounted_output(path: str) -> None:
 
 
 def look(paths: tuple[str, ...], outcome: Outcome, *, mounted: bool = False) -> Contents:
-    """Find the files at and below some paths; what cannot be read goes to ``outcome``.
+    """Find the files at and below some paths, and report to ``outcome`` what cannot be read.
 
     Args:
         paths: files and directories.
         outcome: of the command.
-        mounted: take paths in a qatqfs mount too, where files are shown decoded.
+        mounted: accept paths in a qatqfs mount too, where files are shown decoded.
     """
     contents = Contents()
     for path in paths:
@@ -198,7 +198,7 @@ def look(paths: tuple[str, ...], outcome: Outcome, *, mounted: bool = False) -> 
                 _look_below(path, contents, outcome)
                 continue
             with Source(path) as source:
-                contents.files.append(Found(path, source.kind(), source.size))
+                contents.files.append(Found(path, source.storage(), source.size))
     return contents
 
 
@@ -208,7 +208,7 @@ def is_backing(path: str) -> bool:
 
 
 def _look_below(top: str, contents: Contents, outcome: Outcome) -> None:
-    """Collect what is below a directory, following no symlink and entering no qatqfs mount."""
+    """Collect what is below a directory. Follows no symlink and enters no qatqfs mount."""
     mounted = {mount.mountpoint for mount in mountinfo.mounts() if mount.filesystem == mountinfo.FILESYSTEM}
     waiting = [top]
     while waiting:
@@ -224,7 +224,7 @@ def _look_below(top: str, contents: Contents, outcome: Outcome) -> None:
 
 
 def _collect_lost(directory: str, contents: Contents, outcome: Outcome) -> None:
-    """Collect the files in lost+found, which need not be there."""
+    """Collect the files in lost+found, if it exists."""
     lost = Contents()
     with outcome.of(directory), contextlib.suppress(FileNotFoundError):
         for _ in _entries(directory, lost, outcome):
@@ -242,11 +242,11 @@ def _entries(directory: str, contents: Contents, outcome: Outcome) -> Iterator[o
             yield entry
         elif entry.is_file(follow_symlinks=False):
             regular.add(entry.name)
-            with outcome.of(entry.path), contextlib.suppress(FileNotFoundError):  # gone again: no business of ours
+            with outcome.of(entry.path), contextlib.suppress(FileNotFoundError):  # removed meanwhile, which is no error
                 size = entry.stat(follow_symlinks=False).st_size
-                contents.files.append(Found(entry.path, kind_of_name(entry.name), size))
+                contents.files.append(Found(entry.path, storage_of_name(entry.name), size))
     contents.pairs.extend(
         os.path.join(directory, name)
         for name in sorted(regular)
-        if kind_of_name(name) is not Kind.CONTAINER and name + CONTAINER_SUFFIX in regular
+        if storage_of_name(name) is not Storage.CONTAINER and name + CONTAINER_SUFFIX in regular
     )

@@ -1,45 +1,41 @@
-"""``qatqfs decode``: containers and bare payloads to raw files."""
+"""``qatqfs decode``: turn containers and bare payloads into raw files."""
 
 import os
 from concurrent.futures import Executor, ThreadPoolExecutor
 
 import click
 
-from qatqfs.cli.contents import CONTAINER_SUFFIX, PAYLOAD_SUFFIX, Kind, Source, total_size
+from qatqfs.cli.contents import CONTAINER_SUFFIX, PAYLOAD_SUFFIX, Source, Storage, total_size
 from qatqfs.cli.decoding import decoded_chunks
 from qatqfs.cli.exits import Refusal, shown
 from qatqfs.cli.outcome import Outcome
-from qatqfs.cli.outputs import clean_on_signals, plan, replacing
+from qatqfs.cli.outputs import clean_on_signals, output_options, plan, replacing
 from qatqfs.cli.progress import Progress
 from qatqfs.cli.values import DEFAULTS
 from qatqfs.codec import FileSink, decode_any_payload
 
 
 def _output_name(path: str) -> str:
-    """Return a path's last name without .qatc or .qatq; raises Refusal when it has neither."""
+    """Return a path's last name without .qatc or .qatq; raises Refusal if it has neither suffix."""
     name = os.path.basename(path)
     for suffix in (CONTAINER_SUFFIX, PAYLOAD_SUFFIX):
         if name.endswith(suffix) and name != suffix:
             return name.removesuffix(suffix)
-    raise Refusal(f"{shown(path)}: ends neither in .qatc nor in .qatq; name its output with -o")
+    raise Refusal(f"{shown(path)}: does not end in .qatc or .qatq; name its output with -o")
 
 
 @click.command()
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUT...", type=click.Path())
-@click.option("-o", "--output", metavar="OUT", type=click.Path(), help="The file to write; for a single INPUT.")
-@click.option(
-    "--output-dir",
-    metavar="DIR",
-    type=click.Path(),
-    help="Write foo into this directory for every INPUT foo.qatc or foo.qatq.",
+@output_options(
+    "The file to write, for a single INPUT.", "Write each INPUT foo.qatc or foo.qatq to foo in this directory."
 )
 def command(inputs: tuple[str, ...], output: str | None, output_dir: str | None) -> int:
-    """Restore the raw files from QATC v2 containers and bare QATQ payloads, whoever wrote them.
+    """Decode QATC v2 containers and bare QATQ payloads, from any encoder, to raw files.
 
-    Every checksum is verified. Of a damaged INPUT nothing is written: there is one line about it, the others are
-    still decoded, and the exit status is 1. (What is left of a damaged container can be read through a mount.)
-    An existing output is replaced, once the new one is complete. Mode and modification time are kept, and the
-    input stays.
+    Every checksum is verified. For a damaged INPUT no file is written: one line names it, the other inputs are still
+    decoded, and the exit status is 1. A mount can still read the undamaged chunks of a container. An existing output
+    is replaced when the new one is complete. The output gets the input's mode and modification time. The input stays
+    as it is.
 
     \b
     Examples:
@@ -63,7 +59,7 @@ def command(inputs: tuple[str, ...], output: str | None, output_dir: str | None)
 def _decode(source: Source, target: str, executor: Executor, progress: Progress) -> None:
     with replacing(target, source.stat) as fd:
         sink = FileSink(fd)
-        if source.kind() is Kind.CONTAINER:
+        if source.storage() is Storage.CONTAINER:
             chunks = decoded_chunks(
                 source.read_at,
                 source.size,
@@ -77,4 +73,4 @@ def _decode(source: Source, target: str, executor: Executor, progress: Progress)
             sink.write(decode_any_payload(source.read_payload())[0])
             progress.advance(source.size)
         if source.changed():
-            raise Refusal(f"{shown(source.path)}: was written while it was being decoded")
+            raise Refusal(f"{shown(source.path)}: was written to while it was being decoded; try again")

@@ -1,7 +1,7 @@
-"""A container as a stream of content: every checksum verified, on several threads, in constant memory.
+"""Decodes a container as a stream, on several threads, in constant memory, and verifies every checksum.
 
-Stricter than reading through a mount, where the aggregate checksum cannot be checked: the chunks are taken in
-the order in which they lie in the file, and an index that does not say the same is damage.
+This is stricter than reading through a mount, which cannot check the aggregate checksum. The chunks are taken in file
+order, and an index that disagrees with them counts as damage.
 """
 
 from collections import deque
@@ -23,16 +23,16 @@ from qatqfs.codec import (
 def decoded_chunks(
     read_at: ReadAt, size: int, *, executor: Executor, window: int, progress: Callable[[int], None]
 ) -> Iterator[memoryview]:
-    """Yield the content of each chunk in order, at most ``window`` chunks being worked on.
+    """Yield the content of each chunk in order, and work on at most ``window`` chunks at a time.
 
-    What was yielded counts only once the end is reached: the aggregate checksum is the last thing to be known.
+    The content is verified only when the end is reached, because the aggregate checksum is known last.
 
     Args:
         read_at: reads the container; called from several threads.
-        size: its bytes.
+        size: of the container, in bytes.
         executor: threads to decode on.
-        window: see above.
-        progress: told about bytes of the container as they are done.
+        window: the most chunks in work at a time.
+        progress: called with the number of container bytes just done.
 
     Raises:
         QatcError: the first thing that is wrong.

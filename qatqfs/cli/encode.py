@@ -1,4 +1,4 @@
-"""``qatqfs encode``: raw files to containers."""
+"""``qatqfs encode``: turn raw files into containers."""
 
 import os
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -9,7 +9,7 @@ from qatqfs.cli.contents import CONTAINER_SUFFIX, Source, refuse_mounted_output,
 from qatqfs.cli.encoding import write_container
 from qatqfs.cli.exits import Refusal, shown
 from qatqfs.cli.outcome import Outcome
-from qatqfs.cli.outputs import clean_on_signals, plan, replacing
+from qatqfs.cli.outputs import clean_on_signals, output_options, plan, replacing
 from qatqfs.cli.progress import Progress
 from qatqfs.cli.values import encoding_options, parse_dtype, store_options
 from qatqfs.codec import MAX_CHUNKS, DType, Level
@@ -20,19 +20,13 @@ from qatqfs.store.tensors.header import read_header
 
 @click.command()
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUT...", type=click.Path())
-@click.option("-o", "--output", metavar="OUT", type=click.Path(), help="The container to write; for a single INPUT.")
-@click.option(
-    "--output-dir",
-    metavar="DIR",
-    type=click.Path(),
-    help="Write foo.qatc into this directory for every INPUT foo.",
-)
+@output_options("The container to write, for a single INPUT.", "Write each INPUT foo to foo.qatc in this directory.")
 @click.option(
     "--dtype",
     type=parse_dtype,
     metavar="f32|f16|bf16",
-    help="Type of the values. Without it: the file's user.qatqfs.dtype attribute, its suffix (.bf16, .f32 ...), its"
-    " header (.safetensors, .npy), or whatever makes samples of it smallest. A wrong one costs size, never a bit.",
+    help="Type of the values. Default: from the file's user.qatqfs.dtype attribute, its suffix (.bf16, .f32 ...) or its"
+    " header (.safetensors, .npy); else the type that makes samples smallest. A wrong type costs size, never a bit.",
 )
 @encoding_options
 def command(
@@ -46,9 +40,9 @@ def command(
 ) -> int:
     """Encode raw tensor files as QATC v2 containers, without losing a bit.
 
-    The same containers as those that a mount stores: put one into a backing directory and it shows up decoded.
-    An existing output is replaced, once the new one is complete. Mode and modification time are kept, and the
-    input stays.
+    A mount stores the same containers: put one into a backing directory, and the mount shows it decoded. An existing
+    output is replaced when the new one is complete. The output gets the input's mode and modification time. The
+    input stays as it is.
 
     \b
     Examples:
@@ -93,22 +87,22 @@ def _encode(
             progress=progress.advance,
         )
         if source.changed():
-            raise Refusal(f"{shown(source.path)}: was written while it was being encoded")
+            raise Refusal(f"{shown(source.path)}: was written to while it was being encoded; try again")
 
 
 def _check_chunk_count(source: Source, chunk_size: int) -> None:
-    """Refuse what would become more chunks than a container may have, before anything is read or written."""
+    """Refuse a file that needs more chunks than a container may have, before anything is read or written."""
     chunks = -(-source.size // chunk_size)
     if chunks > MAX_CHUNKS:
         least = 1 << (-(-source.size // MAX_CHUNKS) - 1).bit_length()
         raise Refusal(
-            f"{shown(source.path)}: {chunks} chunks of {chunk_size} bytes, and a container has {MAX_CHUNKS} at most;"
+            f"{shown(source.path)}: {chunks} chunks of {chunk_size} bytes, but at most {MAX_CHUNKS} are allowed;"
             f" use --chunk-size {max(least // 1024, 1)}K or more"
         )
 
 
 def _attribute_dtype(path: str) -> DType | None:
-    """Return what the dtype attribute of a file or the nearest directory above it says."""
+    """Return the dtype attribute of a file, or of the nearest directory above it that has one."""
     path = os.path.abspath(path)
     while (found := xattr_dtype(path)) is None and path != "/":
         path = os.path.dirname(path)

@@ -1,4 +1,4 @@
-"""``qatqfs estimate``: what raw files would take as containers, beside other compressors, from samples."""
+"""``qatqfs estimate``: from samples, how small raw files would become, beside other compressors."""
 
 import json
 import time
@@ -13,27 +13,27 @@ from qatqfs.cli.exits import say, shown
 from qatqfs.cli.outcome import Outcome
 from qatqfs.cli.progress import Progress
 from qatqfs.cli.surveying import Survey, Surveyor, Tally
-from qatqfs.cli.tables import bytes_text, count_text, table
+from qatqfs.cli.tables import bytes_text, count_text, json_option, table
 from qatqfs.cli.trials import Method, Ours, Sample, Trial, lz4, plan, zstd3
-from qatqfs.cli.values import DEFAULTS, LEVEL, parse_dtype_rule, parse_size, size_text, store_options
+from qatqfs.cli.values import LEVEL, chunk_size_option, dtype_rules_option, parse_size, store_options
 from qatqfs.codec import DType, Level
 
 _SAMPLE, _SECONDS = "64M", 20.0
 _ALL = "all"
 _SURVEY_SHARE = 1 / 3
-"""Share of the time that finding dtypes may take."""
+"""Share of the time limit that finding dtypes may use."""
 _TIMED_BYTES = 1 << 20
-"""Fewer bytes than these say nothing about a speed."""
+"""Fewer bytes than this say nothing about a speed."""
 
 
 @dataclass(slots=True)
 class Estimate:
-    """What one method would make of some files; the fields are keys of the JSON output, and scripts rely on them.
+    """What one method would make of some files. The fields are keys of the JSON output, and scripts rely on them.
 
     Attributes:
-        bytes: that the files would take; of those of which nothing was sampled nothing is counted.
-        ratio: of these to the raw bytes, ``None`` where there are none.
-        encode_mb_per_s: millions of raw bytes a second on one core, ``None`` where too few were sampled.
+        bytes: size that the files would have. Files of which nothing was sampled are not counted.
+        ratio: of these to the raw bytes, ``None`` if there are none.
+        encode_mb_per_s: millions of raw bytes a second on one core, ``None`` if too few were sampled.
         decode_mb_per_s: the same.
     """
 
@@ -45,16 +45,16 @@ class Estimate:
 
 @dataclass(slots=True)
 class Row:
-    """Files of one kind, or all: the fields are keys of the JSON output too.
+    """Files of one kind, or all files. The fields are keys of the JSON output too.
 
     Attributes:
         suffix: of the names, ``None`` for all files.
         dtype: of the values, ``None`` for all files.
         files: how many.
-        raw_bytes: theirs.
-        sampled_files: of how many of them anything was sampled.
-        sampled_bytes: how much.
-        methods: by name.
+        raw_bytes: their size.
+        sampled_files: how many of them were sampled.
+        sampled_bytes: how much was sampled.
+        methods: the estimates, by name of the method.
     """
 
     suffix: str | None
@@ -69,7 +69,7 @@ class Row:
 def _parse_sample(_ctx: click.Context, _parameter: click.Parameter, text: str) -> int | None:
     size = None if text.strip().lower() == _ALL else parse_size(text)
     if size == 0:
-        raise click.BadParameter(f"nothing can be said from no bytes, expected a size or {_ALL!r}")
+        raise click.BadParameter(f"a sample of 0 bytes says nothing; give a size, or {_ALL!r}")
     return size
 
 
@@ -81,7 +81,7 @@ def _parse_sample(_ctx: click.Context, _parameter: click.Parameter, text: str) -
     type=LEVEL,
     multiple=True,
     show_default="all three",
-    help="A level to try; may be repeated.",
+    help="A level to try. May be repeated.",
 )
 @click.option(
     "--sample",
@@ -89,33 +89,19 @@ def _parse_sample(_ctx: click.Context, _parameter: click.Parameter, text: str) -
     default=_SAMPLE,
     show_default=True,
     callback=_parse_sample,
-    help="Raw bytes to try, taken from all over the files; all reads and encodes everything.",
+    help="Raw bytes to sample, from all over the files; 'all' takes everything.",
 )
 @click.option(
     "--seconds",
     type=click.FloatRange(min=0.0, min_open=True),
     metavar="N",
     show_default=f"{_SECONDS:.0f}, or no limit with --sample all",
-    help="Time for the samples, after which no further piece is begun; a third of it is for finding dtypes. Listing the"
-    " files comes on top.",
+    help="Time limit, after which no new sample is started. A third of it is for finding dtypes. The time to list the"
+    " files is not included.",
 )
-@click.option(
-    "--dtype",
-    "dtype_rules",
-    type=parse_dtype_rule,
-    metavar="PATTERN=f32|f16|bf16",
-    multiple=True,
-    help='Type of the values in files that a shell pattern fits, as for "qatqfs mount". May be repeated.',
-)
-@click.option(
-    "--chunk-size",
-    type=parse_size,
-    metavar="SIZE",
-    default=size_text(DEFAULTS.chunk_size),
-    show_default=True,
-    help="Raw bytes in each chunk of a container.",
-)
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
+@dtype_rules_option('Type of the values in files that match a shell pattern, as for "qatqfs mount". May be repeated.')
+@chunk_size_option
+@json_option
 def command(
     paths: tuple[str, ...],
     levels: tuple[str, ...],
@@ -125,15 +111,15 @@ def command(
     chunk_size: int,
     as_json: bool,
 ) -> int:
-    """Show what raw files would take as containers, beside zstd -3 and lz4, and how fast each is here.
+    """Estimate how small raw files would become as containers, with zstd -3 and with lz4, and how fast each is here.
 
-    PATH is a file or a directory, which stands for every regular file below it. Nothing is written. Samples from all
-    over the files are encoded, verified and decoded on one core, and what comes of them is taken for the whole; the
-    output says how much was sampled. Containers are left out, as they are encoded already. zstd and lz4 see pieces of
-    up to 4 MiB. lz4 is shown where its Python package is installed.
+    PATH is a file or a directory; a directory stands for every regular file below it. Nothing is written. Samples
+    from all over the files are encoded, verified and decoded on one core, and the rest is assumed to be like them.
+    The output says how much was sampled. Containers are left out, because they are encoded already. zstd and lz4
+    compress pieces of up to 4 MiB. lz4 is shown if its Python package is installed.
 
     Each kind of file has its own line: a suffix, and the dtype that a mount would find by the user.qatqfs.dtype
-    attribute, --dtype, the suffix, a header (.safetensors, .npy), or the data. Ratios are of stored to raw bytes.
+    attribute, --dtype, the suffix, a header (.safetensors, .npy) or the data. A ratio is stored bytes to raw bytes.
 
     \b
     Examples:
@@ -187,7 +173,7 @@ def _row(sample: Sample, methods: Sequence[Method]) -> Row:
 
 
 def _total(rows: Sequence[Row], samples: Sequence[Sample], methods: Sequence[Method]) -> Row:
-    """Add the rows up; speeds are those of a mixture of all kinds as they are sampled."""
+    """Add up the rows. Speeds are those of the mixture of kinds that was sampled."""
     covered = [row for row in rows if row.sampled_bytes or not row.raw_bytes]
     raw = sum(row.raw_bytes for row in covered)
     found = {}
@@ -260,7 +246,7 @@ def _speed_text(speed: float | None) -> str:
 
 
 def _notes(rows: Sequence[Row], total: Row, survey: Survey, longest_piece: int, has_lz4: bool) -> list[str]:
-    """Return what has to be known to take the numbers for what they are."""
+    """Return notes that say how far the numbers can be trusted."""
     notes = []
     if total.raw_bytes:
         if total.sampled_bytes == total.raw_bytes:
@@ -269,16 +255,16 @@ def _notes(rows: Sequence[Row], total: Row, survey: Survey, longest_piece: int, 
             notes.append(
                 f"Sampled {bytes_text(total.sampled_bytes)} of {bytes_text(total.raw_bytes)}"
                 f" ({total.sampled_bytes / total.raw_bytes:.1%}), from {total.sampled_files:,} of"
-                f" {count_text(total.files, 'file')}; the rest is taken to be alike."
+                f" {count_text(total.files, 'file')}; the rest is assumed to be similar."
             )
         notes.append(f"Speeds are of one core. zstd and lz4 compress pieces of up to {bytes_text(longest_piece)}.")
     elif not rows:
         notes.append("There are no raw files.")
     missed = sum(row.raw_bytes for row in rows if not row.sampled_bytes)
     if missed:
-        notes.append(f"Not reached in time, and in no ratio: kinds of {bytes_text(missed)}; give more --seconds.")
+        notes.append(f"Not reached in time, and in no ratio: kinds with {bytes_text(missed)}; give more --seconds.")
     if survey.guessed:
-        notes.append(f"{count_text(survey.guessed, 'file')} were not looked into; they have the dtype of a neighbour.")
+        notes.append(f"Dtype assumed to be that of a neighbour: {count_text(survey.guessed, 'file')}.")
     for tally, what in (
         (survey.containers, "container"),
         (survey.payloads, "bare payload"),

@@ -1,6 +1,6 @@
 """Exit statuses, and how an error becomes one line on standard error.
 
-0 done, 1 something is wrong with the data, 2 wrong usage, refused, or the system failed.
+0 is success, 1 damaged or unknown data, 2 wrong usage, a refusal or a system error.
 """
 
 import contextlib
@@ -14,43 +14,43 @@ from qatqfs.wording import shown as shown
 
 DONE, BAD_DATA, REFUSED = 0, 1, 2
 SIGNALLED = 128
-"""A command that a signal ends has this plus the signal's number, as shells have it."""
+"""A command that a signal ends exits with this plus the signal's number, as in shells."""
 INTERRUPTED = SIGNALLED + signal.SIGINT
 OUTPUT_CLOSED = SIGNALLED + signal.SIGPIPE
-"""Whoever read our output has left."""
+"""The reader of the output has closed it."""
 
 
 class Refusal(Exception):
-    """Something is not done, for a reason other than bad data; the text is one sentence for the user."""
+    """A request is refused for a reason other than bad data. The text is one sentence for the user."""
 
 
 def _print(line: str, file: TextIO | None) -> None:
-    if file is None or file.closed:  # by who started us, or because it failed
+    if file is None or file.closed:  # the caller closed it, or writing to it failed
         return
-    bar = getattr(sys.modules.get("tqdm"), "tqdm", None)  # there if a bar may be on the screen: no line must tear it
-    if bar is not None:
+    bar = getattr(sys.modules.get("tqdm"), "tqdm", None)  # imported only if a bar may be on the screen
+    if bar is not None:  # the line must not tear the bar
         bar.write(line, file=file)
     else:
         print(line, file=file)
 
 
 def on_terminal() -> bool:
-    """Whether there is somebody to show progress to."""
+    """Whether standard error is a terminal, which can show progress."""
     return sys.stderr is not None and not sys.stderr.closed and sys.stderr.isatty()
 
 
 def complain(text: str) -> None:
-    """Print a line of ours on standard error; if that cannot be written, nobody is left to be told."""
+    """Print a line on standard error. If that fails, there is no other place to report it, so nothing is raised."""
     try:
         _print(f"qatqfs: {shown(text)}", sys.stderr)
     except OSError:
         with contextlib.suppress(OSError):
-            sys.stderr.close()  # or the interpreter tries again at its end, and gives another status
+            sys.stderr.close()  # otherwise the interpreter tries again at exit, and changes the status
 
 
 @contextlib.contextmanager
 def naming(path: str) -> Iterator[None]:
-    """Give an OSError from reading or writing the path that it is about, if it has none yet."""
+    """Add the path to an OSError that names no file yet."""
     try:
         yield
     except OSError as err:

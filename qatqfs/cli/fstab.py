@@ -1,9 +1,9 @@
 """The ``-o`` options of a mount, as they come from fstab(5) through mount(8) and mount.fuse3(8).
 
-They are of four kinds: our own, most of which have the names of the command's options; those that the kernel or
-libfuse understands, which are passed on; those that are for mount(8), systemd or nobody, which are ignored; and those
-of other FUSE filesystems that mean nothing here, which are refused with the reason. Any other is refused, for a
-misspelt option that is ignored is one that the user believes in.
+There are four kinds. Options of qatqfs mostly have the names of the command's options. Options of the kernel and of
+libfuse are passed on. Options for mount(8) or systemd, and those without effect, are ignored. Options of other FUSE
+filesystems that mean nothing here are refused with a reason. Any other option is refused too: if a misspelt option
+were ignored, the user would believe that it works.
 """
 
 import os
@@ -20,7 +20,7 @@ _FOR_THE_KERNEL = {
 }
 _FOR_THE_KERNEL_WITH_VALUE = {"context", "fscontext", "defcontext", "rootcontext"}
 _OF_A_MOUNT_THAT_IS_UP = {"user_id", "group_id", "rootmode", "fd", "blksize"}
-"""What /proc/mounts shows of a FUSE mount, and mount(8) hands on when it remounts."""
+"""What /proc/mounts shows for a FUSE mount; mount(8) passes them on when it remounts."""
 _MODES_STAY = "files keep the modes that they have; use chmod, or the umask of the program that writes"
 _OWNERS_STAY = "files keep the owners that they have; use chown"
 _REFUSED = {
@@ -33,7 +33,7 @@ _IGNORED = {
     # for mount(8) and systemd
     *("auto", "noauto", "user", "nouser", "users", "owner", "group", "nofail", "_netdev", "defaults", "comment"),
     *("uhelper", "helper"),
-    # what a mount is anyway, or what means nothing here: access times are those of the backing directory
+    # already true of every mount, or without meaning here: access times are those of the backing directory
     *("remount", "default_permissions", "subtype", "atime", "relatime", "norelatime", "strictatime", "nostrictatime"),
     *("diratime", "nodiratime", "lazytime", "nolazytime", "silent", "loud", "mand", "nomand", "iversion", "noiversion"),
 }
@@ -47,10 +47,10 @@ class FstabOptions:
     """What a list of ``-o`` options means.
 
     Attributes:
-        own: values of our own options by their parameter's name; a list for those that may be repeated.
-        fuse: what to pass on.
-        nonempty: mount also over a directory that has something in it.
-        remount: the names of all options, in their order, if a live mount is to be changed; else ``None``.
+        own: values of the options of qatqfs, by parameter name; a list if the option may be repeated.
+        fuse: options to pass on.
+        nonempty: whether MOUNTPOINT may be a directory that is not empty.
+        remount: the names of all options in order, to change a live mount; otherwise ``None``.
     """
 
     own: dict[str, Any] = field(default_factory=dict)
@@ -64,11 +64,11 @@ def parse(texts: tuple[str, ...], parameters: dict[str, click.Option], ctx: clic
 
     Args:
         texts: the argument of each ``-o``.
-        parameters: our own options by parameter name, which may be written with ``_`` or ``-``.
+        parameters: the options of qatqfs by parameter name; users may write it with ``_`` or ``-``.
         ctx: of the command, for conversions.
 
     Raises:
-        click.UsageError: an option is unknown, or its value is not what it takes.
+        click.UsageError: an option is unknown, or its value is not valid.
     """
     found = FstabOptions()
     words = [word for text in texts for word in _WORD.findall(text)]
@@ -86,7 +86,7 @@ def parse(texts: tuple[str, ...], parameters: dict[str, click.Option], ctx: clic
         elif name == "nonempty" and not equals:
             found.nonempty = True
         elif name == "allow_root" and not equals:
-            if os.geteuid() != 0:  # else root is in already
+            if os.geteuid() != 0:  # root may use its own mount anyway
                 found.fuse.append(word)
         elif (name in _FOR_THE_KERNEL and not equals) or (name in _FOR_THE_KERNEL_WITH_VALUE and equals):
             found.fuse.append(word)
@@ -99,7 +99,7 @@ def parse(texts: tuple[str, ...], parameters: dict[str, click.Option], ctx: clic
 
 
 def _take(own: dict[str, Any], parameter: click.Option, name: str, value: str | None, ctx: click.Context) -> None:
-    """Convert the value of one of our own options and keep it."""
+    """Convert the value of an option of qatqfs, and store it in ``own``."""
     assert parameter.name is not None
     if parameter.is_flag:
         if value is not None:
@@ -119,7 +119,7 @@ def _take(own: dict[str, Any], parameter: click.Option, name: str, value: str | 
 
 
 def merge(given: dict[str, Any], fstab: FstabOptions, ctx: click.Context) -> dict[str, Any]:
-    """Return the command's own options with those of ``-o`` where the command line itself is silent."""
+    """Return the command's options; ``-o`` supplies those that the command line itself does not give."""
     merged = dict(given)
     for name, value in fstab.own.items():
         if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""``qatqfs info``: what is stored where, and how small, from headers alone."""
+"""``qatqfs info``: how files are stored, and how small, from their headers alone."""
 
 import json
 from collections import Counter
@@ -7,11 +7,11 @@ from typing import Any
 
 import click
 
-from qatqfs.cli.contents import Found, Kind, Source, look
+from qatqfs.cli.contents import Found, Source, Storage, look
 from qatqfs.cli.exits import say, shown
 from qatqfs.cli.outcome import Outcome
 from qatqfs.cli.progress import Progress
-from qatqfs.cli.tables import bytes_text, count_text, table
+from qatqfs.cli.tables import bytes_text, count_text, json_option, table
 from qatqfs.codec import STRATEGIES, UNLIMITED, Container, read_payload_header
 from qatqfs.codec.payload import EXACT_HEADER_SIZE, EXACT_MODE, MODE_NAMES, read_bare_header
 from qatqfs.store.private import lost_files, open_backing, waiting_files
@@ -38,20 +38,19 @@ class Description:
 
 @click.command()
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...", type=click.Path())
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
+@json_option
 def command(paths: tuple[str, ...], as_json: bool) -> int:
-    """Show how files are stored: sizes, ratio (stored to raw bytes), dtype, chunks, strategies chosen.
+    """Show how files are stored: sizes, ratio (stored to raw bytes), dtype, chunks and strategies.
 
-    PATH is a container, a bare QATQ payload, a raw file, or a directory, which stands for everything below it; the
-    raw files there are counted and not listed. For a backing directory also: files that still wait in staging to
-    become containers, and containers in lost+found. Only headers are read, nothing is decoded or checked; for that
-    there is "qatqfs verify".
+    PATH is a container, a bare QATQ payload, a raw file or a directory. A directory stands for everything below it;
+    raw files there are counted, not listed. A backing directory also shows how many dirty files are in staging, and
+    the containers in lost+found. Only headers are read. Nothing is decoded or checked; "qatqfs verify" does that.
 
     \b
-    The JSON object has, whatever PATH is:
-      files     an object for each file that is listed
-      total     files, raw_files (of those), logical_bytes, stored_bytes, ratio
-      backings  an object for each backing directory: path, pending_files, lost_files
+    The JSON object always has:
+      files     one object for each listed file
+      total     files, raw_files (among these), logical_bytes, stored_bytes, ratio
+      backings  for each backing directory: path, pending_files, lost_files
       failed    how many files or directories could not be read
     \b
     Examples:
@@ -62,9 +61,11 @@ def command(paths: tuple[str, ...], as_json: bool) -> int:
     contents = look(paths, outcome)
     named = set(paths)
     listed = [
-        found for found in contents.files if found.path in named or (found.kind is not Kind.RAW and not found.lost)
+        found
+        for found in contents.files
+        if found.path in named or (found.storage is not Storage.RAW and not found.lost)
     ]
-    unlisted = [found.size for found in contents.files if found.path not in named and found.kind is Kind.RAW]
+    unlisted = [found.size for found in contents.files if found.path not in named and found.storage is Storage.RAW]
     descriptions = []
     with Progress(sum(found.size for found in listed), "reading headers", files=len(listed)) as progress:
         for found in listed:
@@ -87,12 +88,12 @@ def command(paths: tuple[str, ...], as_json: bool) -> int:
 
 
 def _total(descriptions: list[Description], unlisted: list[int]) -> dict[str, Any]:
-    """Add up files, among them raw ones of which only the sizes in bytes are known."""
+    """Add up files, and the sizes in bytes of raw files that are not listed."""
     logical = sum(found.logical_bytes for found in descriptions) + sum(unlisted)
     stored = sum(found.stored_bytes for found in descriptions) + sum(unlisted)
     return {
         "files": len(descriptions) + len(unlisted),
-        "raw_files": sum(found.kind == Kind.RAW.value for found in descriptions) + len(unlisted),
+        "raw_files": sum(found.kind == Storage.RAW.value for found in descriptions) + len(unlisted),
         "logical_bytes": logical,
         "stored_bytes": stored,
         "ratio": _ratio(stored, logical),
@@ -106,17 +107,17 @@ def _ratio(stored: int, logical: int) -> float | None:
 def _describe(found: Found) -> Description:
     """Read the headers of a file; raises QatcError, OSError."""
     with Source(found.path) as source:
-        kind = source.kind()
-        if kind is Kind.CONTAINER:
+        storage = source.storage()
+        if storage is Storage.CONTAINER:
             return _describe_container(source)
-        if kind is Kind.PAYLOAD:
+        if storage is Storage.PAYLOAD:
             return _describe_payload(source)
-        return _description(source, Kind.RAW, source.size, None, 0, 0, Counter())
+        return _description(source, Storage.RAW, source.size, None, 0, 0, Counter())
 
 
 def _description(
     source: Source,
-    kind: Kind,
+    storage: Storage,
     logical: int,
     dtype: str | None,
     chunks: int,
@@ -127,7 +128,7 @@ def _description(
 ) -> Description:
     return Description(
         path=source.path,
-        kind=kind.value,
+        kind=storage.value,
         logical_bytes=logical,
         stored_bytes=source.size,
         ratio=_ratio(source.size, logical),
@@ -149,7 +150,7 @@ def _describe_container(source: Source) -> Description:
         largest = max(largest, header.raw_size)
     return _description(
         source,
-        Kind.CONTAINER,
+        Storage.CONTAINER,
         container.length,
         container.dtype.label,
         container.chunk_count,
@@ -167,7 +168,7 @@ def _describe_payload(source: Source) -> Description:
         header = read_payload_header(head)
         name = STRATEGIES[header.strategy].name
     size = header.raw_size
-    return _description(source, Kind.PAYLOAD, size, header.dtype.label, 1, size, Counter({name: 1}))
+    return _description(source, Storage.PAYLOAD, size, header.dtype.label, 1, size, Counter({name: 1}))
 
 
 def _print(descriptions: list[Description], total: dict[str, Any], backings: list[dict[str, Any]], failed: int) -> None:

@@ -1,4 +1,4 @@
-"""The ``qatqfs`` command: finds the verb, runs it, and turns whatever goes wrong into one line and a status."""
+"""The ``qatqfs`` command: find the verb, run it, and turn every error into one line and an exit status."""
 
 import importlib
 import os
@@ -16,17 +16,17 @@ from qatqfs.mount.errors import MountError
 from qatqfs.store.errors import StoreError
 
 _VERBS = {
-    "mount": "Show a backing directory with its files decoded.",
+    "mount": "Mount a backing directory, with its files decoded.",
     "umount": "Unmount, and wait until everything is committed.",
-    "sync": "Wait until what was written is in containers.",
+    "sync": "Commit what was written, and wait until it is durable.",
     "encode": "Encode raw files as containers: foo becomes foo.qatc.",
-    "decode": "Restore raw files: foo.qatc becomes foo.",
-    "estimate": "Show what raw files would take as containers.",
+    "decode": "Decode containers to raw files: foo.qatc becomes foo.",
+    "estimate": "Estimate how small raw files would become.",
     "info": "Show sizes, ratio, dtype, chunks and strategies.",
     "verify": "Check every checksum.",
     "stats": "Show the counters of a running mount.",
 }
-"""What each verb does, here lest the help text import all of them."""
+"""What each verb does. It is said here so that the help text need not import all verbs."""
 _NAME = "qatqfs"
 _COMPLETION_VARIABLE = "_QATQFS_COMPLETE"  # the name that click's completion scripts use
 _TRACEBACK_VARIABLE = "QATQFS_TRACEBACK"
@@ -40,7 +40,7 @@ class _Verbs(click.Group):
         return list(_VERBS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Return a verb, ``None`` if there is no such one."""
+        """Return a verb, ``None`` if there is none of this name."""
         if cmd_name not in _VERBS:
             return None
         command: click.Command = importlib.import_module(f"qatqfs.cli.{cmd_name}").command
@@ -52,12 +52,12 @@ class _Verbs(click.Group):
             formatter.write_dl(list(_VERBS.items()))
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
-        """Return the verbs and options that begin like an incomplete word."""
+        """Return the verbs and options that begin with an incomplete word."""
         verbs = [CompletionItem(verb, help=text) for verb, text in _VERBS.items() if verb.startswith(incomplete)]
         return verbs + click.Command.shell_complete(self, ctx, incomplete)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Take ``BACKING MOUNTPOINT -o ...``, which is how mount.fuse3(8) calls us, as a mount."""
+        """Treat ``BACKING MOUNTPOINT -o ...`` as a mount, because mount.fuse3(8) calls the command so."""
         if args and _is_place(args[0]):
             args = ["mount", *args]
         return super().parse_args(ctx, args)
@@ -69,29 +69,29 @@ def _is_place(word: str) -> bool:
 
 @click.group(
     cls=_Verbs,
-    no_args_is_help=False,  # saying nothing is wrong usage, and that is one line
+    no_args_is_help=False,  # no arguments are wrong usage, which is one line
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.version_option(package_name=_NAME, prog_name=_NAME, message="%(prog)s %(version)s")
 def cli() -> None:
-    """Keep LLM tensor dumps (KV caches, weights) in compressed form, without losing a bit.
+    """Store LLM tensor dumps (KV caches, weights) compressed, without losing a bit.
 
-    "qatqfs mount" shows a directory of compressed files as the raw files they are; programs read and write them
-    unchanged. The other verbs work without a mount, or talk to one. Every verb has a --help with examples.
+    "qatqfs mount" shows a directory of compressed files as raw files, which unchanged programs read and write. The
+    other commands work on files without a mount, or talk to a running mount. Each command has a --help with examples.
 
-    Exit status: 0 done, 1 something is wrong with the data, 2 wrong usage, refused, or the system failed.
+    Exit status: 0 success, 1 damaged or unknown data, 2 wrong usage, a refusal, or a system error.
     """
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run the command and return its exit status; prints a line on standard error unless all went well."""
+    """Run the command and return its exit status; an error is one line on standard error."""
     try:
         with written_out():
             return _execute(list(arguments))
     except KeyboardInterrupt:
         return INTERRUPTED
     except OutputFailed as err:
-        if err.status != OUTPUT_CLOSED:  # who closed it wants to hear no more
+        if err.status != OUTPUT_CLOSED:  # the reader who closed it expects no message
             complain(describe(err))
         return err.status
     except click.ClickException as err:
@@ -103,12 +103,12 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _execute(arguments: list[str]) -> int:
-    """Run the command; click's own main() would answer Ctrl-C and EPIPE in other ways than ours."""
+    """Run the command. Click's own main() is not used, because it handles Ctrl-C and EPIPE differently."""
     instruction = os.environ.get(_COMPLETION_VARIABLE)
     if instruction:
         try:
             return shell_complete(cli, {}, _NAME, _COMPLETION_VARIABLE, instruction)
-        except OSError as err:  # it does nothing but print, and bypasses sys.stdout
+        except OSError as err:  # it only prints, and does not use sys.stdout
             raise OutputFailed(err) from err
     try:
         with cli.make_context(_NAME, arguments) as context:

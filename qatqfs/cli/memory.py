@@ -1,8 +1,8 @@
-"""How the process holds its memory: glibc is told to keep what is freed instead of giving it back at once.
+"""Makes glibc keep freed memory instead of returning it to the kernel at once.
 
-By default glibc takes every block of 128 KiB and more from the kernel and returns it when it is freed. A chunk is
-about that large, so each one would fault in all of its pages anew, and unmapping stops all threads for a moment:
-with two threads that halves the speed of encoding.
+By default glibc takes every block of 128 KiB and more from the kernel, and returns it when it is freed. A chunk is
+about that large, so each chunk would fault in all of its pages again. Unmapping also stops all threads for a moment.
+With two threads this halves the speed of encoding.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ _ARENAS = 4
 
 
 def keep_freed_memory() -> None:
-    """Let freed blocks of up to 8 MiB be used again: at most 8 MiB stay free at the top of each of four arenas."""
+    """Reuse freed blocks of up to 8 MiB. At most 8 MiB stay free at the top of each of four arenas."""
     with contextlib.suppress(AttributeError, OSError):  # another C library
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(_M_MMAP_THRESHOLD, _LARGEST_KEPT_BYTES)

@@ -1,4 +1,4 @@
-"""``qatqfs mount``: show a backing directory decoded; also what fstab's ``qatqfs BACKING MNT -o ...`` comes to."""
+"""``qatqfs mount``: mount a backing directory. A line of fstab runs it as ``qatqfs BACKING MNT -o ...``."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import click
 
 from qatqfs.cli import fstab
 from qatqfs.cli.exits import DONE, complain
-from qatqfs.cli.values import DEFAULTS, encoding_options, parse_dtype_rule, parse_size, size_text, store_options
+from qatqfs.cli.values import DEFAULTS, dtype_rules_option, encoding_options, parse_size, size_text, store_options
 from qatqfs.codec import Level
 from qatqfs.mount import MountOptions, mount
 from qatqfs.mount.remounting import remount
@@ -24,36 +24,31 @@ _NOT_FOR_FSTAB = frozenset({"foreground", "fstab_texts"})
     metavar="SIZE",
     default=size_text(DEFAULTS.cache_size),
     show_default=True,
-    help="Memory for decoded chunks.",
+    help="Memory for the cache of decoded chunks.",
 )
 @encoding_options
-@click.option(
-    "--dtype",
-    "dtype_rules",
-    type=parse_dtype_rule,
-    metavar="PATTERN=f32|f16|bf16",
-    multiple=True,
-    help="Type of the values in files that a shell pattern fits, for example '*.bin=bf16'. May be repeated, the first"
-    " that fits counts. A pattern without / is compared with the file's name, any other with its path in the mount."
-    " The name that counts is the one that a file has when it is committed: runtimes write a temporary name (vLLM"
-    " x.bin_3.tmp, SGLang x.bin.UUID.tmp, LMCache x.tmp, huggingface_hub x.incomplete) and rename, so give the final"
-    " one. Without a rule the suffix, the header or the data itself decides.",
+@dtype_rules_option(
+    "Type of the values in files that match a shell pattern, for example '*.bin=bf16'. May be repeated; the first"
+    " match counts. A pattern without / is compared with the file's name, any other with its path in the mount. The"
+    " file's name when it is committed counts, so give the final name: runtimes write to a temporary name (vLLM"
+    " x.bin_3.tmp, SGLang x.bin.UUID.tmp, LMCache x.tmp, huggingface_hub x.incomplete) and rename. Without a rule the"
+    " suffix, the header or the data decides."
 )
 @click.option(
     "--raw",
     "raw_patterns",
     metavar="PATTERN",
     multiple=True,
-    help="Store files that this pattern fits, as for --dtype, as they are: not compressed, without checksum. A file"
-    " that is made or committed under such a name becomes raw; what is stored already stays as it is until it is"
-    " written to (a container) or emptied and rewritten (a raw file). May be repeated.",
+    help="Store files that match this pattern (as for --dtype) as they are: not compressed, without checksums. A file"
+    " that is created or committed under such a name becomes raw. What is stored already stays as it is: a container"
+    " until it is written to, a raw file until it is emptied and rewritten. May be repeated.",
 )
-@click.option("--read-only", is_flag=True, help="Write nothing at all. Any number of these may share a BACKING.")
+@click.option("--read-only", is_flag=True, help="Write nothing. Any number of read-only mounts may share a BACKING.")
 @click.option("--allow-other", is_flag=True, help="Let other users in, with the usual permissions. For root only.")
 @click.option(
     "--commit-on-close",
     is_flag=True,
-    help="Let close(2) of a written file wait until it is in a container, for those who read BACKING directly.",
+    help="Let close(2) of a written file wait until the file is in a container. For programs that read BACKING itself.",
 )
 @click.option(
     "--durable-after",
@@ -61,43 +56,43 @@ _NOT_FOR_FSTAB = frozenset({"foreground", "fstab_texts"})
     metavar="SECONDS",
     default=DEFAULTS.durable_after,
     show_default=True,
-    help="Let what was written survive a loss of power after about so many seconds even if no program calls fsync; 0"
-    " leaves that to the system. No program waits for it.",
+    help="Make written data durable (it survives a loss of power) after about this many seconds, even if no program"
+    " calls fsync. No program waits for it. 0 leaves it to the operating system.",
 )
 @click.option(
     "--on-corrupt",
     type=click.Choice([choice.value for choice in OnCorrupt]),
     default=DEFAULTS.on_corrupt.value,
     show_default=True,
-    help="What a file known to be damaged is like: readable where it is sound and an I/O error elsewhere (eio), or"
-    " absent (enoent), which inference runtimes take as a cache miss.",
+    help="How a file known to be damaged behaves. eio: reads of damaged chunks fail with an I/O error, all others"
+    " succeed. enoent: the file is hidden, which inference runtimes take as a cache miss.",
 )
 @click.option(
     "--log-file",
     metavar="FILE",
     type=click.Path(),
-    help="Where the daemon logs. Default: .qatqfs/log in BACKING; with --read-only the system log, or without"
-    " one a file in ~/.local/state/qatqfs.",
+    help="File that the daemon logs to. Default: .qatqfs/log in BACKING; with --read-only the system log, or a file in"
+    " ~/.local/state/qatqfs if there is none.",
 )
-@click.option("--debug", is_flag=True, help="Log more.")
-@click.option("-f", "--foreground", is_flag=True, help="Stay in front and log to standard error.")
+@click.option("--debug", is_flag=True, help="Log more details.")
+@click.option("-f", "--foreground", is_flag=True, help="Stay in the foreground and log to standard error.")
 @click.option(
     "-o",
     "fstab_texts",
     metavar="OPTION[,...]",
     multiple=True,
-    help="The same options as in fstab, for example cache_size=1G,ro,level=small; and those of mount(8). With nonempty"
-    " MOUNTPOINT may have something in it, which is hidden meanwhile. remount,ro and remount,rw change a mount that is"
-    " up, and no other option with them.",
+    help="Options as in fstab, for example cache_size=1G,ro,level=small, and those of mount(8). nonempty allows a"
+    " MOUNTPOINT that is not empty; the mount hides what is in it. remount,ro and remount,rw change a running mount;"
+    " the options listed above do not change then.",
 )
 @click.pass_context
 def command(ctx: click.Context, /, backing: str, mountpoint: str, **given: Any) -> int:
-    """Mount BACKING at MOUNTPOINT: a directory of compressed tensor files, shown as the raw files they are.
+    """Mount BACKING, a directory of compressed tensor files, at MOUNTPOINT, and show its files decoded.
 
-    Whatever is written below MOUNTPOINT is stored in BACKING as QATC containers, losslessly compressed and with
-    checksums; reads decode only what they touch. The command returns as soon as the mount answers, and a daemon
-    goes on serving it until "qatqfs umount MOUNTPOINT", or a signal such as TERM or HUP ends it, which commits
-    everything as well. One mount at a time may write to a BACKING. MOUNTPOINT is an empty directory.
+    Files written below MOUNTPOINT are stored in BACKING as QATC containers, compressed without loss and with
+    checksums. A read decodes only the chunks that it touches. The command returns when the mount is ready. A daemon
+    serves the mount until "qatqfs umount MOUNTPOINT" or a signal such as TERM or HUP ends it; each of these commits
+    everything first. Only one mount at a time may write to a BACKING. MOUNTPOINT must be an empty directory.
 
     \b
     Examples:
@@ -132,7 +127,7 @@ def command(ctx: click.Context, /, backing: str, mountpoint: str, **given: Any) 
 
 
 def _own_options(ctx: click.Context) -> dict[str, click.Option]:
-    """Return the options that ``-o`` may name, by the names that users know."""
+    """Return the options that ``-o`` accepts, by their names without dashes."""
     found = {}
     for parameter in ctx.command.params:
         if isinstance(parameter, click.Option) and parameter.name not in _NOT_FOR_FSTAB:

@@ -1,4 +1,4 @@
-"""The exit status of a command that goes on with the next input after a bad one."""
+"""The exit status of a command that continues with the next input after a bad one."""
 
 import contextlib
 from collections.abc import Iterator
@@ -9,11 +9,11 @@ from qatqfs.store import StoreError
 
 
 class Outcome:
-    """What became of all inputs together.
+    """The result of all inputs together.
 
     Attributes:
-        status: the exit status; bad data weighs most, for that is what a script asks about.
-        failed: inputs of which nothing came, whose number belongs beside every total.
+        status: the exit status. Bad data outweighs other failures, because that is what scripts test for.
+        failed: number of inputs that failed. Every total must show it too.
     """
 
     def __init__(self) -> None:
@@ -25,12 +25,12 @@ class Outcome:
         self.status = BAD_DATA
 
     def refused(self) -> None:
-        """Note that something could not be done."""
+        """Note that something was refused or failed."""
         self.status = self.status or REFUSED
 
     @contextlib.contextmanager
     def of(self, path: str) -> Iterator[None]:
-        """Turn an error about one input into a line and a status, and go on."""
+        """Turn an error about one input into a line and a status, and continue."""
         try:
             yield
         except QatcError as err:

@@ -1,4 +1,4 @@
-"""Files that appear whole under their name, or not at all."""
+"""Output files, which appear complete under their name or not at all."""
 
 import contextlib
 import os
@@ -7,6 +7,7 @@ import stat
 import tempfile
 from collections.abc import Callable, Iterator
 from types import FrameType
+from typing import Any, TypeVar
 
 import click
 
@@ -14,10 +15,22 @@ from qatqfs.cli.exits import SIGNALLED, Refusal, naming, shown
 from qatqfs.cli.outcome import Outcome
 from qatqfs.store.system.fd import fsync_directory
 
+_F = TypeVar("_F", bound=Callable[..., Any])
+
 Job = tuple[str, str]
 """Paths of an input and of the output made from it."""
 
-_LONGEST_PREFIX = 200  # of NAME_MAX, 255 bytes; the rest is for what makes the name unique
+_LONGEST_PREFIX = 200  # bytes of NAME_MAX (255); the rest makes the name unique
+
+
+def output_options(one: str, several: str) -> Callable[[_F], _F]:
+    """Return -o and --output-dir, with a help text for each."""
+
+    def add(command: _F) -> _F:
+        command = click.option("--output-dir", metavar="DIR", type=click.Path(), help=several)(command)
+        return click.option("-o", "--output", metavar="OUT", type=click.Path(), help=one)(command)
+
+    return add
 
 
 def plan(
@@ -27,18 +40,18 @@ def plan(
     name_of: Callable[[str], str],
     outcome: Outcome,
 ) -> list[Job]:
-    """Say which output each input becomes.
+    """Decide the output path of each input.
 
     Args:
         inputs: paths.
         output: what ``-o`` names.
         output_dir: what ``--output-dir`` names.
         name_of: the output's name for an input's path; may raise Refusal.
-        outcome: gets those refusals; the inputs are left out.
+        outcome: told of those refusals; the inputs are left out.
 
     Raises:
         click.UsageError: the options and inputs do not go together, or two outputs would be the same file.
-        Refusal: there is no such directory.
+        Refusal: the output directory does not exist.
     """
     if (output is None) == (output_dir is None):
         raise click.UsageError("give either -o OUT or --output-dir DIR")
@@ -61,21 +74,21 @@ def plan(
 
 @contextlib.contextmanager
 def replacing(target: str, source: os.stat_result) -> Iterator[int]:
-    """Make a file under a temporary name beside its own; rename it at the end, or remove it after an error.
+    """Write a file under a temporary name beside its own; rename it at the end, or remove it after an error.
 
-    It gets the mode and the mtime of the source, and its owner where we may give it that. A symlink at its
-    place is followed.
+    The file gets the mode and the mtime of the source, and its owner if the process may change owners. If the target
+    is a symlink, it is followed.
 
     Args:
-        target: its path.
-        source: of what it is made from.
+        target: path of the file.
+        source: attributes of the file that it is made from.
 
     Yields:
         A descriptor to write to.
 
     Raises:
-        Refusal: at its place is the source itself, or something that is no regular file.
-        OSError: it cannot be made; the error names the target.
+        Refusal: the target is the source itself, or exists and is not a regular file.
+        OSError: it cannot be written; the error names the target.
     """
     with naming(target):
         _check_target(target, source)
@@ -104,7 +117,7 @@ def replacing(target: str, source: os.stat_result) -> Iterator[int]:
 
 @contextlib.contextmanager
 def _about(target: str) -> Iterator[None]:
-    """Let an OSError name the target and not our temporary file."""
+    """Let an OSError name the target instead of the temporary file."""
     try:
         yield
     except OSError as err:
@@ -129,7 +142,7 @@ def _copy_metadata(source: os.stat_result, fd: int) -> None:
     try:
         os.fchown(fd, source.st_uid, source.st_gid)
     except OSError:
-        mode &= 0o777  # set-id bits are for the owner that it had
+        mode &= 0o777  # set-id bits are meant for the old owner only
     os.fchmod(fd, mode)
     os.utime(fd, ns=(source.st_atime_ns, source.st_mtime_ns))
 
@@ -144,7 +157,7 @@ def _fsync(directory: str) -> None:
 
 @contextlib.contextmanager
 def clean_on_signals() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP end a command by an exception, so that it removes what it has half written."""
+    """Let SIGTERM and SIGHUP end a command with an exception, so that it removes half-written files."""
 
     def leave(number: int, frame: FrameType | None) -> None:
         raise SystemExit(SIGNALLED + number)

@@ -1,6 +1,6 @@
-"""Progress on standard error while it is a terminal; nothing at all when it is not.
+"""Progress on standard error if that is a terminal; otherwise nothing.
 
-It is drawn again by time, from a thread of its own, so that it lives also while one step takes long.
+A thread of its own redraws the progress at fixed intervals, so that the clock moves while one step takes long.
 """
 
 import contextlib
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Never
 from qatqfs.cli.exits import on_terminal, shown
 
 if TYPE_CHECKING:
-    from tqdm import tqdm as Bar  # imported at run time only where one is shown
+    from tqdm import tqdm as Bar  # imported at run time only when a bar is shown
 
 _SHOW_AFTER_S = 0.5
 _REFRESH_S = 0.5
@@ -22,7 +22,7 @@ _LONGEST_NAME = 30  # of a file, in characters, beside a bar
 
 @contextlib.contextmanager
 def _drawn(draw: Callable[["Bar[Never]"], None], **settings: Any) -> Iterator[None]:
-    """Show a bar as long as something takes.
+    """Show a bar while the body of the ``with`` statement runs.
 
     Args:
         draw: sets what the bar shows; called by another thread.
@@ -36,7 +36,7 @@ def _drawn(draw: Callable[["Bar[Never]"], None], **settings: Any) -> Iterator[No
     def refresh() -> None:
         if done.wait(_SHOW_AFTER_S):
             return
-        from tqdm import tqdm  # not before there is something to show: most commands are over at once
+        from tqdm import tqdm  # as late as possible, because most commands end at once
 
         with tqdm(leave=False, file=sys.stderr, **settings) as bar:
             bar.start_t -= _SHOW_AFTER_S
@@ -56,12 +56,12 @@ def _drawn(draw: Callable[["Bar[Never]"], None], **settings: Any) -> Iterator[No
 
 
 class Progress:
-    """A bar that counts bytes, or something else, with the file that is at hand. Safe to use from any thread.
+    """A bar that counts bytes or something else, and shows the current file. Safe to use from any thread.
 
     Args:
-        total: what there is to do.
-        label: stands before the bar.
-        files: how many files that is, 0 if none are begun.
+        total: how much there is to do.
+        label: text before the bar.
+        files: how many files there are, 0 if they are not counted.
         unit: what is counted.
     """
 
@@ -88,14 +88,14 @@ class Progress:
         bar.n = self._done
 
     def begin(self, path: str) -> None:
-        """Note which file is at hand now."""
+        """Set the current file."""
         name = shown(os.path.basename(path))
         with self._lock:
             self._files += 1
             self._name = name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…"
 
     def advance(self, count: int) -> None:
-        """Note that so much is done since the last call."""
+        """Note how much was done since the last call."""
         with self._lock:
             self._done += count
 
@@ -109,13 +109,13 @@ class Progress:
 
 @contextlib.contextmanager
 def waiting(label: str) -> Iterator[Callable[[str], None]]:
-    """Show how long something takes.
+    """Show how long the body of the ``with`` statement takes.
 
     Args:
-        label: what is waited for.
+        label: what the user waits for.
 
     Yields:
-        A function that takes what is known of how far it is.
+        A function that sets the text about what is left.
     """
     said = ""
 

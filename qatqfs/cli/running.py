@@ -1,4 +1,4 @@
-"""A mount that is up, as the verbs find it that talk to one."""
+"""Finds a running mount, for the verbs that talk to one."""
 
 import os
 from typing import Any
@@ -10,18 +10,18 @@ from qatqfs.mount import mountinfo
 
 
 class Untouched(click.Path):
-    """A path that is left alone: click's own type calls stat(2), and a daemon that hangs does not answer that."""
+    """A path that is not looked at. Click's own type calls stat(2), which a hanging daemon does not answer."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return the path as it is."""
+        """Return the path unchanged."""
         return value
 
 
 def mount_at(mountpoint: str) -> str:
-    """Return the absolute path of a mountpoint at which a qatqfs mount answers.
+    """Return the absolute path of a mountpoint with a running qatqfs mount.
 
     Raises:
-        Refusal: there is none.
+        Refusal: there is no mount.
         OSError: it does not exist.
     """
     top, path = mount_around(mountpoint)
@@ -34,7 +34,7 @@ def mount_around(path: str) -> tuple[str, str]:
     """Return the absolute paths of the mountpoint of the qatqfs mount that a path is in, and of the path itself.
 
     Raises:
-        Refusal: it is in none, or the daemon is gone.
+        Refusal: it is in no mount, or the daemon is gone.
         OSError: it does not exist.
     """
     if mountinfo.is_dead(path):

@@ -1,4 +1,4 @@
-"""``qatqfs stats``: what a running mount has counted."""
+"""``qatqfs stats``: show the counters of a running mount."""
 
 import json
 from collections.abc import Iterator
@@ -8,18 +8,18 @@ import click
 
 from qatqfs.cli.exits import DONE, say
 from qatqfs.cli.running import mount_at
-from qatqfs.cli.tables import bytes_text, table
+from qatqfs.cli.tables import bytes_text, json_option, table
 from qatqfs.mount import control
 
 
 @click.command()
 @click.argument("mountpoint", type=click.Path())
-@click.option("--json", "as_json", is_flag=True, help="Print them as one JSON object.")
+@json_option
 def command(mountpoint: str, as_json: bool) -> int:
     """Show what the mount at MOUNTPOINT has counted since it was mounted.
 
-    Reads, the cache's hits and misses, chunks decoded and encoded, commits, damage found, and how much waits in
-    staging to become containers. Counters that are still zero may be missing.
+    The counters include reads, cache hits and misses, chunks decoded and encoded, commits, damage found, and dirty
+    files and bytes (in staging, in no container yet). Counters that are still zero may be missing.
 
     \b
     Examples:
@@ -36,7 +36,7 @@ def command(mountpoint: str, as_json: bool) -> int:
 
 
 def _flat(counters: dict[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield name and value of all counters, those of nested objects with the object's name before theirs."""
+    """Yield the name and value of every counter; in a nested object, the object's name comes first."""
     for name, value in counters.items():
         if isinstance(value, dict):
             yield from _flat(value, f"{above}{name} ")

@@ -1,7 +1,7 @@
-"""Standard output and standard error as a command needs them: what fails there is one line and a status of ours.
+"""Standard output and standard error: a failure to write becomes one line and an exit status of this command.
 
-Left alone, the interpreter meets a full disk behind standard output only when it leaves: with a status of its own,
-120, and three lines.
+Without this, the interpreter notices a full disk under standard output only at exit. It then prints three lines and
+exits with 120, its own status.
 """
 
 import contextlib
@@ -17,10 +17,10 @@ from qatqfs.cli.exits import OUTPUT_CLOSED, REFUSED
 class OutputFailed(Exception):
     """Results cannot be printed; the text says why.
 
-    No OSError, because nobody must take it for one about the file at hand.
+    It is not an OSError, so that it is not mistaken for an error about an input file.
 
     Attributes:
-        status: what to exit with.
+        status: the exit status to use.
     """
 
     def __init__(self, error: OSError) -> None:
@@ -29,7 +29,7 @@ class OutputFailed(Exception):
 
 
 class _Results(io.TextIOWrapper):
-    """Standard output; whoever prints to it, we or click, gets OutputFailed where that fails."""
+    """Standard output that raises OutputFailed if writing fails, for this package and for click."""
 
     def write(self, text: str, /) -> int:
         try:
@@ -45,26 +45,26 @@ class _Results(io.TextIOWrapper):
 
 
 def set_up_streams() -> None:
-    """Prepare the standard streams of this process; call it once, first of all."""
+    """Prepare the standard streams of this process. Call it once, before any output."""
     if isinstance(out := sys.stdout, io.TextIOWrapper):
         encoding, at_lines, at_once = out.encoding, out.line_buffering, out.write_through
         sys.stdout = _Results(out.detach(), encoding=encoding, line_buffering=at_lines, write_through=at_once)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # names are bytes, any bytes
+            stream.reconfigure(errors="backslashreplace")  # file names may be any bytes
 
 
 @contextlib.contextmanager
 def written_out() -> Iterator[None]:
-    """Have everything written that is printed inside, however that ends; leave nothing for the interpreter to write.
+    """Write out everything that the body prints, however it ends, so that nothing is left for the interpreter's exit.
 
     Raises:
-        OutputFailed: results cannot be written; they are dropped.
+        OutputFailed: results cannot be written; they are lost.
     """
     try:
         yield
     finally:
-        with contextlib.suppress(OSError):  # a bar on a terminal that has gone
+        with contextlib.suppress(OSError):  # a bar on a terminal that was closed
             _flush(sys.stderr)
         try:
             _flush(sys.stdout)
@@ -79,8 +79,8 @@ def _flush(stream: TextIO | None) -> None:
     try:
         stream.flush()
         with contextlib.suppress(io.UnsupportedOperation):
-            os.close(os.dup(stream.fileno()))  # network filesystems say only to close(2) what went wrong
+            os.close(os.dup(stream.fileno()))  # network filesystems report some errors only at close(2)
     except (OSError, OutputFailed):
         with contextlib.suppress(OSError, OutputFailed):
-            stream.close()  # so that nobody tries again to write what it has
+            stream.close()  # so that its buffer is not written again
         raise

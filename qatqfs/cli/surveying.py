@@ -1,7 +1,7 @@
-"""What kinds of raw files there are below some paths: their suffix, and the dtype that a mount would give them.
+"""Finds the kinds of raw files below some paths: their suffix, and the dtype that a mount would give them.
 
-Most files say their dtype by an attribute, a rule or their name. Of the others as many are looked into as there is
-time for, from all over the tree; the rest are taken to be like their neighbours.
+For most files an attribute, a rule or the name gives the dtype. Of the others, as many are opened as time allows, from
+all over the tree. The rest are assumed to be like their neighbours.
 """
 
 import os
@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from qatqfs.cli.contents import Contents, Found, Kind, Source
+from qatqfs.cli.contents import Contents, Found, Source, Storage
 from qatqfs.cli.outcome import Outcome
 from qatqfs.cli.progress import Progress
 from qatqfs.codec import CONTAINER_MAGIC, DType
@@ -20,16 +20,16 @@ from qatqfs.store.tensors.dtype import choose_dtype, dtype_of_suffix, xattr_dtyp
 from qatqfs.store.tensors.header import read_header
 
 _MOST_LOOKS = 256
-"""Files of one suffix that are looked into for their dtype; each takes some milliseconds."""
+"""Most files of one suffix that are opened to find their dtype; each takes some milliseconds."""
 _MOST_SUFFIXES = 16
-"""Suffixes that are told apart; names with a dot in a number make any number of them."""
+"""Most suffixes that are told apart. Names that contain decimal numbers would make any number of them."""
 NO_SUFFIX, OTHER_SUFFIXES = "no suffix", "other"
 _SEED = 1
 
 
 @dataclass(frozen=True, slots=True)
 class RawFile:
-    """A file that would become a container: its path, its length in bytes and its dtype."""
+    """A file that would become a container: its path, its size in bytes and its dtype."""
 
     path: str
     size: int
@@ -41,9 +41,9 @@ class Group:
     """Files of one kind.
 
     Attributes:
-        suffix: with its dot and in lower case, or :data:`NO_SUFFIX`, or :data:`OTHER_SUFFIXES`.
+        suffix: in lower case and with its dot, or :data:`NO_SUFFIX`, or :data:`OTHER_SUFFIXES`.
         dtype: of their values.
-        files: in the order in which they were found.
+        files: in the order they were found in.
     """
 
     suffix: str
@@ -58,27 +58,27 @@ class Group:
 
 @dataclass(slots=True)
 class Tally:
-    """So many files of so many bytes."""
+    """A number of files, and their size in bytes."""
 
     files: int = 0
     size: int = 0
 
     def add(self, size: int) -> None:
-        """Count one file more."""
+        """Count one more file."""
         self.files += 1
         self.size += size
 
 
 @dataclass(slots=True)
 class Survey:
-    """What there is.
+    """What was found.
 
     Attributes:
         groups: of raw files, the largest first.
-        containers: that are left out, as they are encoded already.
+        containers: left out, because they are encoded already.
         payloads: bare QATQ payloads, left out for the same reason.
         unreadable: files that could not be read.
-        guessed: files whose dtype is that of a neighbour, as there was no time to look.
+        guessed: number of files that got the dtype of a neighbour, for lack of time.
     """
 
     groups: list[Group] = field(default_factory=list)
@@ -92,10 +92,10 @@ class Surveyor:
     """Finds the dtype of files.
 
     Args:
-        tops: the paths that were given; below them files have the path that rules are compared with.
-        options: with the rules that a mount would have.
-        outcome: told about what cannot be read.
-        deadline: on the monotonic clock, after which nothing more is looked into.
+        tops: the given paths. Rules are compared with the path of a file relative to its top.
+        options: those that a mount would have, with its rules.
+        outcome: told what cannot be read.
+        deadline: on the monotonic clock; after it no further file is opened.
     """
 
     def __init__(self, tops: Sequence[str], options: StoreOptions, outcome: Outcome, deadline: float) -> None:
@@ -112,18 +112,18 @@ class Surveyor:
         for found in contents.files:
             if found.lost:
                 continue
-            if found.kind is Kind.RAW:
+            if found.storage is Storage.RAW:
                 by_suffix[_suffix(found.path)].append(found)
             else:
-                self._leave_out(found.kind, found.size)
+                self._leave_out(found.storage, found.size)
         with Progress(sum(found.size for files in by_suffix.values() for found in files), "finding dtypes") as progress:
             for suffix, files in _merge_rare(by_suffix).items():
                 self._add_groups(suffix, self._dtypes(files, progress))
         self._survey.groups.sort(key=lambda group: (-group.size, group.suffix, group.dtype.label))
         return self._survey
 
-    def _leave_out(self, kind: Kind, size: int) -> None:
-        (self._survey.containers if kind is Kind.CONTAINER else self._survey.payloads).add(size)
+    def _leave_out(self, storage: Storage, size: int) -> None:
+        (self._survey.containers if storage is Storage.CONTAINER else self._survey.payloads).add(size)
 
     def _add_groups(self, suffix: str, files: Iterable[RawFile]) -> None:
         groups: dict[DType, Group] = {}
@@ -132,7 +132,7 @@ class Surveyor:
         self._survey.groups.extend(groups.values())
 
     def _dtypes(self, files: list[Found], progress: Progress) -> list[RawFile]:
-        """Return the files that stay, each with its dtype."""
+        """Return the files that are not left out, each with its dtype."""
         dtypes: list[DType | None] = [None] * len(files)
         open_questions = []
         for i, found in enumerate(files):
@@ -166,7 +166,7 @@ class Surveyor:
         ]
 
     def _readable(self, found: Found) -> bool:
-        """Whether a file may be read; counts and reports one that may not."""
+        """Whether a file may be read. A file that may not is counted and reported."""
         readable = os.access(found.path, os.R_OK, effective_ids=True)
         if not readable:
             with self._outcome.of(found.path), Source(found.path):
@@ -176,7 +176,7 @@ class Surveyor:
         return readable
 
     def _look(self, found: Found) -> DType | None:
-        """Return the dtype by header or data; ``None`` for what is no raw file, or cannot be read."""
+        """Return the dtype by header or data; ``None`` if the file is not raw or cannot be read."""
         dtype = None
         is_container = False
         with self._outcome.of(found.path), Source(found.path) as source:
@@ -186,13 +186,13 @@ class Surveyor:
                 path = os.fsencode(found.path)
                 dtype = choose_dtype(path, source.size, source.read_at, explicit=None, header=header)
         if is_container:
-            self._leave_out(Kind.CONTAINER, found.size)
+            self._leave_out(Storage.CONTAINER, found.size)
         elif dtype is None:
             self._survey.unreadable.add(found.size)
         return dtype
 
     def _explicit(self, path: str) -> DType | None:
-        """Return what an attribute or a rule says."""
+        """Return the dtype from an attribute or a rule."""
         return xattr_dtype(path) or self._of_directory(os.path.dirname(os.path.abspath(path))) or self._rule(path)
 
     def _rule(self, path: str) -> DType | None:
@@ -201,7 +201,7 @@ class Surveyor:
         return self._options.rule_dtype(os.fsencode(inside))
 
     def _of_directory(self, directory: str) -> DType | None:
-        """Return what the attribute of a directory says, or of the nearest one above it."""
+        """Return the dtype attribute of a directory, or of the nearest one above it that has one."""
         known = self._directory_dtypes
         if directory not in known:
             above = os.path.dirname(directory)
@@ -210,7 +210,7 @@ class Surveyor:
 
 
 def _nothing(_offset: int, _size: int) -> bytes:
-    """Read a file whose content plays no part."""
+    """Stand in for reading a file whose content does not matter."""
     return b""
 
 
@@ -219,7 +219,7 @@ def _suffix(path: str) -> str:
 
 
 def _merge_rare(by_suffix: dict[str, list[Found]]) -> dict[str, list[Found]]:
-    """Put the suffixes with the fewest bytes together where there are very many."""
+    """Merge the suffixes with the fewest bytes if there are very many."""
     ordered = sorted(by_suffix, key=lambda suffix: (-sum(found.size for found in by_suffix[suffix]), suffix))
     if len(ordered) <= _MOST_SUFFIXES:
         return by_suffix

@@ -1,4 +1,4 @@
-"""``qatqfs sync``: wait until what was written is in containers."""
+"""``qatqfs sync``: commit what was written, and wait until it is durable."""
 
 import errno
 import os
@@ -17,15 +17,15 @@ from qatqfs.mount import asking
 @click.argument("mountpoint", type=click.Path())
 @click.argument("paths", nargs=-1, metavar="[PATH]...", type=click.Path())
 def command(mountpoint: str, paths: tuple[str, ...]) -> int:
-    """Return when what was written below MOUNTPOINT so far, or at and below each PATH, is in containers.
+    """Commit what was written below MOUNTPOINT, or at and below each PATH, and return when it is durable.
 
-    Needed only by those who read the backing directory itself, to copy it say: programs that read through the
-    mount see everything at once, and what is not in a container yet survives the daemon in staging. A relative
-    PATH is looked for from the current directory if that leads into the mount, else below MOUNTPOINT. Anything else
-    in a mount may stand in place of MOUNTPOINT, and is then the first PATH.
+    Only programs that read the backing directory itself need this, for example to copy it. Programs that read
+    through the mount see every write at once, and what is in no container yet survives the daemon in staging. A
+    relative PATH counts from the current directory if that leads into the mount, else from MOUNTPOINT. Any other
+    path in a mount may stand in place of MOUNTPOINT; it is then the first PATH.
 
-    Exit status 2 means that something could not be committed; there is a line for each file with the reason. It
-    stays in staging, is served from there, and the daemon tries again.
+    Exit status 2 means that a file could not be committed. There is one line for each such file, with the reason.
+    The file stays in staging and is served from there, and the daemon tries again.
 
     \b
     Examples:
@@ -59,9 +59,9 @@ def _in_mount(mountpoint: str, path: str) -> str:
 
 
 def _asked_at(path: str, top: str) -> str:
-    """Return where the daemon is asked to commit a path: the top if it cannot be asked at the path itself.
+    """Return the path at which the daemon is asked to commit: the top if the path itself cannot be used.
 
-    The kernel lets nobody ask at what he may not read, nor at special files.
+    The kernel lets a user ask only at files and directories that the user may read, and never at special files.
     """
     mode = os.stat(path).st_mode
     askable = (stat.S_ISREG(mode) or stat.S_ISDIR(mode)) and os.access(path, os.R_OK)

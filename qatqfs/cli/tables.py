@@ -1,6 +1,10 @@
-"""Results as aligned text."""
+"""Results as aligned text, and the option for JSON instead."""
 
 from collections.abc import Sequence
+
+import click
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
@@ -20,10 +24,10 @@ def count_text(count: int, singular: str, plural: str | None = None) -> str:
 
 
 def table(rows: Sequence[Sequence[str]], alignment: str) -> list[str]:
-    """Return lines in which the columns of all rows stand below each other.
+    """Return lines in which the columns of all rows are aligned.
 
     Args:
-        rows: of equal length, the heading among them.
+        rows: of equal length; the heading is one of them.
         alignment: ``<`` or ``>`` for each column.
     """
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

@@ -1,8 +1,8 @@
-"""How small and how fast several methods make samples of raw files.
+"""Measures how small several methods make samples of raw files, and how fast.
 
-A sample is made of pieces from all over a group of files, each some chunks long. They are drawn with equal probability
-and worked on in random order, so that the ratio of those that were done in time stands for all. Every method gets the
-same pieces.
+A sample consists of pieces from all over a group of files, each some chunks long. Pieces are drawn with equal
+probability and measured in random order, so the ratio of those that were done in time stands for all. Every method
+gets the same pieces.
 """
 
 import bisect
@@ -37,19 +37,19 @@ from qatqfs.codec import (
 from qatqfs.store.tensors.header import NO_HEADER, TensorHeader, read_header
 
 PIECE_BYTES = 4 << 20
-"""Bytes of a piece at most: twice what zstd looks back at level 3."""
+"""Most bytes in a piece: twice the distance that zstd looks back at level 3."""
 _PIECES = 8
-"""Pieces that a group gets at least where it is long enough, for layers, keys and values differ."""
+"""Fewest pieces of a group that is long enough, because layers, keys and values differ."""
 _MOST_PIECES = 1 << 16
-"""Pieces that are drawn from a group that is not taken whole: of files of a kilobyte these are 64 MiB."""
+"""Most pieces that are drawn from a group that is not taken whole: 64 MiB if its files have a kilobyte each."""
 _EVEN_SHARE = 0.25
-"""Share of the sample that is given to all groups alike; the rest goes by their size."""
+"""Share of the sample that is split equally among the groups; the rest is split by their size."""
 _SEED = 2
 
 
 @dataclass(slots=True)
 class Score:
-    """What a method made of the pieces it got: bytes in and out, and processor time of one core."""
+    """What a method made of its pieces: bytes in and out, and processor time of one core."""
 
     raw: int = 0
     stored: int = 0
@@ -58,18 +58,18 @@ class Score:
 
     @property
     def ratio(self) -> float:
-        """Stored bytes for each raw byte."""
+        """Stored bytes per raw byte."""
         return self.stored / self.raw
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A part of a file, which starts at a whole chunk.
+    """A part of a file, which starts at a chunk boundary.
 
     Attributes:
         file: the file.
-        offset: in it, bytes.
-        size: bytes.
+        offset: in the file, in bytes.
+        size: in bytes.
     """
 
     file: RawFile
@@ -79,14 +79,14 @@ class Piece:
 
 @dataclass(slots=True)
 class Known:
-    """What is kept of a file from piece to piece: its header, and what its chunks taught each level."""
+    """What is kept of a file between its pieces: its header, and the lessons of its chunks for each level."""
 
     header: TensorHeader = NO_HEADER
     memories: dict[Level, Memory] = field(default_factory=dict)
 
 
 class Method(Protocol):
-    """A way of making bytes smaller, beside others of which it knows nothing.
+    """A way of making bytes smaller.
 
     Attributes:
         name: for people, and the key in the JSON output.
@@ -95,11 +95,11 @@ class Method(Protocol):
     name: str
 
     def measure(self, piece: Piece, raw: bytes, known: Known, score: Score) -> None:
-        """Encode and decode a piece, and add what came of it to a score."""
+        """Encode and decode a piece, and add the result to a score."""
         ...
 
     def framing(self, files: Sequence[RawFile]) -> int:
-        """Return the bytes that some files take beside what pieces of them become."""
+        """Return the bytes that some files need in addition to their encoded pieces."""
         ...
 
 
@@ -117,7 +117,7 @@ class Ours:
         self._chunk_size = chunk_size
 
     def measure(self, piece: Piece, raw: bytes, known: Known, score: Score) -> None:
-        """Encode the chunks as they would be in a container, each verified, and decode them."""
+        """Encode the chunks as in a container, verify each, and decode them."""
         dtype = piece.file.dtype
         memory = known.memories.setdefault(self._level, Memory())
         parts = [memoryview(raw)[at : at + self._chunk_size] for at in range(0, len(raw), self._chunk_size)]
@@ -135,7 +135,7 @@ class Ours:
             payloads += encode_payloads(
                 [part for part, _ in group], dtype, level=self._level, row_widths=widths, memory=memory, verified=True
             )
-        # As a container's writer does: the index frame that ends it goes into zstd data alone.
+        # As ContainerWriter does: only zstd data can hold the index frame at the end of a container.
         if last and STRATEGIES[read_payload_header(payloads[-1]).strategy].zstd_offset is None:
             payloads[-1] = encode_payload(parts[-1], dtype, level=self._level, appendable=True, verified=True)
         encoded = time.thread_time()
@@ -159,12 +159,12 @@ class Ours:
 
 
 class Other:
-    """A compressor that takes bytes for bytes.
+    """A general compressor of bytes.
 
     Args:
         name: of the method.
-        compress: bytes to fewer bytes.
-        decompress: and back.
+        compress: compresses bytes.
+        decompress: restores them.
     """
 
     def __init__(self, name: str, compress: Callable[[bytes], bytes], decompress: Callable[[bytes], bytes]) -> None:
@@ -173,7 +173,7 @@ class Other:
         self._decompress = decompress
 
     def measure(self, piece: Piece, raw: bytes, known: Known, score: Score) -> None:
-        """Compress a piece by itself, and decompress it."""
+        """Compress a piece on its own, and decompress it."""
         started = time.thread_time()
         compressed = self._compress(raw)
         encoded = time.thread_time()
@@ -184,7 +184,7 @@ class Other:
         score.raw += len(raw)
 
     def framing(self, files: Sequence[RawFile]) -> int:
-        """Return nothing: what there is comes with the pieces."""
+        """Return 0, because all framing is in the pieces."""
         return 0
 
 
@@ -196,7 +196,7 @@ def zstd3() -> Method:
 def lz4() -> Method | None:
     """Return lz4 in its frame format, ``None`` where the package is not installed."""
     try:
-        frame: Any = importlib.import_module("lz4.frame")  # which has no types
+        frame: Any = importlib.import_module("lz4.frame")  # it has no type annotations
     except ImportError:
         return None
     return Other("lz4", frame.compress, frame.decompress)
@@ -214,8 +214,8 @@ class Sample:
         group: the files.
         pieces: of its files, in random order.
         scores: by name of the method.
-        done: paths of files of which anything was sampled.
-        failed: sizes of files that could not be read after all, by path.
+        done: paths of the files that were sampled.
+        failed: sizes of the files that could not be read after all, by path.
     """
 
     group: Group
@@ -231,7 +231,7 @@ class Sample:
 
     @property
     def sampled(self) -> int:
-        """Bytes that were done."""
+        """Raw bytes that were measured."""
         return next(iter(self.scores.values())).raw
 
 
@@ -241,7 +241,7 @@ def plan(groups: Sequence[Group], methods: Sequence[Method], budget: int | None,
     Args:
         groups: of files.
         methods: to try.
-        budget: bytes to sample, ``None`` for all.
+        budget: raw bytes to sample, ``None`` for all.
         chunk_size: raw bytes in each chunk.
     """
     total = sum(group.size for group in groups)
@@ -256,7 +256,7 @@ def plan(groups: Sequence[Group], methods: Sequence[Method], budget: int | None,
 
 
 def _draw(group: Group, share: int, chunk_size: int) -> list[Piece]:
-    """Return pieces of about ``share`` bytes together, at least one, in random order."""
+    """Return at least one piece, of about ``share`` bytes in all, in random order."""
     per_piece = max(1, min(PIECE_BYTES, share // _PIECES) // chunk_size) * chunk_size
     if share == group.size:
         per_piece = max(1, PIECE_BYTES // chunk_size) * chunk_size
@@ -277,12 +277,12 @@ def _draw(group: Group, share: int, chunk_size: int) -> list[Piece]:
 
 
 class Trial:
-    """Measures samples, one piece of each group after another.
+    """Measures samples, and takes pieces of all groups in turn.
 
     Args:
         methods: to try, see :func:`plan`.
-        outcome: told about what cannot be read.
-        deadline: on the monotonic clock, after which no piece is begun; ``None`` for none.
+        outcome: told what cannot be read.
+        deadline: on the monotonic clock; after it no piece is started. ``None`` for no deadline.
     """
 
     def __init__(self, methods: Sequence[Method], outcome: Outcome, deadline: float | None) -> None:
@@ -292,7 +292,7 @@ class Trial:
         self._known: dict[str, Known] = {}
 
     def run(self, samples: Sequence[Sample], advance: Callable[[int], None]) -> None:
-        """Do all pieces, or as many as there is time for; ``advance`` is told the bytes done."""
+        """Measure all pieces, or as many as time allows; ``advance`` is called with the bytes done."""
         order = sorted(
             (i / len(sample.pieces), number, i)
             for number, sample in enumerate(samples)
@@ -308,7 +308,7 @@ class Trial:
             advance(piece.size)
 
     def _measure(self, sample: Sample, piece: Piece) -> None:
-        """Try every method on one piece; what cannot be read counts as failed."""
+        """Try every method on one piece. A file that cannot be read counts as failed."""
         path = piece.file.path
         sample.failed[path] = piece.file.size
         with self._outcome.of(path):

@@ -13,35 +13,35 @@ from qatqfs.mount.errors import MountError
 from qatqfs.mount.unmounting import StillMounted, unmount_and_wait
 
 STILL_MOUNTED = 3
-"""Exit status: unmounted, but the daemon goes on."""
+"""Exit status: unmounted here, but the daemon continues."""
 
 
 @click.command()
 @click.argument("mountpoints", nargs=-1, required=True, metavar="MOUNTPOINT...", type=Untouched())
-@click.option("-l", "--lazy", is_flag=True, help="Unmount also what is in use; its daemon ends with the last user.")
+@click.option("-l", "--lazy", is_flag=True, help="Unmount even while in use. The daemon ends with the last user.")
 @click.option(
     "-f",
     "--force",
     is_flag=True,
-    help="Cut the connection to a daemon that does not answer. What programs do in the mount fails from then on; what"
-    " was acknowledged is committed by the daemon, or recovered by the next mount.",
+    help="Disconnect a daemon that does not answer. Programs that use the mount then get errors. Acknowledged data is"
+    " committed by the daemon, or recovered by the next mount.",
 )
 def command(mountpoints: tuple[str, ...], lazy: bool, force: bool) -> int:
-    """Unmount each MOUNTPOINT and return when everything written to it is in containers and the daemon is gone.
+    """Unmount each MOUNTPOINT, and return when everything written is in containers and the daemon has ended.
 
-    umount(8) and "fusermount3 -u" unmount as well, but return while the daemon is still committing. The mount
-    must not be in use, unless --lazy is given. A mount whose daemon has died is removed; nothing it had
-    acknowledged is lost, but what waits in staging is committed by the next mount only.
+    umount(8) and "fusermount3 -u" unmount too, but they return while the daemon is still committing. The mount must
+    not be in use, unless --lazy is given. A mount whose daemon has died is removed. No acknowledged data is lost
+    then, but dirty files stay in staging until the next mount commits them.
 
-    A mount may also be held by another mount namespace, a container's for example, or by a bind mount. Then its
-    daemon goes on after MOUNTPOINT is unmounted: there is a line that says who holds it, and the exit status is 3.
-    What was written until then is in containers. Ctrl-C ends the command and not the daemon.
+    Another mount namespace (for example of a container) or a bind mount can hold a mount too. Its daemon then
+    continues after MOUNTPOINT is unmounted: one line says who holds the mount, and the exit status is 3. Everything
+    written until then is in containers. Ctrl-C ends this command, not the daemon.
 
     \b
     Exit status:
-      0  everything is committed and the daemon is gone
-      2  it was not unmounted, or not everything is committed; what is not is in staging
-      3  it was unmounted, but the mount is still held elsewhere
+      0  everything is committed and the daemon has ended
+      2  not unmounted, or not everything is committed; the rest is in staging
+      3  unmounted here, but the mount is still held elsewhere
     \b
     Examples:
       qatqfs umount /data/kv
@@ -66,6 +66,6 @@ def command(mountpoints: tuple[str, ...], lazy: bool, force: bool) -> int:
 
 
 def left_text(left: Pending) -> str:
-    """Return what a commit has still to do."""
+    """Return what is left to commit, as text."""
     files, size = left
     return f"{count_text(files, 'file')}, {bytes_text(size)} left"

@@ -1,4 +1,4 @@
-"""What the options accept: sizes, dtypes, rules, levels. One definition for all verbs and for ``-o``."""
+"""Options that several verbs share, and what their values may be. ``-o`` of a mount uses the same definitions."""
 
 import os
 import re
@@ -21,12 +21,12 @@ def parse_size(text: str) -> int:
     """Return the bytes of ``4096``, ``64K``, ``256KiB`` or ``1G`` (K is always 1024); raises BadParameter."""
     found = _SIZE.fullmatch(text.strip())
     if found is None:
-        raise click.BadParameter(f"{text!r} is no size, expected something like 64K, 256K, 512M or 1G")
+        raise click.BadParameter(f"{text!r} is not a size; use for example 64K, 256K, 512M or 1G")
     return int(found[1]) << 10 * _UNITS.index((found[2] or " ").upper())
 
 
 def parse_dtype(text: str) -> DType:
-    """Return the dtype that any of its names means; raises BadParameter."""
+    """Return the dtype of any of its names; raises BadParameter."""
     try:
         return DType.parse(text)
     except ValueError as err:
@@ -34,10 +34,10 @@ def parse_dtype(text: str) -> DType:
 
 
 def parse_dtype_rule(text: str) -> tuple[str, DType]:
-    """Return shell pattern and dtype of ``*.bin=bf16``; raises BadParameter."""
+    """Return the shell pattern and the dtype of ``*.bin=bf16``; raises BadParameter."""
     pattern, _, word = text.rpartition("=")
     if not pattern:
-        raise click.BadParameter(f"{text!r} is no rule, expected PATTERN=DTYPE, as in '*.bin=bf16'")
+        raise click.BadParameter(f"{text!r} is not a rule; use PATTERN=DTYPE, for example '*.bin=bf16'")
     return pattern, parse_dtype(word)
 
 
@@ -46,7 +46,7 @@ WORKERS = click.IntRange(min=1)
 
 
 def size_text(size: int) -> str:
-    """Return a size the way :func:`parse_size` reads it, in the largest unit that divides it."""
+    """Return a size as :func:`parse_size` reads it, in the largest unit that divides it."""
     power = 0
     while size and size % 1024 == 0 and power < len(_UNITS) - 1:
         size //= 1024
@@ -54,8 +54,30 @@ def size_text(size: int) -> str:
     return f"{size}{_UNITS[power].strip()}"
 
 
+chunk_size_option = click.option(
+    "--chunk-size",
+    type=parse_size,
+    metavar="SIZE",
+    default=size_text(DEFAULTS.chunk_size),
+    show_default=True,
+    help="Raw bytes in each chunk of a new container. Reading one byte decodes one chunk.",
+)
+
+
+def dtype_rules_option(text: str) -> Callable[[_F], _F]:
+    """Return --dtype PATTERN=DTYPE, which may be repeated, with a help text."""
+    return click.option(
+        "--dtype",
+        "dtype_rules",
+        type=parse_dtype_rule,
+        metavar="PATTERN=f32|f16|bf16",
+        multiple=True,
+        help=text,
+    )
+
+
 def encoding_options(command: _F) -> _F:
-    """Add --chunk-size, --level and --workers, which mean the same wherever something is encoded."""
+    """Add --chunk-size, --level and --workers, which mean the same for every verb that encodes."""
     for option in (
         click.option(
             "--workers",
@@ -63,31 +85,24 @@ def encoding_options(command: _F) -> _F:
             metavar="N",
             default=DEFAULTS.workers,
             show_default=f"one for each CPU, here {os.cpu_count()}",
-            help="Threads that encode and decode.",
+            help="Number of threads that encode and decode.",
         ),
         click.option(
             "--level",
             type=LEVEL,
             default=DEFAULTS.level.label,
             show_default=True,
-            help="How hard to look for a small form: fast only codes entropy, balanced also looks for repetition"
-            " where a sample promises some, small tries everything and is slow. Reading is equally fast.",
+            help="How hard to search for a smaller form. fast codes entropy only. balanced also searches for"
+            " repetition where a sample shows some. small tries everything and is slow. Reading is equally fast.",
         ),
-        click.option(
-            "--chunk-size",
-            type=parse_size,
-            metavar="SIZE",
-            default=size_text(DEFAULTS.chunk_size),
-            show_default=True,
-            help="Raw bytes in each chunk of a new container; reading one byte decodes one chunk.",
-        ),
+        chunk_size_option,
     ):
         command = option(command)
     return command
 
 
 def store_options(**settings: Any) -> StoreOptions:
-    """Return the options of a store; fails with click's UsageError when their values do not go together."""
+    """Return the options of a store; raises click's UsageError if their values do not go together."""
     try:
         return StoreOptions(**settings)
     except ValueError as err:

@@ -1,4 +1,4 @@
-"""``qatqfs verify``: every checksum of containers, bare payloads, or all of a backing directory."""
+"""``qatqfs verify``: check every checksum of containers, bare payloads, or a whole backing directory."""
 
 import json
 import threading
@@ -8,28 +8,28 @@ from dataclasses import asdict, dataclass
 
 import click
 
-from qatqfs.cli.contents import CONTAINER_SUFFIX, Found, Kind, Source, look
+from qatqfs.cli.contents import CONTAINER_SUFFIX, Found, Source, Storage, look
 from qatqfs.cli.exits import say, shown
 from qatqfs.cli.outcome import Outcome
 from qatqfs.cli.progress import Progress
-from qatqfs.cli.tables import bytes_text, count_text
+from qatqfs.cli.tables import bytes_text, count_text, json_option
 from qatqfs.cli.values import DEFAULTS
 from qatqfs.codec import UNLIMITED, QatcError, decode_any_payload, verify_container
-from qatqfs.wording import chunk_place
+from qatqfs.wording import damaged_chunk
 
 _ATTEMPTS = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Damage:
-    """One thing that is wrong; the fields are the keys of the JSON output, and scripts rely on them.
+    """One thing that is wrong. The fields are the keys of the JSON output, and scripts rely on them.
 
     Attributes:
         path: the damaged file.
-        chunk: the chunk that cannot be read because of it, ``None`` when it concerns the whole file.
-        offset: where in the stored file, ``None`` when that cannot be said.
+        chunk: number of the unreadable chunk, ``None`` if the whole file is concerned.
+        offset: in the stored file, ``None`` if that is unknown.
         reason: one sentence.
-        logical_offset: where in the decoded content the chunk begins, ``None`` when that cannot be said.
+        logical_offset: start of the chunk in the decoded content, ``None`` if that is unknown.
     """
 
     path: str
@@ -39,27 +39,26 @@ class Damage:
     logical_offset: int | None = None
 
     def __str__(self) -> str:
-        """The same words as in the log of a mount."""
+        """Return the same words as the log of a mount has."""
         if self.chunk is None:
             return f"{shown(self.path)}: {self.reason}"
-        place = chunk_place(self.chunk, self.logical_offset, self.offset)
-        return f"{shown(self.path)}: {place} is corrupt: {self.reason}"
+        return f"{shown(self.path)}: {damaged_chunk(self.chunk, self.logical_offset, self.offset, self.reason)}"
 
 
 class _Stopped(Exception):
-    """The user does not want to wait any longer."""
+    """The user has interrupted the command."""
 
 
 @click.command()
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...", type=click.Path())
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of lines.")
+@json_option
 def command(paths: tuple[str, ...], as_json: bool) -> int:
-    """Check containers and bare QATQ payloads completely: structure, index, and every checksum.
+    """Check containers and bare QATQ payloads completely: structure, index and every checksum.
 
-    PATH is a file or a directory, which stands for everything below it; of a backing directory lost+found is
-    checked too. A backing directory may be mounted meanwhile. Each damaged chunk is a line on standard output
-    with its offsets in the decoded content (logical) and in the stored file, as in the log of a mount, and the exit
-    status is then 1. Raw files have no checksum and are only counted. Nothing is changed.
+    PATH is a file or a directory; a directory stands for everything below it, and a backing directory also for its
+    lost+found. A backing directory may be mounted at the same time. Each damaged chunk is one line on standard
+    output, with its offsets in the decoded content (logical) and in the stored file, as in the log of a mount. The
+    exit status is then 1. Raw files have no checksum and are only counted. Nothing is changed.
 
     \b
     Examples:
@@ -73,7 +72,7 @@ def command(paths: tuple[str, ...], as_json: bool) -> int:
         " a mount shows the one modified later"
         for path in contents.pairs
     ]
-    wanted = [found for found in contents.files if found.kind is not Kind.RAW]
+    wanted = [found for found in contents.files if found.storage is not Storage.RAW]
     raw = len(contents.files) - len(wanted)
     damages: list[Damage] = []
     with Progress(sum(found.size for found in wanted), "verifying", files=len(wanted)) as progress:
@@ -101,7 +100,7 @@ def command(paths: tuple[str, ...], as_json: bool) -> int:
             say(f"notice: {notice}")
         if checked or raw or not outcome.failed:
             bad = len({damage.path for damage in damages})
-            verdict = f"{count_text(bad, 'file')} corrupt" if bad else "none corrupt"
+            verdict = f"{count_text(bad, 'file')} damaged" if bad else "none damaged"
             without = f"; {count_text(raw, 'file')} raw, no checksum" if raw else ""
             failed = f"; {outcome.failed:,} could not be checked" if outcome.failed else ""
             say(f"{count_text(len(checked), 'file')} checked ({bytes_text(size)} stored), {verdict}{without}{failed}")
@@ -111,7 +110,7 @@ def command(paths: tuple[str, ...], as_json: bool) -> int:
 def _check_all(
     files: list[Found], progress: Progress, report: Callable[[Damage], None], outcome: Outcome
 ) -> list[Found]:
-    """Check files, several at a time, and report in their order; returns those that were checked."""
+    """Check several files at a time and report in their order; return those that were checked."""
     checked = []
     stop = threading.Event()
 
@@ -139,9 +138,9 @@ def _check_all(
 
 
 def _check(found: Found, progress: Callable[[int], None]) -> list[Damage] | None:
-    """Return what is wrong with a file, ``None`` if it is gone. Raises OSError.
+    """Return what is wrong with a file, ``None`` if it was removed. Raises OSError.
 
-    A daemon may be writing to a file with several names in place, so one that changes is looked at again.
+    A daemon writes a file with several names in place. So a file that changes while it is checked is checked again.
     """
     damages: list[Damage] = []
     for _ in range(_ATTEMPTS):
@@ -156,7 +155,7 @@ def _check(found: Found, progress: Callable[[int], None]) -> list[Damage] | None
 
 
 def _damages(source: Source, progress: Callable[[int], None]) -> list[Damage]:
-    if source.kind() is Kind.CONTAINER:
+    if source.storage() is Storage.CONTAINER:
         problems = verify_container(source.read_at, source.size, limits=UNLIMITED, progress=progress)
         return [Damage(source.path, p.chunk, p.offset, str(p.error), p.logical_offset) for p in problems]
     try:

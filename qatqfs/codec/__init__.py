@@ -1,19 +1,19 @@
-"""The codec: bytes to QATQ payloads and QATC v2 containers, and back, without losing a bit.
+"""The codec turns bytes into QATQ payloads and QATC v2 containers, and back, without losing a bit.
 
-Pure functions over buffers, and objects that read and write through callables that the caller gives: no paths,
-no threads of its own, no FUSE. Everything may be called from many threads at once, except that a
-:class:`ContainerWriter` belongs to one at a time. The ways in:
+It has pure functions over buffers, and objects that read and write through callables of the caller. It uses no paths,
+no threads of its own and no FUSE. Any number of threads may call everything at once, except that only one thread at a
+time may use a :class:`ContainerWriter`. The entry points:
 
 * :func:`encode_array` and :func:`decode_array` for numpy arrays, :func:`encode_container` and
   :func:`decode_container` for bytes: a container in memory, at once;
-* :func:`encode_into` and :func:`decode_into` for memory that the caller has, :func:`encoded_size_bound` for how much;
+* :func:`encode_into` and :func:`decode_into` for memory of the caller, :func:`encoded_size_bound` for its size;
 * :class:`Container` to open one, look into it without decoding, and read any range or chunk;
 * :class:`ContainerWriter` to write one chunk by chunk in constant memory;
 * :func:`encode_payload` and :func:`decode_payload` for one chunk, :func:`decode_any_payload` for a .qatq file;
 * :func:`verify_container` to check all of a container.
 
-All that decoding raises for the bytes it was given is a :class:`QatcError`. Importing this raises ImportError on a
-big-endian machine, for which there are no kernels.
+For bytes that it cannot decode, the codec raises a :class:`QatcError`. Importing it on a big-endian machine raises
+ImportError, because there are no kernels for one.
 """
 
 import sys

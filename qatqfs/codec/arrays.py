@@ -1,8 +1,8 @@
 """Numpy arrays to containers and back.
 
-The format keeps element type, bits and order, and no shape: that only tells the encoder how wide a row may be.
-bfloat16 is numpy's only where the package ml_dtypes is installed, which is never required: without it bf16 values come
-as their bit patterns.
+The format stores the element type, the bits and their order, but no shape. The encoder uses the shape only to guess the
+row width. numpy has bfloat16 only if the package ml_dtypes is installed, which is optional. Without it, bf16 values are
+returned as their bit patterns.
 """
 
 from typing import Any
@@ -47,14 +47,14 @@ def encode_array(
     """Encode an array as one container, in this thread.
 
     Args:
-        array: of any shape, stored in C order; values of float32, float16 or bfloat16, or their bit patterns as
-            integers of the same size when ``dtype`` says what they are.
-        dtype: of bit patterns; not needed for floating-point values.
+        array: of any shape; its values are stored in C order. They are float32, float16 or bfloat16, or their bit
+            patterns as integers of the same size if ``dtype`` gives the type.
+        dtype: type of bit patterns; not needed for floating-point values.
         chunk_bytes: raw bytes of a chunk, a multiple of 4.
-        level: how hard to look for a small form.
+        level: how hard to search for a smaller form.
 
     Returns:
-        The container; :func:`decode_array` gives the values back, flat.
+        The container; :func:`decode_array` returns its values as a flat array.
 
     Raises:
         TypeError: the values are of another type.
@@ -80,7 +80,7 @@ def encode_array(
 
 
 def numpy_dtype(dtype: DType) -> np.dtype[Any]:
-    """Return numpy's type for an element type; u16 for bf16 where ml_dtypes is not installed."""
+    """Return numpy's type for an element type; u16 for bf16 if ml_dtypes is not installed."""
     if dtype is DType.F32:
         return np.dtype("<f4")
     if dtype is DType.F16:
@@ -94,15 +94,15 @@ def numpy_dtype(dtype: DType) -> np.dtype[Any]:
 
 
 def decode_array(buf: Buffer, *, limits: Limits | None = None) -> Array:
-    """Decode a container into a flat, writable array, all of its checksums verified.
+    """Decode a container into a flat, writable array, and verify all of its checksums.
 
     Args:
         buf: the whole container.
-        limits: what to refuse although it is legal.
+        limits: what to refuse although the format allows it.
 
     Raises:
-        QatcError: the first thing that is wrong with it.
-        ValueError: its content is no whole number of values (a file of another length that was padded).
+        QatcError: the first thing that is wrong with the container.
+        ValueError: its content is not a whole number of values (a file of such a length was padded).
     """
     content = decode_container(buf, limits=limits)
     dtype = Container.from_buffer(buf, limits=UNLIMITED).dtype

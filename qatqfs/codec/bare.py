@@ -35,11 +35,11 @@ _PHASE1 = struct.Struct(">4sQII")  # magic, seed, bits of the residual scale, re
 def decode_any_payload(buf: Buffer, *, max_values: int = MAX_VALUES) -> tuple[memoryview, DType]:
     """Decode one payload of mode 1 (lossy-i4), 2 (lossless-f32), 3 (phase1-q4) or 4 (exact).
 
-    The checksum of the lossy modes is that of the values before they lost anything, so nothing verifies them.
+    The lossy modes store the checksum of the original values, so it cannot verify the decoded ones.
 
     Args:
         buf: the whole payload.
-        max_values: values that the caller is ready for.
+        max_values: most values that the caller accepts.
 
     Returns:
         The raw little-endian values and their dtype (f32 in all modes but exact).

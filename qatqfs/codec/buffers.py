@@ -1,7 +1,7 @@
-"""Types of the buffers that go through the codec, and scratch memory that each thread keeps.
+"""Types of the buffers in the codec, and scratch memory that each thread keeps.
 
-Fresh memory costs more than decoding does (every page of a new block faults), so temporary planes live in one
-blocks that each thread keeps, of up to 4 MiB each, and are made for the occasion above that.
+Fresh memory costs more than decoding, because every page of a new block faults. So each thread keeps blocks of up to
+4 MiB each for temporary planes. Larger blocks are allocated each time.
 """
 
 import threading
@@ -17,7 +17,7 @@ Bytes: TypeAlias = npt.NDArray[np.uint8]
 """A flat array of bytes."""
 
 KEPT_BYTES = 4 << 20
-"""Largest scratch block that a thread keeps: 16 chunks of the usual 256 KiB."""
+"""Largest scratch block that a thread keeps: 16 chunks of the default 256 KiB."""
 
 
 class _Blocks(threading.local):
@@ -42,7 +42,7 @@ def as_bytes(data: Buffer) -> memoryview:
     """Return a flat view of bytes over any contiguous buffer, without copying.
 
     Raises:
-        TypeError: when the buffer is not contiguous, or its items say that they are big-endian.
+        TypeError: if the buffer is not contiguous, or its format says that its items are big-endian.
     """
     view = memoryview(data)
     if not view.c_contiguous:

@@ -6,15 +6,15 @@ from qatqfs.codec import _native
 from qatqfs.codec.buffers import Buffer
 
 FNV_OFFSET = 0xCBF29CE484222325
-"""The state before the first byte, and so the checksum of nothing."""
+"""The state before the first byte, which is also the checksum of no bytes."""
 
 
 HASHED_TOGETHER = 4
-"""Buffers that :func:`fnv1a64_many` takes into one loop."""
+"""Number of buffers that :func:`fnv1a64_many` hashes in one loop."""
 
 
 def fnv1a64(data: Buffer, state: int = FNV_OFFSET) -> int:
-    """Return the 64-bit state after ``data``, going on from ``state``; releases the GIL for long buffers."""
+    """Return the 64-bit state after ``data``, starting from ``state``; releases the GIL for long buffers."""
     return _native.fnv1a64(data, state)
 
 
@@ -24,15 +24,15 @@ def fnv1a64_many(buffers: Sequence[Buffer]) -> list[int]:
 
 
 def fnv1a64_chain(buffers: Sequence[Buffer], state: int) -> list[int]:
-    """Return the state behind each of several buffers that follow one another, in one call without the GIL."""
+    """Return the state after each of several consecutive buffers, in one call without the GIL."""
     return _native.fnv1a64_chain(buffers, state)
 
 
 def fnv1a64_plain(data: Buffer) -> int:
-    """Return what :func:`fnv1a64` does, by the plain loop: slowly, and with nothing that could go wrong."""
+    """Return the same as :func:`fnv1a64` by a plain loop, which is slow but too simple to go wrong."""
     return _native.fnv1a64_plain(data)
 
 
 def hashes_alone() -> bool:
-    """Return whether one buffer is hashed no slower here than each of several in :func:`fnv1a64_many`."""
+    """Return whether hashing one buffer is as fast on this machine as each of several in :func:`fnv1a64_many`."""
     return _native.hashes_alone()

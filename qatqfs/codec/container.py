@@ -19,13 +19,13 @@ LENGTH_FIELD_SIZE = 4
 """Bytes of the length before each payload."""
 MIN_CHUNK_SIZE = LENGTH_FIELD_SIZE + EXACT_HEADER_SIZE
 MAX_PAYLOAD_BYTES = EXACT_HEADER_SIZE + 4 * MAX_VALUES
-"""Bytes of the longest payload that a reference decoder takes: 268,435,492."""
+"""Bytes of the longest payload that a reference decoder accepts: 268,435,492."""
 DEFAULT_CHUNK_BYTES = 256 * 1024
-"""Raw bytes of a chunk where nobody asks for another size."""
+"""Raw bytes of a chunk by default."""
 MAX_CHUNKS = 1 << 20
-"""Chunks that a reference decoder takes by default."""
+"""Most chunks that a reference decoder accepts by default."""
 MAX_TOTAL_VALUES = 1 << 32
-"""Values in all chunks together that a reference decoder takes by default."""
+"""Most values in all chunks together that a reference decoder accepts by default."""
 
 _HEADER = struct.Struct(">4sBBHQIIQ")
 _VERSION = 2
@@ -33,12 +33,12 @@ _VERSION = 2
 
 @dataclass(frozen=True, slots=True)
 class ContainerHeader:
-    """What the first 32 bytes of a container say.
+    """The first 32 bytes of a container.
 
     Attributes:
         total_values: sum of the chunks' value counts.
-        chunk_count: chunks, at least 1.
-        checksum: FNV-1a 64 over everything behind the header.
+        chunk_count: number of chunks, at least 1.
+        checksum: FNV-1a 64 over everything after the header.
     """
 
     total_values: int

@@ -24,7 +24,7 @@ class DType(enum.Enum):
 
     @classmethod
     def parse(cls, text: str) -> "DType":
-        """Return the dtype that a user's word names: f32, fp32, float32, f16, fp16, float16, half, bf16, bfloat16.
+        """Return the dtype with one of these names: f32, fp32, float32, f16, fp16, float16, half, bf16, bfloat16.
 
         Raises:
             ValueError: for any other word.
@@ -39,7 +39,7 @@ class DType(enum.Enum):
         """Return the dtype of three wire bytes.
 
         Raises:
-            ValueError: when they name none.
+            ValueError: if they stand for no dtype.
         """
         try:
             return _WIRE[bytes(wire)]

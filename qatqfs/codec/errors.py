@@ -1,4 +1,4 @@
-"""Why a payload or container was refused: one class for each error class of format section 7."""
+"""The reasons to refuse a payload or container: one class for each error class of format section 7."""
 
 from typing import Any, TypeVar
 
@@ -6,10 +6,10 @@ E = TypeVar("E", bound=BaseException)
 
 
 def without_frames(error: E) -> E:
-    """Return a caught error, to be handed on as a value, after it has let go of the calls that it went through.
+    """Remove the traceback of a caught error, so that the error can be kept as a value, and return it.
 
-    Their variables, with the files that they have open, would live as long as the error does; and for ever if one of
-    them refers to the error.
+    The traceback keeps the variables of every call alive, and the files that they have open, for as long as the error
+    lives. If one of these variables refers to the error, that is for ever.
     """
     found: BaseException | None = error
     while found is not None:
@@ -19,9 +19,9 @@ def without_frames(error: E) -> E:
 
 
 class QatcError(ValueError):
-    """Base of everything that decoding can raise for the bytes it was given; ``str()`` is one sentence.
+    """Base of all errors that decoding raises because of its input; ``str()`` is one sentence.
 
-    Can be copied and pickled, whatever arguments its class takes.
+    Every subclass can be copied and pickled, whatever its arguments are.
     """
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -35,7 +35,7 @@ def _restore(kind: type[QatcError], text: str) -> QatcError:
 
 
 class PayloadTooShort(QatcError):
-    """A buffer ends before the part that is due."""
+    """A buffer ends before a required part."""
 
     def __init__(self, actual: int, minimum: int) -> None:
         super().__init__(f"payload is too short: {actual} bytes, need at least {minimum}")
@@ -56,7 +56,7 @@ class UnsupportedVersion(QatcError):
 
 
 class UnsupportedMode(QatcError):
-    """The mode is unknown, or not one that is readable here."""
+    """The mode is unknown, or cannot be read here."""
 
     def __init__(self, mode: int, name: str = "") -> None:
         super().__init__(f"unsupported QATQ mode {mode}" + (f" ({name})" if name else ""))
@@ -91,21 +91,21 @@ class InvalidResidualScale(QatcError):
 
 
 class InvalidBody(QatcError):
-    """The prefix of an exact body is wrong: its magic, dtype or strategy, or the two do not go together."""
+    """The prefix of an exact body is wrong: its magic, dtype or strategy, or the combination of these two."""
 
     def __init__(self, detail: str) -> None:
         super().__init__(f"exact payload body is invalid: {detail}")
 
 
 class InvalidResidualStream(QatcError):
-    """The data of a strategy cannot be decoded to exactly the values that were promised."""
+    """The data of a strategy does not decode to exactly the promised values."""
 
     def __init__(self, detail: str) -> None:
         super().__init__(f"exact residual stream is invalid: {detail}")
 
 
 class LengthMismatch(QatcError):
-    """Data of a fixed length has another."""
+    """Data of a fixed length has another length."""
 
     def __init__(self, expected: int, actual: int) -> None:
         super().__init__(f"payload length mismatch: expected {expected} bytes, got {actual}")
@@ -116,7 +116,7 @@ class ChecksumMismatch(QatcError):
 
     Attributes:
         expected: the stored checksum.
-        actual: the other.
+        actual: the computed checksum.
     """
 
     def __init__(self, expected: int, actual: int) -> None:
@@ -132,7 +132,7 @@ class InvalidContainer(QatcError):
 
 
 class LimitExceeded(QatcError):
-    """Something is legal but larger than the caller allows.
+    """Something that the format allows is larger than the caller allows.
 
     Attributes:
         value: how much it is.
@@ -145,14 +145,14 @@ class LimitExceeded(QatcError):
 
 
 class MixedDtypes(QatcError):
-    """A chunk has another dtype than the container it is in."""
+    """A chunk has another dtype than its container."""
 
     def __init__(self, expected: str, actual: str) -> None:
         super().__init__(f"chunked container has mixed tensor dtypes: {actual} among {expected}")
 
 
 class EncodingFault(QatcError):
-    """What was encoded does not decode to what it was made from: a fault of ours, or of the machine."""
+    """Encoded data does not decode to its original: a fault of this program or of the machine."""
 
     def __init__(self, problem: str) -> None:
         super().__init__(f"an encoded payload does not decode again, please report it: {problem}")

@@ -1,4 +1,4 @@
-"""Reading parts of a container, wherever it is."""
+"""Reads parts of a container from memory, a descriptor or any other place."""
 
 import os
 from collections.abc import Callable
@@ -7,14 +7,14 @@ from qatqfs.codec.buffers import Buffer, as_bytes
 from qatqfs.codec.errors import InvalidContainer
 
 TAIL_SIZE = 64 * 1024
-"""Bytes read from the end of a container at once: the index of 16,000 chunks."""
+"""Bytes that are read at once from the end of a container: the index of 16,000 chunks."""
 
 ReadAt = Callable[[int, int], Buffer]
 """``read_at(offset, size)`` returns that part of a container, shorter only at its end; raises OSError."""
 
 
 def read_exactly(read_at: ReadAt, offset: int, size: int) -> memoryview:
-    """Return exactly ``size`` bytes; raises InvalidContainer when the file ends before, or OSError."""
+    """Return exactly ``size`` bytes; raises InvalidContainer if the file is shorter, or OSError."""
     view = as_bytes(read_at(offset, size))
     if len(view) < size:
         raise InvalidContainer(f"it ends at offset {offset + len(view)}, before {offset + size}")
@@ -28,14 +28,14 @@ def reader_of(buf: Buffer) -> ReadAt:
 
 
 def reader_of_fd(fd: int) -> ReadAt:
-    """Return a ``read_at`` over an open file that calls pread(2), so that its position is nobody's concern.
+    """Return a ``read_at`` over an open file. It calls pread(2), which does not use the file's position.
 
-    The descriptor stays the caller's to close, after the last read. Raises what pread reports.
+    The caller closes the descriptor after the last read. Raises what pread reports.
     """
 
     def read_at(offset: int, size: int) -> Buffer:
         data = os.pread(fd, size, offset)
-        while data and len(data) < size:  # one call reads 2 GiB at most, and may be interrupted
+        while data and len(data) < size:  # one call reads at most 2 GiB, and may be interrupted
             more = os.pread(fd, size - len(data), offset + len(data))
             if not more:
                 break

@@ -1,8 +1,8 @@
-"""The index that a container of ours ends with, in a zstd skippable frame (a format of this project).
+"""The index at the end of a container that this project writes, in a zstd skippable frame.
 
-QATC has neither an index nor a place for a length that is no multiple of the element width. A zstd decoder
-skips this frame, so that it may end the zstd data of the last chunk (strategies 7 to 10) and any other QATC
-decoder restores the same bytes. Everything in it is little-endian, like the frame header that zstd defines:
+QATC itself has no index, and no place for a length that is not a multiple of the element width. A zstd decoder skips
+this frame. So the frame may follow the zstd data of the last chunk (strategies 7 to 10), and any other QATC decoder
+restores the same bytes. Everything in the frame is little-endian, like the frame header that zstd defines:
 
     off     size  field
     0       4     magic of the skippable frame, 0x184D2A5B
@@ -20,10 +20,10 @@ decoder restores the same bytes. Everything in it is little-endian, like the fra
 
 The footer has a fixed size, so a reader finds the frame in one read from the end of the file.
 
-An index is a shortcut, never an authority: :func:`read_index` returns it only when it agrees with the file
-around it, and each chunk's own header is compared with it when the chunk is read. One condition cannot be seen
-from here. The pad bytes behind a length that is no multiple of the width must be zero, which is checked when the
-last chunk is decoded: a valid index over a pad that is not zero means that the last chunk is corrupt.
+An index is a shortcut, never an authority. :func:`read_index` returns it only if it agrees with the file around it,
+and each chunk's own header is compared with it when the chunk is read. One condition cannot be checked here: the pad
+bytes after a length that is not a multiple of the width must be zero. That is checked when the last chunk is decoded.
+A valid index with a pad that is not zero means that the last chunk is damaged.
 """
 
 import array
@@ -62,11 +62,11 @@ FIXED_SIZE = _HEAD.size + _FOOTER.size
 
 @dataclass(frozen=True, slots=True)
 class IndexFrame:
-    """Where each chunk of a container lies, and how long the content really is.
+    """Where each chunk of a container is, and the true length of the content.
 
     Attributes:
-        true_length: bytes of content; up to width - 1 fewer than the values have.
-        values_per_chunk: values in each chunk but the last, which has 1 to that many.
+        true_length: bytes of content, up to width - 1 fewer than the bytes of the values.
+        values_per_chunk: values in each chunk but the last, which has at least 1 and at most this many.
         payload_lengths: bytes of each chunk's payload (u32); the last one includes this frame.
         state_before_last: state of the container's checksum before the length field of the last chunk.
         dtype: of all values.
@@ -80,7 +80,7 @@ class IndexFrame:
 
     @staticmethod
     def size(chunk_count: int) -> int:
-        """Return the bytes of the frame for so many chunks."""
+        """Return the size in bytes of the frame for a number of chunks."""
         return FIXED_SIZE + _LENGTH_BYTES * chunk_count
 
     def pack(self) -> bytes:
@@ -103,7 +103,7 @@ class IndexFrame:
 
     @classmethod
     def parse(cls, buf: Buffer) -> "IndexFrame":
-        """Read a frame that is all of ``buf``.
+        """Read a frame that fills ``buf``.
 
         Raises:
             InvalidContainer: unless it is exactly what :meth:`pack` writes.
@@ -127,14 +127,14 @@ class IndexFrame:
         return cls(true_length, per_chunk, lengths, state, dtype)
 
     def check(self, header: ContainerHeader, size: int) -> None:
-        """Compare with the container around it.
+        """Compare the index with the container around it.
 
         Args:
             header: of the container.
-            size: bytes of the file.
+            size: of the file, in bytes.
 
         Raises:
-            InvalidContainer: when they disagree.
+            InvalidContainer: if they disagree.
         """
         count = len(self.payload_lengths)
         total, per_chunk, width = header.total_values, self.values_per_chunk, self.dtype.width
@@ -154,16 +154,16 @@ class IndexFrame:
 
 
 def read_index(read_at: ReadAt, size: int, head: memoryview, header: ContainerHeader) -> IndexFrame | None:
-    """Return the index of a container, if it has one that agrees with the rest of it.
+    """Return the index of a container, ``None`` unless it has one that agrees with the rest.
 
     Args:
-        read_at: reads the container; called once, or twice for an index of more than 64 KiB.
-        size: bytes of the container.
-        head: its first bytes; when they are all of it, nothing is read.
+        read_at: reads the container. It is called once, or twice for an index of more than 64 KiB.
+        size: of the container, in bytes.
+        head: its first bytes. If these are the whole container, nothing is read.
         header: of the container.
 
     Raises:
-        InvalidContainer: when the file is shorter than ``size``.
+        InvalidContainer: if the file is shorter than ``size``.
         OSError: what ``read_at`` raised.
     """
     if len(head) == size:
@@ -185,16 +185,16 @@ def read_index(read_at: ReadAt, size: int, head: memoryview, header: ContainerHe
 
 
 def trailing_frame(payload: memoryview, header: PayloadHeader, chunk_count: int) -> int | None:
-    """Return where in a payload a skippable frame starts that ends it and bears a mark of ours.
+    """Return where in a payload a skippable frame starts that ends the payload and has a mark of an index frame.
 
-    The frame need not be sound: one whose CRC or magic is damaged counts too. So does one of which a power cut has
-    left nothing but zeros behind its header: magic and size together are a mark as well. ``None`` when there is none,
-    or the payload does not hold sound zstd frames (then it cannot be decoded either).
+    The frame may be damaged: one with a wrong CRC or magic counts too. A loss of power may have left only zeros after
+    the header; such a frame counts as well, because magic and size together are a mark. Returns ``None`` if there is no
+    such frame, or if the payload does not hold valid zstd frames. It cannot be decoded then either.
 
     Args:
-        payload: the last of a container.
+        payload: the last one of a container.
         header: of the payload.
-        chunk_count: chunks in the container.
+        chunk_count: number of chunks in the container.
     """
     offset = STRATEGIES[header.strategy].zstd_offset
     if offset is None:

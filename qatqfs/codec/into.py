@@ -1,14 +1,12 @@
-"""Containers between buffers that the caller has: for those who hand out memory themselves, as runtimes do.
+"""Encodes and decodes containers between buffers of the caller, for runtimes that manage their memory themselves.
 
-What is written is the container that :func:`~qatqfs.codec.encode_container` gives for the same settings. Raw values are
-read where they are and decoded to where they belong; the interpreter's lock is released while chunks are encoded and
-decoded.
+The container is the same as from :func:`~qatqfs.codec.encode_container` with the same settings. Raw values are read
+and decoded in place, without a copy. The interpreter's lock is released while chunks are encoded and decoded.
 """
 
 from collections.abc import Sequence
 
 from qatqfs.codec.buffers import Buffer, as_bytes
-from qatqfs.codec.checksum import HASHED_TOGETHER
 from qatqfs.codec.container import (
     CONTAINER_HEADER_SIZE,
     DEFAULT_CHUNK_BYTES,
@@ -21,24 +19,23 @@ from qatqfs.codec.index_frame import IndexFrame
 from qatqfs.codec.level import Level
 from qatqfs.codec.limits import Limits
 from qatqfs.codec.payload import EXACT_HEADER_SIZE
-from qatqfs.codec.payloadencoder import encode_payload, encode_payloads
 from qatqfs.codec.reader import Container
 from qatqfs.codec.search import Memory
-from qatqfs.codec.writer import ContainerWriter
+from qatqfs.codec.writer import encode_to
 
 _FRAME_SHARE, _FRAME_BYTES = 256, 128
-"""A zstd frame is at most 1/256 and 128 bytes longer than what is in it (ZSTD_COMPRESSBOUND, and its own header)."""
+"""A zstd frame is at most 1/256 and 128 bytes longer than its content (ZSTD_COMPRESSBOUND and the frame header)."""
 
 
 class _BufferSink:
-    """Takes a container's bytes into memory that somebody else owns."""
+    """Writes a container into memory of the caller."""
 
     def __init__(self, out: memoryview) -> None:
         self._out = out
         self.size = 0
 
     def write(self, data: Buffer) -> None:
-        """Append; raises ValueError if there is no room."""
+        """Append ``data``; raises ValueError if there is no room."""
         end = self.size + len(data)
         if end > len(self._out):
             raise ValueError(f"a buffer of {len(self._out)} bytes is too small; see encoded_size_bound")
@@ -51,12 +48,12 @@ class _BufferSink:
 
 
 def encoded_size_bound(size: int, dtype: DType, *, values_per_chunk: int | None = None) -> int:
-    """Return how many bytes the container of some raw values may take at most, whatever they are: about 0.4 % more.
+    """Return the largest size in bytes that the container of any raw values may have: about 0.4 % more than they have.
 
     Args:
         size: raw bytes.
         dtype: of the values.
-        values_per_chunk: as :func:`encode_into` takes it.
+        values_per_chunk: as for :func:`encode_into`.
 
     Raises:
         ValueError: ``size`` is negative or ``values_per_chunk`` not legal.
@@ -82,66 +79,56 @@ def encode_into(
     """Encode raw values as one container at the beginning of a buffer, in this thread.
 
     Args:
-        src: little-endian elements, of any length that :func:`~qatqfs.codec.encode_container` takes.
-        dst: writable and apart from ``src``; :func:`encoded_size_bound` bytes are always enough.
+        src: little-endian elements, of any length that :func:`~qatqfs.codec.encode_container` accepts.
+        dst: writable, and not overlapping ``src``; :func:`encoded_size_bound` bytes are always enough.
         dtype: of the values.
-        values_per_chunk: 1 to 2**26; ``None`` for those of 256 KiB.
-        level: how hard to look for a small form.
+        values_per_chunk: 1 to 2**26; ``None`` for chunks of 256 KiB.
+        level: how hard to search for a smaller form.
         row_widths: as for :func:`~qatqfs.codec.encode_payload`.
-        memory: of values like these, encoded before; it makes the search shorter.
+        memory: lessons of similar values that were encoded before; it makes the search shorter.
         verified: decode every chunk again and compare the values.
 
     Returns:
-        The bytes of the container. Those behind it stay as they are.
+        The size of the container in bytes. Bytes of ``dst`` after it do not change.
 
     Raises:
-        EncodingFault: when it is to be verified, and is wrong.
-        ValueError: when the length does not go with the dtype, ``values_per_chunk`` is not legal, or ``dst`` is
-            read-only or too small; what is in it then is undefined.
-        LimitExceeded: when there are more than 2**20 chunks.
+        EncodingFault: if ``verified`` finds a wrong chunk.
+        ValueError: if the length does not fit the dtype, ``values_per_chunk`` is not legal, or ``dst`` is read-only
+            or too small. The content of ``dst`` is undefined then.
+        LimitExceeded: if there are more than 2**20 chunks.
     """
     raw, out = as_bytes(src), as_bytes(dst)
     if out.readonly:
         raise ValueError("a writable buffer is needed")
     chunk_bytes = _chunk_bytes(dtype, values_per_chunk)
-    writer = ContainerWriter(_BufferSink(out), dtype, chunk_bytes // dtype.width, level=level)
-    parts = _chunks(raw, chunk_bytes, dtype)
-    memory = memory if memory is not None else Memory()
-    for first in range(0, len(parts) - 1, HASHED_TOGETHER):
-        group = parts[first : min(first + HASHED_TOGETHER, len(parts) - 1)]
-        writer.extend(
-            encode_payloads(group, dtype, level=level, row_widths=row_widths, memory=memory, verified=verified)
-        )
-    for last in parts[-1:]:
-        writer.append(
-            encode_payload(
-                last,
-                dtype,
-                level=level,
-                appendable=len(parts) > 1 or len(raw) % dtype.width != 0,
-                row_widths=row_widths,
-                memory=memory,
-                verified=verified,
-            )
-        )
-    return writer.finish(len(raw)).size
+    info = encode_to(
+        _BufferSink(out),
+        raw,
+        dtype,
+        chunk_bytes // dtype.width,
+        level=level,
+        row_widths=row_widths,
+        memory=memory if memory is not None else Memory(),
+        verified=verified,
+    )
+    return info.size
 
 
 def decode_into(src: Buffer, dst: Buffer, *, dtype: DType | None = None, limits: Limits | None = None) -> int:
-    """Decode the container at the beginning of a buffer into another, every chunk's checksum verified.
+    """Decode the container at the beginning of a buffer into another, and verify every chunk's checksum.
 
     Args:
-        src: the container; what is behind it is ignored, so that it may be a buffer of the largest size.
+        src: the container. Bytes after it are ignored, so it may be a buffer of the largest size.
         dst: writable, at least as long as the content.
-        dtype: that the container must have, ``None`` for any.
-        limits: what to refuse although it is legal.
+        dtype: the dtype that the container must have, ``None`` for any.
+        limits: what to refuse although the format allows it.
 
     Returns:
-        The bytes of the content. Those behind it stay as they are.
+        The size of the content in bytes. Bytes of ``dst`` after it do not change.
 
     Raises:
-        QatcError: the first thing that is wrong with the container; what is in ``dst`` then is undefined.
-        ValueError: when ``dst`` is read-only or too small.
+        QatcError: the first thing that is wrong with the container. The content of ``dst`` is undefined then.
+        ValueError: if ``dst`` is read-only or too small.
     """
     view = as_bytes(src)
     container = Container.from_buffer(view[: container_size(view)], limits=limits)
@@ -155,10 +142,10 @@ def decode_into(src: Buffer, dst: Buffer, *, dtype: DType | None = None, limits:
 
 
 def container_size(buf: Buffer) -> int:
-    """Return how many bytes the container at the beginning of a buffer takes, from the lengths of its chunks alone.
+    """Return the size of the container at the beginning of a buffer, from the lengths of its chunks alone.
 
     Raises:
-        QatcError: it is no container, or cut off.
+        QatcError: it is not a container, or it is cut off.
     """
     view = as_bytes(buf)
     header = ContainerHeader.parse(view)
@@ -177,12 +164,3 @@ def _chunk_bytes(dtype: DType, values_per_chunk: int | None) -> int:
     if values_per_chunk <= 0:
         raise ValueError(f"a chunk has at least one value, not {values_per_chunk}")
     return values_per_chunk * dtype.width
-
-
-def _chunks(raw: memoryview, chunk_bytes: int, dtype: DType) -> list[memoryview]:
-    """Return the raw values of each chunk, the last one padded to whole values."""
-    parts = [raw[start : start + chunk_bytes] for start in range(0, len(raw), chunk_bytes)]
-    pad = -len(raw) % dtype.width
-    if pad:
-        parts[-1] = memoryview(bytes(parts[-1]) + bytes(pad))
-    return parts

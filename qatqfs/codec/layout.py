@@ -1,8 +1,8 @@
-"""Where the chunks of a container lie: known from its index at once, or found chunk by chunk.
+"""Where the chunks of a container are: known at once from its index, or found chunk by chunk.
 
-A container without a valid index is walked to its end when it is opened. Walking only as far as somebody reads
-would cost less, but the header is covered by no checksum, and a total that is wrong by whole chunks would show a
-shortened file without any error.
+A container without a valid index is walked to its end when it is opened. A walk only as far as is read would cost less.
+But no checksum covers the header, so a total that is wrong by whole chunks would show a shorter file without any
+error.
 """
 
 import array
@@ -27,14 +27,14 @@ from qatqfs.codec.payload import EXACT_HEADER_SIZE, MAX_VALUES, payload_head, re
 from qatqfs.codec.strategies import STRATEGIES
 
 _CHUNK_HEAD = struct.Struct(">I8sQ4s8x5s3s")
-"""A length field and what :func:`payload_head` makes, in parts: all that any value may have is the count."""
+"""A length field and the parts of what :func:`payload_head` makes. Only the length and the count vary freely."""
 _WINDOW_BYTES = 256 * 1024
 _SMALL_CHUNK_BYTES = 16 * 1024
-"""Below it the headers of many chunks are in one window."""
+"""Chunks below this size share a window with the headers of many others."""
 
 
 def _usual_heads(dtype: DType) -> frozenset[tuple[bytes, bytes, bytes, bytes]]:
-    """Return the constant parts of the heads of usual payloads of a dtype."""
+    """Return the constant parts of the heads of common payloads of a dtype."""
     heads = (payload_head(one.id, 1.0, 0, dtype, 0) for one in STRATEGIES.values() if dtype in one.dtypes)
     parts = (_CHUNK_HEAD.unpack(bytes(LENGTH_FIELD_SIZE) + head) for head in heads)
     return frozenset((fixed, scale, body, wire) for _, fixed, _, scale, body, wire in parts)
@@ -47,7 +47,7 @@ def check_payload_length(offset: int, length: int, size: int, max_payload_bytes:
     """Check the length field at ``offset`` of a container of ``size`` bytes.
 
     Raises:
-        InvalidContainer: when no payload is so short, or the file is shorter.
+        InvalidContainer: if no payload is so short, or the file ends before the payload.
         LimitExceeded: above ``max_payload_bytes``.
     """
     if length < EXACT_HEADER_SIZE:
@@ -59,27 +59,27 @@ def check_payload_length(offset: int, length: int, size: int, max_payload_bytes:
 
 
 class CountMismatch(InvalidContainer):
-    """The header's counts contradict the chunks, so that not even the length of the content is certain."""
+    """The counts in the header contradict the chunks, so even the length of the content is not certain."""
 
 
 class Layout(Protocol):
-    """Finds chunks. Safe for any number of threads. All methods but the constructor may raise QatcError."""
+    """Finds chunks. Safe for any number of threads. All methods may raise QatcError."""
 
     def place(self, chunk: int) -> tuple[int, int]:
         """Return the offset of the chunk's length field and the bytes of its payload."""
 
     def values(self, chunk: int) -> tuple[int, int]:
-        """Return the first value of the chunk and the one behind its last."""
+        """Return the first value of the chunk and the one after its last."""
 
     def locate(self, value: int) -> int:
         """Return the chunk that holds a value."""
 
 
 class IndexedLayout:
-    """A layout that an index tells.
+    """A layout from an index.
 
     Args:
-        index: found valid.
+        index: one that was found valid.
         total_values: of the container.
     """
 
@@ -96,7 +96,7 @@ class IndexedLayout:
         return self._starts[chunk], self._lengths[chunk]
 
     def values(self, chunk: int) -> tuple[int, int]:
-        """Return the first value of the chunk and the one behind its last."""
+        """Return the first value of the chunk and the one after its last."""
         first = chunk * self._per_chunk
         return first, min(first + self._per_chunk, self._total)
 
@@ -106,12 +106,12 @@ class IndexedLayout:
 
 
 class _Window:
-    """A part of a file in which headers are looked for, moved along as the walk goes on.
+    """A part of a file that moves along with the walk, and in which headers are found.
 
     Args:
         read_at: reads the file.
-        size: bytes of it.
-        head: its beginning, as far as somebody has read that.
+        size: of the file, in bytes.
+        head: the beginning of the file, as far as it has been read.
     """
 
     def __init__(self, read_at: ReadAt, size: int, head: memoryview) -> None:
@@ -121,7 +121,7 @@ class _Window:
         self._part = head
 
     def at(self, offset: int) -> tuple[memoryview, int]:
-        """Return bytes of the file, and where in them those of a chunk's head at an offset are."""
+        """Return bytes of the file, and where in them the head of the chunk at an offset starts."""
         at = offset - self._start
         if at + MIN_CHUNK_SIZE > len(self._part):
             near = offset - self._start - len(self._part) < _SMALL_CHUNK_BYTES
@@ -132,20 +132,20 @@ class _Window:
 
 
 class WalkedLayout:
-    """A layout that is found by reading one chunk header after another, once; then it needs the file no more.
+    """A layout that is found by reading every chunk header once. After that it does not need the file.
 
-    Chunks may have any number of values, also none. What the walk cannot get over makes that chunk and all
-    behind it unreadable; those before stay readable.
+    Chunks may have any number of values, also none. If the walk meets damage that it cannot pass, that chunk and all
+    after it are unreadable. Those before it stay readable.
 
     Args:
         read_at: reads the container.
-        size: bytes of the container.
+        size: of the container, in bytes.
         head: its first bytes.
         dtype: of its first chunk.
         max_payload_bytes: the longest payload to accept.
 
     Raises:
-        CountMismatch: when the chunks are sound as far as headers show, but are not what the header says.
+        CountMismatch: if the headers of the chunks are valid, but contradict the header of the container.
         OSError: what reading the file raised.
     """
 
@@ -157,7 +157,7 @@ class WalkedLayout:
         self._max_payload_bytes = max_payload_bytes
         self._usual = _USUAL_HEADS[dtype]
         self._window = _Window(read_at, size, head)
-        self._starts = array.array("Q", [CONTAINER_HEADER_SIZE])  # of each chunk, and of what follows
+        self._starts = array.array("Q", [CONTAINER_HEADER_SIZE])  # of each chunk, and of what follows the last
         self._first_values = array.array("Q", [0])
         self._failure: QatcError | None = None
         try:
@@ -165,7 +165,7 @@ class WalkedLayout:
                 self._step()
         except CountMismatch:
             raise
-        except QatcError as err:  # left to whoever asks for a chunk behind it
+        except QatcError as err:  # raised for each chunk from here on
             self._failure = without_frames(err)
         del self._window
 
@@ -176,7 +176,7 @@ class WalkedLayout:
 
     @property
     def memory_bytes(self) -> int:
-        """Memory that this takes."""
+        """Memory that this layout uses."""
         return self._starts.itemsize * len(self._starts) + self._first_values.itemsize * len(self._first_values)
 
     def place(self, chunk: int) -> tuple[int, int]:
@@ -186,7 +186,7 @@ class WalkedLayout:
         return start, self._starts[chunk + 1] - start - LENGTH_FIELD_SIZE
 
     def values(self, chunk: int) -> tuple[int, int]:
-        """Return the first value of the chunk and the one behind its last."""
+        """Return the first value of the chunk and the one after its last."""
         self._check(chunk)
         return self._first_values[chunk], self._first_values[chunk + 1]
 
@@ -216,14 +216,14 @@ class WalkedLayout:
             raise CountMismatch(f"chunk {number} has more values than the header says")
         if number + 1 == self._header.chunk_count:
             if stop != self._size:
-                raise CountMismatch("bytes are left over behind the last chunk")
+                raise CountMismatch("bytes are left over after the last chunk")
             if stop_value != self._header.total_values:
                 raise CountMismatch("its chunks have fewer values than the header says")
         self._starts.append(stop)
         self._first_values.append(stop_value)
 
     def _checked_count(self, number: int, offset: int, head: memoryview) -> int:
-        """Return the values of a payload whose head is not one of the usual; raises QatcError if it is not legal."""
+        """Return the value count of a payload with an uncommon head; raises QatcError if the head is not legal."""
         try:
             payload = read_payload_header(head)
         except QatcError as err:

@@ -1,9 +1,8 @@
-"""What the chunks of a stream taught the encoder, so that the next chunk need not find it out again.
+"""Lessons that the chunks of a stream taught the encoder, so that it need not find them out for every chunk.
 
-A tensor is uniform over long stretches: the strategy and the settings that won on one chunk win on the next. So
-a trial's outcome is kept under a subject that says what the chunk looked like, and stands for a number of
-chunks before it is tried again. Lessons guide the choice of a form and nothing else: every form decodes to
-the same bits.
+A tensor is uniform over long stretches: the strategy and settings that won on one chunk also win on the next. So the
+outcome of a trial is kept under a subject, which describes the chunk. It is used for a number of chunks before the
+trial is repeated. Lessons only guide the choice of a form; every form decodes to the same bits.
 """
 
 from collections.abc import Hashable
@@ -12,14 +11,14 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 FIRST_RECHECK, LAST_RECHECK = 16, 256
-"""Times that a lesson stands: at first, and when trying again has confirmed it often."""
+"""How many times a lesson is used before it is checked: at first, and at most after many confirmations."""
 
 
 class Lessons(Generic[T]):
-    """Outcomes of trials by subject. One that is confirmed stands twice as long as before.
+    """Outcomes of trials by subject. A lesson that is confirmed is used twice as long as before.
 
-    The threads that encode the chunks of one stream share them without a lock: a lesson is replaced in one
-    assignment, and a count that two threads change at once only moves the next trial.
+    The threads that encode the chunks of one stream share the lessons without a lock. A lesson is replaced in one
+    assignment. If two threads change a count at once, only the time of the next trial changes.
     """
 
     def __init__(self) -> None:
@@ -27,7 +26,7 @@ class Lessons(Generic[T]):
         self._left: dict[Hashable, int] = {}
 
     def recall(self, subject: Hashable) -> T | None:
-        """Return the lesson on a subject; ``None`` if there is none, or it is time to try again."""
+        """Return the lesson on a subject; ``None`` if there is none, or if it is time to try again."""
         left = self._left.get(subject, 0)
         if left <= 0:
             return None
@@ -35,7 +34,7 @@ class Lessons(Generic[T]):
         return self._outcomes[subject][0]
 
     def latest(self, subject: Hashable) -> T | None:
-        """Return the lesson on a subject, also one that it is time to confirm; ``None`` if there never was one."""
+        """Return the latest lesson on a subject, even if it is time to try again; ``None`` if there never was one."""
         found = self._outcomes.get(subject)
         return None if found is None else found[0]
 
@@ -48,5 +47,5 @@ class Lessons(Generic[T]):
         self._left[subject] = stands
 
     def forget(self, subject: Hashable) -> None:
-        """Try again next time: the lesson no longer fits."""
+        """Try again next time, because the lesson no longer fits."""
         self._left[subject] = 0

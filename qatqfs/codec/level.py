@@ -1,4 +1,4 @@
-"""How much effort the encoder spends on looking for a smaller form."""
+"""How much effort the encoder spends on a search for a smaller form."""
 
 import enum
 
@@ -6,8 +6,8 @@ import enum
 class Level(enum.Enum):
     """Effort of the encoder.
 
-    ``FAST`` codes entropy only, ``BALANCED`` looks for repetition where a sample promises some,
-    ``SMALL`` tries everything.
+    ``FAST`` codes entropy only. ``BALANCED`` also searches for repetition where a sample shows some. ``SMALL`` tries
+    everything.
     """
 
     FAST = "fast"
@@ -21,7 +21,7 @@ class Level(enum.Enum):
 
     @classmethod
     def parse(cls, text: str) -> "Level":
-        """Return the level that a user's word names, whatever its case.
+        """Return the level with this name, in upper or lower case.
 
         Raises:
             ValueError: for any other word.

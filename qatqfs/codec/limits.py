@@ -1,4 +1,4 @@
-"""What a reader refuses although the format allows it; by default what the reference refuses (format section 8)."""
+"""What a reader refuses although the format allows it. The defaults are those of the reference (format section 8)."""
 
 from dataclasses import dataclass
 
@@ -16,15 +16,15 @@ from qatqfs.codec.payload import MAX_VALUES
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a reader is ready for.
+    """The largest sizes that a reader accepts.
 
     Attributes:
-        max_chunk_values: values in one chunk; their raw bytes may have to be allocated.
+        max_chunk_values: values in one chunk. The reader may have to allocate their raw bytes.
         max_payload_bytes: encoded bytes of one chunk.
-        max_chunks: chunks, ``None`` for any number.
+        max_chunks: number of chunks, ``None`` for any.
         max_total_values: values in all chunks together, ``None`` for any number.
-        max_walked_chunks: chunks of a container without a valid index, each of which a reader has to look for and
-            takes 16 bytes to remember; ``None`` for any number.
+        max_walked_chunks: chunks of a container without a valid index, ``None`` for any number. A reader has to find
+            each of them, and needs 16 bytes of memory for each.
     """
 
     max_chunk_values: int = MAX_VALUES
@@ -34,11 +34,11 @@ class Limits:
     max_walked_chunks: int | None = None
 
     def check(self, header: ContainerHeader, size: int) -> None:
-        """Compare what a header claims with what a file of ``size`` bytes can hold, and with the limits.
+        """Compare the claims of a header with what a file of ``size`` bytes can hold, and with the limits.
 
         Raises:
-            InvalidContainer: there is no room for so many chunks, or in them for so many values.
-            LimitExceeded: there are more of something than is allowed.
+            InvalidContainer: the file has no room for so many chunks, or they have none for so many values.
+            LimitExceeded: a limit is exceeded.
         """
         if header.chunk_count > (size - CONTAINER_HEADER_SIZE) // MIN_CHUNK_SIZE:
             raise InvalidContainer(f"{size} bytes have no room for {header.chunk_count} chunks")
@@ -50,10 +50,10 @@ class Limits:
             raise InvalidContainer(f"{header.chunk_count} chunks cannot hold {header.total_values} values")
 
     def check_walk(self, header: ContainerHeader) -> None:
-        """Raise LimitExceeded when there are too many chunks to look for each."""
+        """Raise LimitExceeded if there are too many chunks to find each by a walk."""
         if self.max_walked_chunks is not None and header.chunk_count > self.max_walked_chunks:
             raise LimitExceeded("chunks in a container without an index", header.chunk_count, self.max_walked_chunks)
 
 
 UNLIMITED = Limits(max_chunks=None, max_total_values=None)
-"""For files of any size: those above 2**32 values, which the reference refuses to read by default, too."""
+"""For files of any size, also those of more than 2**32 values, which the reference refuses by default."""

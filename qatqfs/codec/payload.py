@@ -1,4 +1,4 @@
-"""One QATQ payload: header, body prefix, strategy data (format sections 2 to 5), and how it is decoded."""
+"""One QATQ payload: its header, body prefix and strategy data (format sections 2 to 5), and how it is decoded."""
 
 import math
 import struct
@@ -33,9 +33,9 @@ PAYLOAD_HEADER_SIZE = 28
 EXACT_HEADER_SIZE = 36
 """Bytes of the payload header and the prefix of an exact body."""
 MAX_VALUES = 1 << 26
-"""Values that one payload may hold (format section 2)."""
+"""Most values in one payload (format section 2)."""
 CHECKSUM_OFFSET = 20
-"""Of the checksum of the values in a payload."""
+"""Offset in a payload of the checksum of its values."""
 EXACT_MODE = 4
 MODE_NAMES = {1: "lossy-i4", 2: "lossless-f32", 3: "phase1-q4", 4: "exact", 5: "turboquant-q4"}
 
@@ -47,15 +47,15 @@ _BODY_MAGIC = b"QEX1"
 
 @dataclass(frozen=True, slots=True)
 class PayloadHeader:
-    """What the first 36 bytes of a payload say; the first 28 in modes other than exact.
+    """The first 36 bytes of a payload; the first 28 in modes other than exact.
 
     Attributes:
         mode: 4 for exact, see :data:`MODE_NAMES`.
-        count: values in the payload.
-        scale: used by the predictor and the lossy modes alone.
+        count: number of values in the payload.
+        scale: used only by the predictor and the lossy modes.
         checksum: FNV-1a 64 over the values (format section 5).
-        dtype: of the values; f32 in the other modes.
-        strategy: id of the strategy, -1 in the other modes.
+        dtype: of the values; f32 in modes other than exact.
+        strategy: id of the strategy, -1 in modes other than exact.
     """
 
     mode: int
@@ -72,7 +72,7 @@ class PayloadHeader:
 
 
 def read_bare_header(buf: Buffer) -> PayloadHeader:
-    """Read the 28 bytes that payloads of all modes begin with.
+    """Read the first 28 bytes of a payload, which have the same layout in all modes.
 
     Raises:
         PayloadTooShort, InvalidMagic, UnsupportedVersion, UnsupportedMode, InvalidHeader, ValueCountTooLarge,
@@ -136,7 +136,7 @@ def payload_head(strategy: int, scale: float, size: int, dtype: DType, checksum:
 
 
 def values_checksum(raw: Bytes, dtype: DType) -> int:
-    """Return the checksum of raw values: over big-endian f32, over little-endian f16 and bf16."""
+    """Return the checksum of raw values: f32 is hashed as big-endian, f16 and bf16 as little-endian."""
     if dtype.width == 2:
         return fnv1a64(raw.data)
     state = FNV_OFFSET
@@ -146,7 +146,7 @@ def values_checksum(raw: Bytes, dtype: DType) -> int:
 
 
 def values_checksums(raws: Sequence[Bytes], dtype: DType) -> list[int]:
-    """Return the checksum of each of several raw values, hashed together (see :func:`fnv1a64_many`)."""
+    """Return the checksum of each of several buffers of raw values, hashed together (see :func:`fnv1a64_many`)."""
     found: list[int] = []
     for first in range(0, len(raws), HASHED_TOGETHER):
         group = raws[first : first + HASHED_TOGETHER]
@@ -158,9 +158,9 @@ def values_checksums(raws: Sequence[Bytes], dtype: DType) -> list[int]:
 
 
 def canonical_order(raw: Bytes, dtype: DType, place: int) -> Bytes:
-    """Return values in the byte order that their checksum is of (format section 5).
+    """Return values in the byte order that their checksum is computed over (format section 5).
 
-    16-bit values as they are, f32 in scratch memory, of which each ``place`` has its own.
+    16-bit values are returned as they are. f32 values are returned in scratch memory; each ``place`` has its own.
     """
     if dtype.width == 2:
         return raw
@@ -170,10 +170,10 @@ def canonical_order(raw: Bytes, dtype: DType, place: int) -> Bytes:
 
 
 def result_buffer(size: int, out: Buffer | None) -> Bytes:
-    """Return ``size`` bytes of ``out``, or fresh ones.
+    """Return the first ``size`` bytes of ``out``, or fresh memory.
 
     Raises:
-        ValueError: when ``out`` is read-only or too small.
+        ValueError: if ``out`` is read-only or too small.
     """
     if out is None:
         return np.empty(size, np.uint8)
@@ -192,16 +192,16 @@ def decode_payload(
         buf: the whole payload.
         out: writable, at least as long as the raw values; ``None`` for fresh memory. After an error its
             content is undefined.
-        max_values: values that the caller is ready for.
+        max_values: most values that the caller accepts.
         dtype: the dtype that the payload must have, ``None`` for any.
 
     Returns:
-        The raw little-endian values, count * width bytes: the front of ``out`` where that was given.
+        The raw little-endian values, count * width bytes; if ``out`` was given, its beginning.
 
     Raises:
         QatcError: one of the errors of format section 7.1, LimitExceeded above ``max_values``, MixedDtypes
             for another dtype.
-        ValueError: when ``out`` is read-only or too small.
+        ValueError: if ``out`` is read-only or too small.
     """
     header, data, raw = prepare_payload(buf, out, max_values, dtype)
     strategy = STRATEGIES[header.strategy]
@@ -217,8 +217,9 @@ def decode_payload(
 def prepare_payload(
     buf: Buffer, out: Buffer | None, max_values: int, dtype: DType | None
 ) -> tuple[PayloadHeader, memoryview, Bytes]:
-    """Return header and strategy data of a payload, and the place of its values; arguments and errors as
-    :func:`decode_payload`.
+    """Return the header and the strategy data of a payload, and the memory for its values.
+
+    Arguments and errors are those of :func:`decode_payload`.
     """
     view = as_bytes(buf)
     header = read_payload_header(view)
@@ -228,7 +229,7 @@ def prepare_payload(
         raise MixedDtypes(dtype.label, header.dtype.label)
     data = view[EXACT_HEADER_SIZE:]
     if out is None:
-        STRATEGIES[header.strategy].check(data, header.raw_size)  # before memory is taken
+        STRATEGIES[header.strategy].check(data, header.raw_size)  # before memory is allocated
     return header, data, result_buffer(header.raw_size, out)
 
 
@@ -239,19 +240,19 @@ def decode_payloads(
     max_values: int = MAX_VALUES,
     dtype: DType | None = None,
 ) -> list[memoryview | QatcError]:
-    """Decode and verify several exact payloads, with their checksums worked out together where that helps.
+    """Decode and verify several exact payloads, and hash them together where that is faster.
 
     Args:
         bufs: whole payloads.
-        outs: for each a buffer as :func:`decode_payload` takes it; ``None`` for fresh memory.
-        max_values: values that the caller is ready for in each of them.
+        outs: one buffer for each, as for :func:`decode_payload`; ``None`` for fresh memory.
+        max_values: most values that the caller accepts in each payload.
         dtype: the dtype that each must have, ``None`` for any.
 
     Returns:
-        For each payload its raw values, or the error that decoding it alone would raise.
+        For each payload, its raw values or the error that decoding it alone would raise.
 
     Raises:
-        ValueError: when a buffer is read-only or too small, or there are not as many as payloads.
+        ValueError: if a buffer is read-only or too small, or there are not as many buffers as payloads.
     """
     results: list[memoryview | QatcError] = []
     decoded: dict[DType, list[tuple[int, PayloadHeader, Bytes]]] = {}

@@ -43,7 +43,7 @@ def encode_payload(
     Args:
         raw: little-endian elements, at most 2**26 of them.
         dtype: their type.
-        level: how hard to look for a small form.
+        level: how hard to search for a smaller form.
         appendable: choose among strategies 7 to 10 only, whose data ends in zstd frames, so that a skippable
             frame may be appended to the payload.
         strategy: force this one, an id from :data:`~qatqfs.codec.STRATEGIES`.
@@ -59,7 +59,7 @@ def encode_payload(
 
     Raises:
         EncodingFault: the payload was verified, and is wrong.
-        ValueError: when the length is no multiple of the width, there are too many values, or the forced
+        ValueError: if the length is not a multiple of the width, there are too many values, or the forced
             strategy is unknown, not legal for the dtype, or cannot hold the values.
     """
     values, settings = _values(raw, dtype), Settings(dtype, level, memory, verified)
@@ -127,7 +127,7 @@ def encode_payloads(
     Args:
         raws: little-endian elements, at most 2**26 of them in each.
         dtype: their type.
-        level: how hard to look for a small form.
+        level: how hard to search for a smaller form.
         row_widths: as for :func:`encode_payload`.
         memory: the same.
         verified: the same.
@@ -141,9 +141,8 @@ def encode_payloads(
         sums = values_checksums(left, dtype)
         return [_with_header(body, each, dtype, found) for body, each, found in zip(bodies, left, sums, strict=True)]
     payloads: list[bytes] = []
-    most = len(
-        left
-    )  # chunks in one call: after one that needs a search others may need it too, and then the call is in vain
+    # Chunks in one call. After a chunk that needs a search, others may need one too; then a long call would be in vain.
+    most = len(left)
     while left:
         _, group = next(itertools.groupby(left[:most], key=len))
         alike = list(group)

@@ -132,7 +132,7 @@ def encode_planes_as_known(
     *,
     verified: bool,
 ) -> list[Encoded]:
-    """Encode the unfiltered planes of chunks that need no trial, in a fraction of the time.
+    """Encode the planes of chunks that need no transform and no trial, in a fraction of the time.
 
     The frames are those that :func:`encode_planes` makes of the planes.
 

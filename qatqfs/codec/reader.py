@@ -1,4 +1,4 @@
-"""Open a container and decode the chunks that somebody asks for."""
+"""Opens a container and decodes any of its chunks."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -28,16 +28,16 @@ from qatqfs.codec.payload import (
 )
 
 HEAD_SIZE = CONTAINER_HEADER_SIZE + MIN_CHUNK_SIZE
-"""Bytes read from its start: the header, and length and header of the first chunk."""
+"""Bytes that are read from the start of a container: its header, and the length and header of the first chunk."""
 
 _NOTHING: Mapping[int, memoryview] = {}
 
 
 def claimed_length(head: Buffer) -> int:
-    """Return the bytes of content, a pad included, that the first :data:`HEAD_SIZE` bytes of a container claim.
+    """Return the size of the content, with its pad, that the first :data:`HEAD_SIZE` bytes of a container claim.
 
     Raises:
-        QatcError: they are not those of a container.
+        QatcError: they do not belong to a container.
     """
     view = as_bytes(head)
     header = ContainerHeader.parse(view)
@@ -46,11 +46,11 @@ def claimed_length(head: Buffer) -> int:
 
 @dataclass(frozen=True, slots=True)
 class ChunkHeader:
-    """One chunk as its own header has it.
+    """One chunk, as its own header describes it.
 
     Attributes:
         offset: of its length field in the file.
-        payload_length: encoded bytes, the index frame at the end of the last chunk included.
+        payload_length: encoded bytes. The last chunk includes the index frame at its end.
         payload: the header of its payload.
     """
 
@@ -62,17 +62,18 @@ class ChunkHeader:
 class Container:
     """A container whose chunks can be decoded in any order, by any number of threads at once.
 
-    Made by :meth:`open`, :meth:`from_buffer` or :meth:`from_fd`. Nothing of the file is kept but where its chunks lie.
+    It is made by :meth:`open`, :meth:`from_buffer` or :meth:`from_fd`. It remembers only where the chunks of the file
+    are.
 
     Attributes:
         dtype: of its values.
-        length: bytes of its content.
-        total_values: values, one that has pad bytes included.
-        chunk_count: chunks.
+        length: of its content, in bytes.
+        total_values: number of values. A last value that has pad bytes counts too.
+        chunk_count: number of chunks.
         header: the container's header.
-        header_bytes: the same as it is in the file, 32 bytes.
-        index: the index, ``None`` when there is none or it does not agree with the file.
-        walked: where the chunks lie if there is no index.
+        header_bytes: the 32 bytes of the header in the file.
+        index: the index, ``None`` if there is none, or if it does not agree with the file.
+        walked: where the chunks are, if there is no index.
     """
 
     def __init__(
@@ -109,20 +110,20 @@ class Container:
     def open(
         cls, read_at: ReadAt, size: int, *, limits: Limits | None = None, walked: WalkedLayout | None = None
     ) -> "Container":
-        """Read what opening takes: two reads, one for a file of at most 64 KiB, three for a very long index.
+        """Open a container with two reads; one for a file of at most 64 KiB, three for a very long index.
 
-        Without a valid index every chunk's header is read, unless somebody has done that already.
+        Without a valid index every chunk's header is read, unless ``walked`` is given.
 
         Args:
-            read_at: ``read_at(offset, size)`` returns that part of the file; called by all methods, from
-                the threads that call them.
-            size: bytes of the file.
-            limits: what to refuse although it is legal.
-            walked: the attribute of that name of an earlier object for the same state of the same file.
+            read_at: ``read_at(offset, size)`` returns that part of the file. All methods call it, in their
+                caller's thread.
+            size: of the file, in bytes.
+            limits: what to refuse although the format allows it.
+            walked: the attribute of that name from an earlier object for the same state of the same file.
 
         Raises:
-            QatcError: when this is no container. A damaged first chunk is found here only in a container
-                without a valid index, for its dtype is nowhere else.
+            QatcError: if this is not a container. A damaged first chunk is found here only if there is no valid
+                index, because the dtype is nowhere else then.
             OSError: what ``read_at`` raised.
         """
         limits = limits or Limits()
@@ -135,13 +136,13 @@ class Container:
 
     @classmethod
     def from_buffer(cls, buf: Buffer, *, limits: Limits | None = None) -> "Container":
-        """Open a container that is in memory, which is not copied; raises QatcError as :meth:`open`."""
+        """Open a container in memory without copying it; raises QatcError as :meth:`open`."""
         view = as_bytes(buf)
         return cls.open(reader_of(view), len(view), limits=limits)
 
     @classmethod
     def from_fd(cls, fd: int, *, limits: Limits | None = None) -> "Container":
-        """Open the container in a regular file by its descriptor, which has to stay open as long as it is read.
+        """Open the container in a regular file by its descriptor, which must stay open while the container is read.
 
         Raises:
             QatcError, OSError: as :meth:`open`.
@@ -153,15 +154,15 @@ class Container:
 
     @property
     def indexed(self) -> bool:
-        """Whether an index tells where the chunks are, so that opening read no headers."""
+        """Whether an index says where the chunks are, so that opening read no chunk headers."""
         return self.index is not None
 
     def span(self, chunk: int) -> tuple[int, int]:
-        """Return the first byte of a chunk's content and the one behind its last, in the content.
+        """Return the offsets in the content where a chunk's content starts and ends.
 
         Raises:
-            IndexError: when there is no such chunk.
-            QatcError: when the walk met damage on the way to it.
+            IndexError: if there is no such chunk.
+            QatcError: if the walk met damage before this chunk.
         """
         self._check_number(chunk)
         first, stop = self._layout.values(chunk)
@@ -171,7 +172,7 @@ class Container:
         """Return the chunk that holds the byte at an offset of the content.
 
         Raises:
-            IndexError: when the content has no such byte.
+            IndexError: if the content has no such byte.
             QatcError: as :meth:`span`.
         """
         if not 0 <= offset < self.length:
@@ -179,7 +180,7 @@ class Container:
         return self._layout.locate(offset // self.dtype.width)
 
     def stored_offset(self, chunk: int) -> int:
-        """Return where in the file a chunk begins, with its length field.
+        """Return the offset in the file of a chunk's length field.
 
         Raises:
             IndexError, QatcError, OSError: as :meth:`span`.
@@ -191,7 +192,7 @@ class Container:
         """Read the header of one chunk.
 
         Raises:
-            IndexError, QatcError, OSError: as :meth:`read_chunk`, as far as the header shows it.
+            IndexError, QatcError, OSError: as :meth:`read_chunk`, for what the header shows.
         """
         self._check_number(chunk)
         offset, length = self._place(chunk)
@@ -199,10 +200,10 @@ class Container:
         return ChunkHeader(offset, length, self._check_header(chunk, head, length))
 
     def raw_chunk(self, chunk: int) -> bytes:
-        """Return the encoded payload of a chunk, for a verbatim copy: without index frame, and not decoded.
+        """Return the encoded payload of a chunk without the index frame, for a verbatim copy. It is not decoded.
 
         Raises:
-            IndexError, QatcError, OSError: as :meth:`read_chunk`, as far as that shows without decoding.
+            IndexError, QatcError, OSError: as :meth:`read_chunk`, for what shows without decoding.
         """
         payload, _ = self._payload(chunk)
         return bytes(payload)
@@ -219,11 +220,11 @@ class Container:
             The bytes of content that the chunk holds, without pad bytes.
 
         Raises:
-            IndexError: when there is no such chunk.
-            QatcError: when it is damaged, cannot be found, is larger than the limits, or does not agree with
-                the index or with the other chunks. MixedDtypes for another dtype.
+            IndexError: if there is no such chunk.
+            QatcError: if the chunk is damaged, cannot be found, exceeds the limits, or does not agree with the
+                index or with the other chunks. MixedDtypes for another dtype.
             OSError: what reading the file raised.
-            ValueError: when ``out`` is read-only or too small.
+            ValueError: if ``out`` is read-only or too small.
         """
         payload, header = self._payload(chunk)
         start, stop = self.span(chunk)
@@ -234,19 +235,19 @@ class Container:
     def read_chunks(
         self, first: int, count: int, outs: Sequence[Buffer] | None = None
     ) -> list[memoryview | QatcError | OSError]:
-        """Decode and verify chunks that follow each other: one read of the file, checksums worked out together.
+        """Decode and verify consecutive chunks, with one read of the file, and hash them together.
 
         Args:
-            first: number of the first.
-            count: how many; all of them are in memory at once.
-            outs: for each a buffer as :meth:`read_chunk` takes it; ``None`` for fresh memory.
+            first: number of the first chunk.
+            count: how many chunks; all of them are in memory at once.
+            outs: one buffer for each, as for :meth:`read_chunk`; ``None`` for fresh memory.
 
         Returns:
-            For each chunk what :meth:`read_chunk` would return, or the QatcError or OSError that it would raise.
+            For each chunk, what :meth:`read_chunk` would return, or the QatcError or OSError that it would raise.
 
         Raises:
-            IndexError: when there are no such chunks.
-            ValueError: when an ``out`` is read-only or too small, or there are not as many as chunks.
+            IndexError: if there are no such chunks.
+            ValueError: if a buffer is read-only or too small, or there are not as many buffers as chunks.
         """
         if not 0 <= first <= first + count <= self.chunk_count:
             raise IndexError(f"chunks {first} to {first + count - 1} are not among {self.chunk_count}")
@@ -280,24 +281,24 @@ class Container:
         return results
 
     def read(self, offset: int, size: int, out: Buffer | None = None) -> memoryview:
-        """Return exactly the bytes of a range of the content, cut only at its end.
+        """Return exactly the bytes of a range of the content, cut only at the end of the content.
 
         Args:
             offset: of the first byte, at least 0.
-            size: bytes, at least 0.
+            size: number of bytes, at least 0.
             out: writable, at least as long as the result; ``None`` for fresh memory. After an error its content
                 is undefined.
 
         Raises:
-            QatcError: when any chunk of the range is damaged or not there; never a good prefix.
+            QatcError: if any chunk of the range is damaged or missing. A good prefix is never returned.
             OSError: what reading the file raised.
-            ValueError: when offset or size is negative, or ``out`` is read-only or too small.
+            ValueError: if offset or size is negative, or ``out`` is read-only or too small.
         """
         if offset < 0 or size < 0:
             raise ValueError(f"offset and size must not be negative, but are {offset} and {size}")
         stop = min(offset + size, self.length)
         if offset < stop:
-            self.locate(stop - 1)  # or a length that nothing backs would decide how much memory is taken
+            self.locate(stop - 1)  # otherwise a false length would decide how much memory is allocated
         result = result_buffer(max(stop - offset, 0), out).data
         position = offset
         while position < stop:
@@ -312,7 +313,7 @@ class Container:
         return result
 
     def _read_whole(self, first: int, result: memoryview, stop: int) -> int:
-        """Decode chunks from ``first`` on that end by offset ``stop`` into ``result``; returns where they end."""
+        """Decode the chunks from ``first`` on that end at or before ``stop`` into ``result``; return where they end."""
         start = end = self.span(first)[0]
         outs: list[Buffer] = []
         while len(outs) < HASHED_TOGETHER and first + len(outs) < self.chunk_count:
@@ -327,10 +328,10 @@ class Container:
         return end
 
     def _read_padded(self, payload: memoryview, size: int, out: Buffer | None) -> memoryview:
-        """Decode the last chunk of a content that is no whole number of values."""
+        """Decode the last chunk of a content that is not a whole number of values."""
         raw = decode_payload(payload, max_values=self._limits.max_chunk_values, dtype=self.dtype)
         if any(raw[size:]):
-            raise InvalidContainer("a pad byte behind the content is not zero")
+            raise InvalidContainer("a pad byte after the content is not zero")
         if out is None:
             return raw[:size]
         view = result_buffer(size, out).data
@@ -347,7 +348,7 @@ class Container:
         return offset, length
 
     def _check_header(self, chunk: int, head: memoryview, length: int) -> PayloadHeader:
-        """Compare a length field and the payload header behind it with what the layout says."""
+        """Compare a length field and the payload header after it with the layout."""
         if int.from_bytes(head[:LENGTH_FIELD_SIZE], "big") != length:
             raise InvalidContainer(f"chunk {chunk} has another length than the index says")
         header = read_payload_header(head[LENGTH_FIELD_SIZE:])
@@ -359,21 +360,21 @@ class Container:
         return header
 
     def _read_run(self, numbers: range) -> dict[int, memoryview]:
-        """Read neighbouring chunks at once, as length field and payload by number; none where that fails."""
+        """Read consecutive chunks at once: length field and payload of each, by number. Return none if that fails."""
         try:
             places = {chunk: self._place(chunk) for chunk in numbers}
             start = places[numbers[0]][0] if places else 0
             stop = max((offset + LENGTH_FIELD_SIZE + length for offset, length in places.values()), default=0)
             stored = read_exactly(self._read_at, start, stop - start) if places else memoryview(b"")
         except (QatcError, OSError):
-            return {}  # whoever reads the chunks one by one finds which of them are bad
+            return {}  # reading the chunks one by one finds the bad ones
         return {
             chunk: stored[offset - start : offset - start + LENGTH_FIELD_SIZE + length]
             for chunk, (offset, length) in places.items()
         }
 
     def _payload(self, chunk: int, stored: Mapping[int, memoryview] = _NOTHING) -> tuple[memoryview, PayloadHeader]:
-        """Return a payload, without the index frame, and its header; read from the file unless ``stored`` has it."""
+        """Return a payload without the index frame, and its header, from ``stored`` or else from the file."""
         self._check_number(chunk)
         offset, length = self._place(chunk)
         found = stored.get(chunk)

@@ -1,13 +1,13 @@
 """Which strategy holds some values in the fewest bytes.
 
-Byte planes in zstd frames (7) win on nearly all tensors. Others are a filter before the same frames: differences
+Byte planes in zstd frames (7) win on nearly all tensors. Others are a transform before the same frames: differences
 (8) on smooth f32, the XOR with the element before (9) or with the one a row before (10) on 16-bit values that
-change slowly. What a filter gives is seen on a sample of the filtered values, so that hardly any value is
+change slowly. What a transform gains is seen on a sample of the transformed values, so that hardly any value is
 compressed twice; :mod:`planecoder` looks after the planes. Run lengths (2 to 6) may win where next to nothing is
 left, as they have no frame headers, and what no strategy makes smaller stays raw bits (1), unless an index frame
 has to be appended.
 
-``FAST`` takes no filter, ``BALANCED`` the one that wins on the sample, ``SMALL`` tries on all values what the sample
+``FAST`` uses no transform, ``BALANCED`` the one that wins on the sample, ``SMALL`` tries on all values what the sample
 does not rule out. A :class:`Memory` carries over from chunk to chunk what was found.
 """
 
@@ -46,7 +46,7 @@ _LITTLE = 1 / 16
 _NEXT_TO_NOTHING = 1 / 64
 """Share of the raw bytes below which run lengths may win."""
 _WORTH_A_TRIAL = 0.98
-"""Share of the plain sample that a filtered one has to stay below; nearer to 1 it is chance as likely as not."""
+"""Share of the plain sample that a transformed one must stay below; nearer to 1 it may be chance."""
 _ALIKE = 0.4
 """Share of top bytes that must equal the earlier ones, lest the XOR leave more than it takes away: it wins on K tensors
 with 0.45 to 0.5, and on none with 0.4."""
@@ -55,7 +55,7 @@ _SURPRISE = 0.1
 _KINDS_OF_CHUNKS = 8
 """Of how many chunks that were tried the shares are remembered: those of layers, of keys and of values differ."""
 _HOPELESS = 1.03
-"""Relative size in the sample from which ``SMALL`` does not try a filter on all values."""
+"""Relative size in the sample from which ``SMALL`` does not try a transform on all values."""
 _GRID = 0.9
 """Share of the plain sample that the predictor has to stay below: it wins on values of its own grid, or not at all."""
 
@@ -67,7 +67,7 @@ class Recipe:
     Attributes:
         strategy: id, 7 to 10.
         stride: elements, for id 10 alone.
-        shares: of the raw bytes, that the chunks took which taught this filter, the last one first.
+        shares: share of their raw bytes that the chunks took which taught this recipe, the latest first.
     """
 
     strategy: int
@@ -75,7 +75,7 @@ class Recipe:
     shares: tuple[float, ...] = field(default=(), compare=False)
 
     def expects(self, share: float) -> bool:
-        """Whether a chunk that takes such a share of its raw bytes is like one that taught this filter."""
+        """Whether a chunk that takes this share of its raw bytes is like one that taught this recipe."""
         return any(abs(share - known) <= _SURPRISE * known for known in self.shares)
 
 
@@ -90,8 +90,8 @@ class Memory:
     one, but for the speed of the first chunks.
 
     Attributes:
-        recipes: which filter won.
-        ways: which way of compressing a plane won behind each strategy.
+        recipes: which recipe won.
+        ways: which way of compressing a plane won with each strategy.
     """
 
     recipes: Lessons[Recipe] = field(default_factory=Lessons)
@@ -106,7 +106,7 @@ class Settings:
 
     Attributes:
         dtype: type of the values.
-        level: how hard to look for a small form.
+        level: how hard to search for a smaller form.
         memory: what earlier chunks of the stream taught, ``None`` for a stream of one chunk.
         verified: decode what was encoded, and compare.
     """
@@ -160,7 +160,7 @@ def encode_as_known(
     Args:
         raws: equally long chunks of little-endian elements.
         settings: of the stream that they are chunks of.
-        prefix: what the data comes behind.
+        prefix: written before the data.
         checksum_at: offset in the prefix of the checksum of the values, 8 bytes that are filled in.
         row_widths: as for :func:`encode_smallest`.
 
@@ -192,7 +192,7 @@ def encode_as_known(
     return found
 
 
-# -- zstd frames, behind a filter or none ------------------------------------------------------------------
+# -- zstd frames, after a transform or none ----------------------------------------------------------------
 
 
 def _smallest_frames(raw: Bytes, settings: Settings, row_widths: tuple[int, ...]) -> tuple[int, bytes]:
@@ -259,7 +259,7 @@ def _xor_recipes(raw: Bytes, level: Level, widths: Iterable[int]) -> list[Recipe
 
 
 def _sampled_planes(recipe: Recipe, raw: Bytes, dtype: DType) -> Bytes:
-    """Return the planes of a few runs of filtered values from all over."""
+    """Return the planes of a few runs of transformed values from all over."""
     planes = _split(recipe, raw, dtype).reshape(dtype.width, -1)
     n, part = planes.shape[1], _SAMPLE_PART_BYTES // dtype.width
     if n <= _SAMPLE_PARTS * part:
@@ -270,7 +270,7 @@ def _sampled_planes(recipe: Recipe, raw: Bytes, dtype: DType) -> Bytes:
 
 
 def _split(recipe: Recipe, raw: Bytes, dtype: DType) -> Bytes:
-    """Return the planes of the filtered values, in scratch memory."""
+    """Return the planes of the transformed values, in scratch memory."""
     planes = scratch("planes", len(raw))
     split_planes(raw, dtype.width, planes, _TRANSFORMS[recipe.strategy], max(recipe.stride, 1))
     return planes

@@ -1,4 +1,4 @@
-"""Where a container is written to: bytes in order, and one patch of the header at the end."""
+"""Targets that a container is written to: bytes in order, and one patch of the header at the end."""
 
 import fcntl
 import io
@@ -15,22 +15,22 @@ class Sink(Protocol):
         """Append all of ``data``; raises OSError."""
 
     def patch(self, offset: int, data: Buffer) -> None:
-        """Overwrite bytes written before, at an offset from the container's start; raises OSError."""
+        """Overwrite earlier bytes at an offset from the container's start; raises OSError."""
 
 
 class FileSink:
     """A sink over a file descriptor or a seekable binary file.
 
-    A descriptor is written from its current position with write(2) and patched with pwrite(2), each repeated
-    until all is written. The container starts at the position that the file has now; what the file has behind it is not
-    cut off, and what a buffered file over the same descriptor holds back has to be flushed before.
+    A descriptor is written from its current position with write(2) and patched with pwrite(2). Both are repeated until
+    all is written. The container starts at the current position of the file. Content of the file after the container
+    is not cut off. If a buffered file uses the same descriptor, flush it first.
 
     Args:
-        file: a descriptor or a binary file, which stays the caller's to close.
+        file: a descriptor or a binary file, which the caller closes.
 
     Raises:
-        ValueError: it is open for appending, so that nothing in it could be patched.
-        OSError: it is not seekable.
+        ValueError: the file is open for appending, so it cannot be patched.
+        OSError: the file is not seekable.
     """
 
     def __init__(self, file: int | BinaryIO) -> None:
@@ -52,7 +52,7 @@ class FileSink:
         return self._file.write(data) or 0
 
     def patch(self, offset: int, data: Buffer) -> None:
-        """Overwrite bytes written before; raises OSError."""
+        """Overwrite earlier bytes; raises OSError."""
         left = as_bytes(data)
         if self._file is not None:
             end = self._file.tell()
@@ -70,7 +70,7 @@ class FileSink:
 def _appends(file: int | BinaryIO) -> bool:
     try:
         descriptor = file if isinstance(file, int) else file.fileno()
-    except (AttributeError, OSError):  # a file in memory, say
+    except (AttributeError, OSError):  # for example a file in memory
         return False
     return bool(fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_APPEND)
 
@@ -86,7 +86,7 @@ class BytesSink:
         self._buffer.write(data)
 
     def patch(self, offset: int, data: Buffer) -> None:
-        """Overwrite bytes written before."""
+        """Overwrite earlier bytes."""
         end = self._buffer.tell()
         self._buffer.seek(offset)
         self._buffer.write(data)

@@ -1,10 +1,10 @@
-"""The row width of a tensor, found in its bytes, or what its shape says that it may be.
+"""The row width of a tensor, found in its bytes or proposed by its shape.
 
-In the top plane (sign and exponent) of a tensor of rows, a byte equals the one above it more often than chance
-has it, for a channel keeps its scale. So the share of equal bytes, taken for every lag, has a peak at the row
-width and at its multiples. That costs about as much as encoding a chunk, and so it looks no further than a few
-thousand elements. A shape names candidates of any width for nothing, but knows neither which of them is the one nor
-whether rows are alike at all. Either is only ever a proposal.
+In the top plane (sign and exponent) of a tensor of rows, a byte equals the one above it more often than by chance,
+because a channel keeps its scale. So the share of equal bytes, taken for every lag, has a peak at the row width and at
+its multiples. This costs about as much as encoding a chunk, so only lags of up to a few thousand elements are tried. A
+shape gives candidates of any width for free. But it says neither which of them is right, nor whether rows are similar
+at all. Both are only proposals.
 """
 
 import math
@@ -14,20 +14,20 @@ import numpy as np
 import numpy.typing as npt
 
 _SIGNIFICANT = 6
-"""Standard deviations by which a peak stands out: among a few thousand lags chance makes some four."""
+"""Standard deviations of a real peak. Among a few thousand lags, chance reaches about four."""
 _MOST_WIDTHS = 4
-"""Rows of a head, a token, keys and values of a token, and those of all layers."""
+"""Most widths to propose: rows of a head, a token, the keys and values of a token, and those of all layers."""
 _WIDEST = 1 << 26
-"""Values that a payload may have (format section 2): no row in it is wider."""
+"""Most values in a payload (format section 2); no row is wider."""
 _NEARLY_HIGHEST = 0.6
-"""Share of the highest peak from which on a smaller lag is the row width, and the highest peak its multiple."""
+"""From this share of the highest peak on, a smaller lag is the row width, and the highest peak its multiple."""
 
 
 def infer_stride(counts: npt.NDArray[np.uint32]) -> int | None:
     """Return the row width in elements, 2 or more; ``None`` if there seem to be no rows.
 
     Args:
-        counts: what :func:`equal_at_lags` found in the top plane.
+        counts: the result of :func:`equal_at_lags` for the top plane.
     """
     window, others = int(counts[0]), counts[2:]
     if not len(others):
@@ -41,13 +41,13 @@ def infer_stride(counts: npt.NDArray[np.uint32]) -> int | None:
 
 
 def row_widths(shape: Sequence[int]) -> tuple[int, ...]:
-    """Return what the row width of a tensor may be, in elements, the narrowest first: at most four widths.
+    """Return the possible row widths of a tensor in elements, the narrowest first: at most four.
 
-    For [tokens, heads, dim] these are dim and heads * dim: a value's neighbour in the token before is as far away as
-    the dimensions behind that of the tokens are large. Which one that is a shape does not say.
+    For [tokens, heads, dim] these are dim and heads * dim. The distance from a value to its neighbour in the token
+    before is the product of the dimensions after the token's dimension. A shape does not say which dimension that is.
 
     Args:
-        shape: in C order, the fastest dimension last; may be anything, also what no tensor can have.
+        shape: in C order, the fastest dimension last. Any numbers are accepted, even for impossible shapes.
     """
     widths: list[int] = []
     width = 1

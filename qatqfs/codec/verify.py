@@ -1,4 +1,4 @@
-"""Check every byte of a container: structure, chunks, index, checksums. Always walks."""
+"""Checks every byte of a container: structure, chunks, index and checksums. It always walks."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -22,10 +22,10 @@ from qatqfs.codec.limits import Limits
 from qatqfs.codec.payload import PayloadHeader, decode_payload, read_payload_header
 
 _LIKELY_RATIO = 8
-"""Bytes that a container may claim to hold for each of its own: for tensors it is less than two."""
+"""Largest plausible ratio of claimed content to stored bytes. Tensors have less than two."""
 
 Progress = Callable[[int], None]
-"""Called with the number of bytes of the file that were checked since the last call."""
+"""Called with the number of bytes of the file checked since the last call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +33,10 @@ class Problem:
     """One thing that is wrong with a container.
 
     Attributes:
-        chunk: the chunk that cannot be read because of it, ``None`` when it concerns the whole.
-        offset: where in the file, ``None`` when that cannot be said.
-        error: what it is.
-        logical_offset: where in the content the chunk begins, ``None`` when that cannot be said.
+        chunk: number of the unreadable chunk, ``None`` if the whole container is concerned.
+        offset: in the file, ``None`` if that is unknown.
+        error: what is wrong.
+        logical_offset: start of the chunk in the content, ``None`` if that is unknown.
     """
 
     chunk: int | None
@@ -48,16 +48,16 @@ class Problem:
 def verify_container(
     read_at: ReadAt, size: int, *, limits: Limits | None = None, progress: Progress | None = None
 ) -> Iterator[Problem]:
-    """Walk a container, decode all of it, and yield what is wrong; nothing if it is sound.
+    """Walk a container, decode all of it, and yield what is wrong.
 
-    The index is not used to find chunks but compared with the walk; only behind damage that the walk cannot
-    get over does it tell where to go on. Holds one chunk in memory.
+    The index is not used to find chunks, but is compared with the walk. Only after damage that the walk cannot pass
+    does the index say where to continue. One chunk is in memory at a time.
 
     Args:
         read_at: ``read_at(offset, size)`` returns that part of the file.
-        size: bytes of the file.
-        limits: what to refuse although it is legal.
-        progress: told how far the check is.
+        size: of the file, in bytes.
+        limits: what to refuse although the format allows it.
+        progress: see :data:`Progress`.
 
     Raises:
         OSError: what ``read_at`` raised.
@@ -66,20 +66,20 @@ def verify_container(
 
 
 def decode_container(buf: Buffer, out: Buffer | None = None, *, limits: Limits | None = None) -> memoryview:
-    """Decode a whole container in memory, strictly: all that :func:`verify_container` checks must be right.
+    """Decode a whole container in memory, and check all that :func:`verify_container` checks.
 
     Args:
         buf: the container.
-        out: writable, at least as long as the content and its pad; ``None`` for fresh memory, which grows as chunks
-            are found sound where the header claims more than is likely. After an error its content is undefined.
-        limits: what to refuse although it is legal.
+        out: writable, at least as long as the content and its pad; ``None`` for fresh memory. If the header claims an
+            implausible size, that memory grows with the decoded chunks. After an error its content is undefined.
+        limits: what to refuse although the format allows it.
 
     Returns:
-        The content, without pad bytes: the front of ``out`` where that was given.
+        The content without pad bytes; if ``out`` was given, its beginning.
 
     Raises:
         QatcError: the first thing that is wrong.
-        ValueError: when ``out`` is read-only or too small.
+        ValueError: if ``out`` is read-only or too small.
     """
     view = as_bytes(buf)
     content = _content_for(view) if out is None else _ContentInto(out)
@@ -90,7 +90,7 @@ def decode_container(buf: Buffer, out: Buffer | None = None, *, limits: Limits |
 
 
 def _content_for(view: memoryview) -> "_Content":
-    """Return where the content of a container goes: memory for what it claims to hold, if that is likely."""
+    """Return where to put the content of a container: memory of the claimed size, if that is plausible."""
     with contextlib.suppress(QatcError):
         header = ContainerHeader.parse(view)
         size = header.total_values * read_payload_header(view[CONTAINER_HEADER_SIZE + LENGTH_FIELD_SIZE :]).dtype.width
@@ -106,11 +106,11 @@ class _Content:
         self._parts = bytearray()
 
     def place(self, size: int) -> Buffer | None:
-        """Return memory for the ``size`` bytes of the next chunk, ``None`` where any will do."""
+        """Return memory for the ``size`` bytes of the next chunk, ``None`` if any memory will do."""
         return None
 
     def keep(self, raw: memoryview, size: int) -> None:
-        """Take the first ``size`` bytes of a chunk that was found sound."""
+        """Keep the first ``size`` bytes of a verified chunk."""
         self._parts += raw[:size]
 
     def result(self) -> memoryview:
@@ -119,7 +119,7 @@ class _Content:
 
 
 class _ContentInto(_Content):
-    """Has chunks decoded where they belong in the caller's buffer."""
+    """Lets chunks be decoded to their place in the caller's buffer."""
 
     def __init__(self, out: Buffer) -> None:
         super().__init__()
@@ -127,7 +127,7 @@ class _ContentInto(_Content):
         self._size = 0
 
     def place(self, size: int) -> Buffer | None:
-        return self._out[self._size : self._size + size]  # too short a slice is refused by who decodes into it
+        return self._out[self._size : self._size + size]  # decoding refuses a slice that is too short
 
     def keep(self, raw: memoryview, size: int) -> None:
         self._size += size
@@ -156,13 +156,13 @@ class _Verifier:
         self._limits = limits
         self._progress = progress
         self._content = content
-        self._offset = CONTAINER_HEADER_SIZE  # of the length field that is due
+        self._offset = CONTAINER_HEADER_SIZE  # of the next length field
         self._values = 0  # in the chunks so far
         self._state = FNV_OFFSET
-        self._state_before = FNV_OFFSET  # before the chunk that was checked last
+        self._state_before = FNV_OFFSET  # before the last chunk that was checked
         self._index: IndexFrame | None = None
         self._dtype: DType | None = None
-        self._next_known = False  # whether the walk can go on behind the chunk that was refused
+        self._next_known = False  # whether the walk can continue after a refused chunk
         self._recycled = bytearray()
 
     def run(self) -> Iterator[Problem]:
@@ -197,7 +197,7 @@ class _Verifier:
         return header
 
     def _check_chunk(self, number: int, is_last: bool, header: ContainerHeader) -> None:
-        """Check the chunk that is due and go on to the next; raises QatcError with ``_next_known`` set."""
+        """Check the next chunk and move past it; raises QatcError, and ``_next_known`` is set then."""
         self._next_known = False
         offset = self._offset
         length = int.from_bytes(read_exactly(self._read_at, offset, LENGTH_FIELD_SIZE), "big")
@@ -227,12 +227,12 @@ class _Verifier:
         if is_last and self._index is not None:
             size = self._index.true_length - first_value * self._dtype.width
             if any(raw[size:]):
-                raise InvalidContainer("a pad byte behind the content is not zero")
+                raise InvalidContainer("a pad byte after the content is not zero")
         if self._content is not None:
             self._content.keep(raw, size)
 
     def _buffer(self, chunk: PayloadHeader) -> Buffer | None:
-        """Return memory for a decoded chunk: its place in the content, or the same again for each."""
+        """Return memory for a decoded chunk: its place in the content, or one buffer for all chunks."""
         if chunk.count > self._limits.max_chunk_values:
             return None  # decoding refuses it
         place = self._content.place(chunk.raw_size) if self._content is not None else None
@@ -254,7 +254,7 @@ class _Verifier:
         return min((number + 1) * self._index.values_per_chunk, header.total_values)
 
     def _recover(self, number: int, header: ContainerHeader) -> bool:
-        """After a damaged chunk, go to the next one; ``False`` when nothing says where it is."""
+        """Move from a damaged chunk to the next one; return ``False`` if its place is unknown."""
         if self._index is None:
             return self._next_known
         lengths = self._index.payload_lengths[: number + 1]
@@ -265,7 +265,7 @@ class _Verifier:
     def _check_whole(self, header: ContainerHeader) -> Iterator[Problem]:
         if self._offset != self._size:
             left = self._size - self._offset
-            yield Problem(None, self._offset, InvalidContainer(f"{left} bytes are left over behind the last chunk"))
+            yield Problem(None, self._offset, InvalidContainer(f"{left} bytes are left over after the last chunk"))
         if self._values != header.total_values:
             text = f"its chunks have {self._values} values, its header says {header.total_values}"
             yield Problem(None, 8, InvalidContainer(text))

@@ -1,4 +1,4 @@
-"""Write a container chunk by chunk, in constant memory but for the list of lengths."""
+"""Writes a container chunk by chunk. Only the list of chunk lengths grows in memory."""
 
 import array
 import itertools
@@ -31,9 +31,9 @@ class ContainerInfo:
     """What was written.
 
     Attributes:
-        size: bytes of the container.
-        chunk_count: its chunks.
-        checksum: the one in its header.
+        size: of the container, in bytes.
+        chunk_count: number of its chunks.
+        checksum: the checksum in its header.
     """
 
     size: int
@@ -42,21 +42,21 @@ class ContainerInfo:
 
 
 class ContainerWriter:
-    """Puts payloads into a container, and an index frame into the last of them where one is needed.
+    """Puts payloads into a container, and an index frame into the last of them if one is needed.
 
-    The header is written as zeros first and patched last, so what is cut short is no container. The last
-    payload is held back until it is known to be the last. For use by one thread at a time. Once the sink has failed
-    nobody knows how far it got, and every further call is refused.
+    The header is written as zeros first and patched last, so a file that was cut short is not a container. The latest
+    payload is held back until it is known whether it is the last. Only one thread may use a writer at a time. If the
+    sink fails, it is unknown how much was written, so all further calls are refused.
 
     Args:
         sink: where to write; the container starts at its beginning.
         dtype: of all values.
         values_per_chunk: values in each chunk but the last.
-        max_chunks: how many chunks to allow; the default is what a reference decoder takes.
-        level: effort when the last payload has to be encoded again so that an index can be appended.
+        max_chunks: most chunks to allow; the default is what a reference decoder accepts.
+        level: effort if the last payload must be encoded again so that an index can be appended.
 
     Raises:
-        ValueError: when ``values_per_chunk`` is not 1 to 2**26.
+        ValueError: if ``values_per_chunk`` is not 1 to 2**26.
         OSError: what the sink raised.
     """
 
@@ -76,7 +76,7 @@ class ContainerWriter:
         self._values_per_chunk = values_per_chunk
         self._max_chunks = max_chunks
         self._level = level
-        self._lengths = array.array("I")  # of what is written; the held payload's is not among them
+        self._lengths = array.array("I")  # of the written payloads, without the one that is held back
         self._size = CONTAINER_HEADER_SIZE
         self._state = FNV_OFFSET
         self._held: bytes | None = None
@@ -89,16 +89,16 @@ class ContainerWriter:
     def resume(
         cls, sink: Sink, index: IndexFrame, *, max_chunks: int = MAX_CHUNKS, level: Level = Level.BALANCED
     ) -> "ContainerWriter":
-        """Return a writer that goes on where the last chunk of an existing container starts.
+        """Return a writer that continues where the last chunk of an existing container starts.
 
-        Whoever calls this gives a new sink the bytes of the old container from offset 32 up to the length
-        field of its last chunk right after this call (with copy_file_range, say), then appends payloads,
-        the one that replaces the last chunk first. Nothing of what is kept has to be hashed again.
+        Right after this call, the caller copies the bytes of the old container from offset 32 up to the length field
+        of its last chunk to the new sink, for example with copy_file_range. Then it appends payloads; the first
+        replaces the last chunk. The copied bytes need not be hashed again.
 
         Args:
             sink: new and empty.
-            index: of the container to go on with; it must have been found valid.
-            max_chunks: how many chunks to allow.
+            index: of the old container; it must have been found valid.
+            max_chunks: most chunks to allow.
             level: as for the class.
         """
         writer = cls(sink, index.dtype, index.values_per_chunk, max_chunks=max_chunks, level=level)
@@ -108,22 +108,22 @@ class ContainerWriter:
         return writer
 
     def append(self, payload: bytes) -> None:
-        """Add a chunk of exactly ``values_per_chunk`` values; the last one may have fewer, but not none.
+        """Add a chunk of exactly ``values_per_chunk`` values. The last chunk may have fewer, but at least one.
 
         Raises:
-            QatcError: what is wrong with the payload's header, MixedDtypes for another dtype, LimitExceeded
-                for one chunk too many or one too long.
-            ValueError: when it, or the one before, has the wrong number of values, or the container is
+            QatcError: if the payload's header is wrong; MixedDtypes for another dtype, LimitExceeded for a chunk
+                too many or too long.
+            ValueError: if this chunk or the one before it has the wrong number of values, or the container is
                 finished or broken.
             OSError: what the sink raised.
         """
         self.extend((payload,))
 
     def extend(self, payloads: Sequence[bytes]) -> list[int]:
-        """Add chunks, all of them or none; as :meth:`append`, but the checksum is worked out in one go.
+        """Add all of some chunks or none. This is as :meth:`append`, but hashes them in one call.
 
         Returns:
-            For each the state of the container's checksum before its length field.
+            For each chunk, the state of the container's checksum before its length field.
         """
         self._check_usable()
         if not payloads:
@@ -135,7 +135,7 @@ class ContainerWriter:
         return states[len(held) :]
 
     def _check(self, payloads: Sequence[bytes]) -> int:
-        """Check that payloads may follow the one held back; returns the values of the last."""
+        """Check that payloads may follow the one held back; return the number of values of the last."""
         values = self._values_per_chunk if self._held is None else self._held_values
         before = len(self._lengths) + (self._held is not None)
         for count, payload in enumerate(payloads, before + 1):
@@ -154,7 +154,7 @@ class ContainerWriter:
         return values
 
     def _write(self, payloads: Sequence[bytes], frame: bytes = b"") -> list[int]:
-        """Write payloads, and a frame behind the last; returns the states before each and before the frame."""
+        """Write payloads, and a frame after the last; return the states before each payload and before the frame."""
         lengths = [len(payload) for payload in payloads]
         if frame:
             lengths[-1] += len(frame)
@@ -180,13 +180,13 @@ class ContainerWriter:
         """Write the last chunk, with an index frame if there are several or pad bytes, and the header.
 
         Args:
-            true_length: bytes of the content. One that is no multiple of the width has up to width - 1 zero
-                bytes more in the last chunk.
+            true_length: of the content, in bytes. If it is not a multiple of the width, the last chunk has up to
+                width - 1 zero bytes more.
 
         Raises:
-            ValueError: when the values do not have that length, a pad byte is not zero, or the container
-                is finished already, or broken.
-            QatcError: when the last payload has to be encoded again and is damaged.
+            ValueError: if the values do not have that length, a pad byte is not zero, or the container is already
+                finished or broken.
+            QatcError: if the last payload must be encoded again and is damaged.
             OSError: what the sink raised.
         """
         self._check_usable()
@@ -200,7 +200,7 @@ class ContainerWriter:
                 raise ValueError("a resumed container needs its last chunk again")
             self._held = encode_payload(b"", self._dtype)
         if pad and any(decode_payload(self._held)[-pad:]):
-            raise ValueError("the pad bytes behind the content must be zero")
+            raise ValueError("the pad bytes after the content must be zero")
         needed = self._lengths or pad or self._looks_indexed(self._held)
         frame = self._index_frame(true_length) if needed else b""
         self._write([self._held], frame)
@@ -213,7 +213,7 @@ class ContainerWriter:
 
     @staticmethod
     def _looks_indexed(payload: bytes) -> bool:
-        """Whether the end of a payload, of content or of a frame that others put there, would pass for our frame."""
+        """Whether the end of a payload looks like an index frame, although it is content or a frame from elsewhere."""
         frame = trailing_frame(memoryview(payload), read_payload_header(payload), 1)
         return frame is not None or payload.endswith(FOOTER_MAGIC)
 
@@ -241,40 +241,78 @@ def encode_container(
     """Encode raw values as one container, in memory and in this thread.
 
     Args:
-        raw: little-endian elements; a length that is no multiple of the width is padded with zeros.
+        raw: little-endian elements. A length that is not a multiple of the width is padded with zeros.
         dtype: their type.
-        values_per_chunk: 1 to 2**26; ``None`` for those of 256 KiB.
-        level: how hard to look for a small form.
+        values_per_chunk: 1 to 2**26; ``None`` for chunks of 256 KiB.
+        level: how hard to search for a smaller form.
         row_widths: as for :func:`encode_payload`.
 
     Raises:
-        ValueError: when ``values_per_chunk`` is not legal.
-        LimitExceeded: when there are more than 2**20 chunks.
+        ValueError: if ``values_per_chunk`` is not legal.
+        LimitExceeded: if there are more than 2**20 chunks.
     """
     if values_per_chunk is None:
         values_per_chunk = DEFAULT_CHUNK_BYTES // dtype.width
-    view = as_bytes(raw)
-    if values_per_chunk > 0 and (chunks := -(-len(view) // (values_per_chunk * dtype.width))) > MAX_CHUNKS:
-        raise LimitExceeded("chunks in a container", chunks, MAX_CHUNKS)
-    true_length = len(view)
-    if true_length % dtype.width:
-        view = memoryview(bytes(view) + bytes(-true_length % dtype.width))
     sink = BytesSink()
-    writer = ContainerWriter(sink, dtype, values_per_chunk, level=level)
+    encode_to(sink, as_bytes(raw), dtype, values_per_chunk, level=level, row_widths=row_widths, memory=Memory())
+    return sink.getvalue()
+
+
+def encode_to(
+    sink: Sink,
+    raw: memoryview,
+    dtype: DType,
+    values_per_chunk: int,
+    *,
+    level: Level,
+    row_widths: Sequence[int],
+    memory: Memory,
+    verified: bool = False,
+) -> ContainerInfo:
+    """Encode raw values as one container, in this thread, and write it to a sink.
+
+    Args:
+        sink: where to write; the container starts at its beginning.
+        raw: flat bytes, as :func:`encode_container` takes them.
+        dtype: of the values.
+        values_per_chunk: 1 to 2**26.
+        level: how hard to search for a smaller form.
+        row_widths: as for :func:`encode_payload`.
+        memory: lessons of similar values that were encoded before, and of these for later.
+        verified: decode every chunk again and compare the values.
+
+    Raises:
+        EncodingFault: if ``verified`` finds a wrong chunk.
+        ValueError: if ``values_per_chunk`` is not legal.
+        LimitExceeded: if there are more than 2**20 chunks.
+        OSError: what the sink raised.
+    """
     chunk_bytes = values_per_chunk * dtype.width
-    parts = [view[start : start + chunk_bytes] for start in range(0, len(view), chunk_bytes)]
-    memory = Memory()
-    needs_index = len(parts) > 1 or len(view) != true_length
+    if chunk_bytes > 0 and (chunks := -(-len(raw) // chunk_bytes)) > MAX_CHUNKS:
+        raise LimitExceeded("chunks in a container", chunks, MAX_CHUNKS)
+    writer = ContainerWriter(sink, dtype, values_per_chunk, level=level)
+    parts = [raw[start : start + chunk_bytes] for start in range(0, len(raw), chunk_bytes)]
+    pad = -len(raw) % dtype.width
+    if pad:
+        parts[-1] = memoryview(bytes(parts[-1]) + bytes(pad))
     for first in range(0, len(parts) - 1, HASHED_TOGETHER):
         group = parts[first : min(first + HASHED_TOGETHER, len(parts) - 1)]
-        writer.extend(encode_payloads(group, dtype, level=level, row_widths=row_widths, memory=memory))
-    if parts:
-        last = encode_payload(
-            parts[-1], dtype, level=level, appendable=needs_index, row_widths=row_widths, memory=memory
+        writer.extend(
+            encode_payloads(group, dtype, level=level, row_widths=row_widths, memory=memory, verified=verified)
         )
-        writer.append(last)
-    writer.finish(true_length)
-    return sink.getvalue()
+    for last in parts[-1:]:
+        writer.append(
+            encode_payload(
+                last,
+                dtype,
+                level=level,
+                appendable=len(parts) > 1 or pad > 0,
+                row_widths=row_widths,
+                memory=memory,
+                verified=verified,
+            )
+        )
+    return writer.finish(len(raw))
 
 
 def empty_container(dtype: DType) -> bytes:

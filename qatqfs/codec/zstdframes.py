@@ -1,8 +1,8 @@
-"""Frames of zstd data (RFC 8878): read by libzstd, and those written by hand that hold no compressed block.
+"""Frames of zstd data (RFC 8878): libzstd reads them; frames without compressed blocks are written here.
 
-A strategy's zstd data is what libzstd's one-shot decoder accepts: frames one after another, skippable ones
-anywhere, nothing behind them (format section 4.5). The extension links libzstd and gives it all frames in one call.
-Content goes straight into the caller's buffer. No memory is taken because of a size that a frame claims.
+A strategy's zstd data is what libzstd's one-shot decoder accepts: consecutive frames, skippable ones anywhere, and
+nothing after them (format section 4.5). The extension links libzstd and passes it all frames in one call. The content
+goes straight into the caller's buffer. The size that a frame claims never decides how much memory is allocated.
 """
 
 from dataclasses import dataclass
@@ -19,13 +19,13 @@ _SINGLE_SEGMENT = 0x20
 
 @dataclass(frozen=True, slots=True)
 class Frames:
-    """What the headers say of frames that fill some data exactly.
+    """What the headers say about frames that fill some data exactly.
 
     Attributes:
         last_start: offset of the last frame.
-        last_is_skippable: whether that is a skippable frame; false for empty data.
-        unsized: whether a frame does not say how much it holds.
-        sized_bytes: what the others hold together, by their headers.
+        last_is_skippable: whether the last frame is skippable; false for empty data.
+        unsized: whether some frame does not say how much it holds.
+        sized_bytes: how much all other frames hold, by their headers.
     """
 
     last_start: int
@@ -38,7 +38,7 @@ def walk_frames(data: Buffer) -> Frames:
     """Find frames by their headers and those of their blocks, in constant memory and without decompressing.
 
     Raises:
-        InvalidResidualStream: for anything that is cut off or left over. The content of blocks is not looked at.
+        InvalidResidualStream: if anything is cut off or left over. The content of blocks is not examined.
     """
     try:
         return Frames(*_native.walk_zstd(data))
@@ -47,10 +47,10 @@ def walk_frames(data: Buffer) -> Frames:
 
 
 def check_size(frames: Frames, size: int) -> None:
-    """Refuse frames that cannot hold exactly ``size`` bytes, before memory is taken for them.
+    """Refuse frames that cannot hold exactly ``size`` bytes, before memory is allocated for them.
 
     Raises:
-        InvalidResidualStream: when the sizes in the frame headers say so.
+        InvalidResidualStream: if the sizes in the frame headers do not fit.
     """
     known = frames.sized_bytes
     if known > size or (known < size and not frames.unsized):
@@ -61,7 +61,7 @@ def decompress_exactly(data: Buffer, out: Bytes) -> None:
     """Fill ``out`` with the content of all frames in ``data``.
 
     Raises:
-        InvalidResidualStream: when the data is damaged, or holds more or fewer bytes than ``out``.
+        InvalidResidualStream: if the data is damaged, or holds more or fewer bytes than ``out``.
     """
     check_size(walk_frames(data), len(out))
     try:

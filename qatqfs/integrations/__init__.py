@@ -1,1 +1,1 @@
-"""What plugs into other programs, in their own terms. Each module imports its library when it is used."""
+"""Plug-ins for other programs. Each module imports the other program's library only when it is used."""

@@ -1,21 +1,21 @@
 """A serde for LMCache's L2 adapters (its multiprocess mode): blocks are stored as containers, without a mount.
 
-LMCache lets a storage adapter take a *serde*, which turns a block in memory into bytes, and back. This one writes a
-QATC container, which any decoder restores to the bit, and verifies every checksum when it reads one. To have LMCache
-load it, name this module in an adapter of type ``plugin`` (``--l2-adapter``)::
+A storage adapter of LMCache can use a *serde*, which turns a block in memory into bytes and back. This serde writes
+QATC containers, which any decoder restores exactly. It verifies every checksum when it reads one. To load it, name
+this module in an adapter of type ``plugin`` (``--l2-adapter``)::
 
     {"type": "plugin", "module_path": "qatqfs.integrations.lmcache", "class_name": "ContainerFSAdapter",
      "adapter_params": {"base_path": "/data/kv"}, "serde": {"type": "qatqfs"}}
 
-:class:`ContainerFSAdapter` is LMCache's own ``fs`` adapter, which takes its parameters, but it loads files that are
-shorter than the memory that was set aside for them: containers differ in length, and the ``fs`` adapter of LMCache 0.5
-takes such a file for one that is cut off. Its ``use_odirect`` gains nothing here, as it asks for files of whole disk
-blocks and goes without where they are not. Settings of the serde, beside ``type``: ``level`` (``fast``, ``balanced`` or
-``small``), ``chunk_size`` (bytes), ``verify`` (decode each chunk once before it is stored, true unless said otherwise),
+:class:`ContainerFSAdapter` is LMCache's own ``fs`` adapter with the same parameters. In addition it loads files that
+are shorter than the memory that was reserved for them. Containers differ in length, and the ``fs`` adapter of LMCache
+0.5 treats such a file as cut off. Its ``use_odirect`` gains nothing here: it works only for files of whole disk blocks,
+and is not used for others. The serde has these settings besides ``type``: ``level`` (``fast``, ``balanced`` or
+``small``), ``chunk_size`` (bytes), ``verify`` (decode each chunk once before it is stored; default true) and
 ``max_workers`` (threads).
 
-Neither LMCache nor torch is imported before it is needed, so that :class:`ContainerSerializer` and
-:class:`ContainerDeserializer` can be used, and tested, without them.
+LMCache and torch are imported only when they are needed. So :class:`ContainerSerializer` and
+:class:`ContainerDeserializer` can be used and tested without them.
 """
 
 import math
@@ -41,14 +41,14 @@ _ADAPTER, _ADAPTER_CONFIG = "ContainerFSAdapter", "ContainerFSAdapterConfig"
 
 
 class Layout(Protocol):
-    """LMCache's MemoryLayoutDesc: shapes and torch dtypes of the tensors in a block, one after another."""
+    """LMCache's MemoryLayoutDesc: shapes and torch dtypes of the consecutive tensors in a block."""
 
     shapes: Sequence[Sequence[int]]
     dtypes: Sequence[Any]
 
 
 class Block(Protocol):
-    """LMCache's MemoryObj, as far as it is used here."""
+    """The part of LMCache's MemoryObj that is used here."""
 
     @property
     def byte_array(self) -> Any:
@@ -65,15 +65,15 @@ class Block(Protocol):
 
 
 class ContainerSerializer:
-    """Encodes blocks. May be used by many threads at once.
+    """Encodes blocks. Any number of threads may use it at once.
 
     Args:
-        level: how hard to look for a small form.
+        level: how hard to search for a smaller form.
         chunk_size: raw bytes in each chunk of a container, a multiple of 4.
         verify: decode every chunk again and compare it before the block counts as encoded.
 
     Raises:
-        ValueError: the size of a chunk is not legal.
+        ValueError: the chunk size is not legal.
     """
 
     def __init__(
@@ -87,17 +87,17 @@ class ContainerSerializer:
         self._memories: dict[tuple[DType, tuple[int, ...]], Memory] = {}
 
     def serialize(self, src: Block, dst: Block, key: object) -> int:
-        """Encode a block into the memory of another; returns how much of that it takes.
+        """Encode a block into the memory of another; return the number of bytes used.
 
         Raises:
-            EncodingFault: it does not come back as it was.
+            EncodingFault: a decoded chunk differs from the original.
             ValueError: the memory is too small.
         """
         raw = _memory_of(src)
         shapes, dtypes = src.get_shapes(), src.get_dtypes()
         dtype = _dtype(shapes, dtypes, len(raw))
         widths = _row_widths(shapes, dtypes, dtype)
-        # Chunks of blocks alike are alike: what one taught is kept for the next. One that is lost in a race is no harm.
+        # Similar blocks have similar chunks, so their lessons are kept. A lesson that is lost in a race does no harm.
         memory = self._memories.setdefault((dtype, widths), Memory())
         return encode_into(
             raw,
@@ -111,21 +111,21 @@ class ContainerSerializer:
         )
 
     def estimate_serialized_size(self, layout_desc: Layout) -> int:
-        """Return how many bytes a block of a layout may take at most."""
+        """Return the largest encoded size in bytes of a block with a layout."""
         size = _size(layout_desc.shapes, layout_desc.dtypes)
         dtype = _dtype(layout_desc.shapes, layout_desc.dtypes, size)
         return encoded_size_bound(size, dtype, values_per_chunk=self._chunk_size // dtype.width)
 
 
 class ContainerDeserializer:
-    """Decodes blocks. May be used by many threads at once."""
+    """Decodes blocks. Any number of threads may use it at once."""
 
     def deserialize(self, src: Block, dst: Block, key: object) -> None:
         """Decode a block from the memory of another, which may be longer than the container in it.
 
         Raises:
-            QatcError: what is wrong with the container; LMCache then takes the block as not there.
-            ValueError: it holds a block of another size.
+            QatcError: the container is damaged; LMCache then treats the block as missing.
+            ValueError: the container holds a block of another size.
         """
         out = _memory_of(dst)
         size = decode_into(_memory_of(src), out)
@@ -137,7 +137,7 @@ def create_serde(settings: Mapping[str, object]) -> Any:
     """Return LMCache's SerdeProcessor for the settings in its configuration.
 
     Raises:
-        ImportError: LMCache is not installed, or has no serdes yet.
+        ImportError: LMCache is not installed, or is too old to have serdes.
         ValueError: a setting is unknown or wrong.
     """
     known: dict[str, object] = {
@@ -168,10 +168,10 @@ def _positive(settings: Mapping[str, object], name: str) -> int:
 
 
 def register() -> None:
-    """Make the serde known to LMCache in this process, unless it is already.
+    """Register the serde with LMCache in this process, if it is not registered yet.
 
     Raises:
-        ImportError: LMCache is not installed, or has no serdes yet.
+        ImportError: LMCache is not installed, or is too old to have serdes.
     """
     serdes = _lmcache("serde")
     if SERDE_TYPE not in serdes.get_registered_serde_types():
@@ -179,7 +179,7 @@ def register() -> None:
 
 
 def __getattr__(name: str) -> Any:
-    """Make the adapter when LMCache asks for it, which is also when the serde becomes known."""
+    """Make the adapter and register the serde when LMCache first asks for the adapter."""
     if name not in (_ADAPTER, _ADAPTER_CONFIG):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     register()
@@ -192,21 +192,21 @@ def __getattr__(name: str) -> Any:
 def _adapter_class(adapters: Any) -> type:
     base: Any = adapters.FSL2Adapter
 
-    class ContainerFSAdapter(base):  # type: ignore[misc]  # its class is known at run time alone
-        """LMCache's fs adapter, for files that may be shorter than the memory that a serde sets aside for them."""
+    class ContainerFSAdapter(base):  # type: ignore[misc]  # its class is known only at run time
+        """LMCache's fs adapter, for files that may be shorter than the memory that a serde reserves for them."""
 
         def __init__(self, config: Any, l1_memory_desc: object = None) -> None:
             super().__init__(config)
 
         def submit_load_task(self, keys: list[Any], objects: list[Any]) -> Any:
-            """Load files, each into as much of its memory as the file is long."""
+            """Load files, and use only as much of each block's memory as its file is long."""
             for key, block in zip(keys, objects, strict=True):
                 if not _is_plain_memory(block):
-                    continue  # without a serde a file that is shorter is one that is cut off
+                    continue  # without a serde, a shorter file is cut off
                 try:
                     size = os.stat(self._key_to_path(key)).st_size
                 except OSError:
-                    continue  # the load itself finds that it is not there
+                    continue  # the load itself reports the missing file
                 if size <= block.get_physical_size():
                     block.set_used_size(size)
             return super().submit_load_task(keys, objects)
@@ -229,7 +229,7 @@ def _memory_of(block: Block) -> memoryview:
 
 
 def _is_plain_memory(block: Block) -> bool:
-    """Whether a block is bytes for a serde, and not tensors."""
+    """Whether a block holds bytes for a serde instead of tensors."""
     (shape, *_), (dtype, *more) = block.get_shapes(), block.get_dtypes()
     return str(dtype) == "torch.uint8" and len(shape) == 1 and not more
 
@@ -239,17 +239,17 @@ def _size(shapes: Sequence[Sequence[int]], dtypes: Sequence[Any]) -> int:
 
 
 def _dtype(shapes: Sequence[Sequence[int]], dtypes: Sequence[Any], size: int) -> DType:
-    """Return the dtype of the container: that of most of the bytes, where it has one; else by the width."""
+    """Return the dtype of the container: that of most of the bytes, or else one of a fitting width."""
     largest = max(zip(shapes, dtypes, strict=True), key=lambda each: _size([each[0]], [each[1]]), default=None)
     if largest is None:
         return DType.BF16
     found = _DTYPES.get(str(largest[1]))
-    if found is None:  # 8-bit values, say: byte planes of pairs
+    if found is None:  # for example 8-bit values: byte planes of pairs
         found = DType.F32 if largest[1].itemsize >= DType.F32.width else DType.BF16
     return DType.BF16 if size % found.width and found is DType.F32 else found
 
 
 def _row_widths(shapes: Sequence[Sequence[int]], dtypes: Sequence[Any], dtype: DType) -> tuple[int, ...]:
-    """Return how many elements of the container a row may have, by the shape of the first tensor that is like them."""
+    """Return the possible row widths in elements, from the first tensor with elements as wide as the container's."""
     shape = next((s for s, d in zip(shapes, dtypes, strict=True) if d.itemsize == dtype.width), ())
     return row_widths(shape)

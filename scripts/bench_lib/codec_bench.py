@@ -1,8 +1,8 @@
 """Encode and decode speed of the codec, by dtype, level and strategy, beside zstd -3 of the raw bytes and memcpy.
 
-Everything is measured in one process, one thing after another in each round; the best round counts. "per core" is with
-one thread on each core, divided by their number. Encoding is that of whole containers with both of their checksums.
-Nobody keeps what is made, here as with zstd, so that no fresh memory is part of it.
+Everything is measured in one process, in turn in each round; the best round counts. "per core" uses one thread on each
+core and divides by the number of cores. Encoding makes whole containers with both of their checksums. The results are
+not kept, neither here nor with zstd, so that the cost of fresh memory is not measured.
 """
 
 import argparse

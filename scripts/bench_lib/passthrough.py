@@ -1,7 +1,7 @@
-"""The least that a pyfuse3 filesystem can do: files of one directory, read and written as they are.
+"""The smallest pyfuse3 filesystem: it reads and writes the files of one directory as they are.
 
-What it costs is what FUSE and Python cost; benchmarks compare with it. Run as a program: BACKING MOUNTPOINT, in the
-foreground until it is unmounted.
+Its cost is the cost of FUSE and Python, and benchmarks compare with it. Run it as a program with BACKING MOUNTPOINT. It
+stays in the foreground until it is unmounted.
 """
 
 import os

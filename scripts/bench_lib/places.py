@@ -1,4 +1,4 @@
-"""Filesystems to compare with, mounted for a while and gone afterwards."""
+"""Filesystems to compare with, which are mounted for a benchmark and removed after it."""
 
 import contextlib
 import ctypes

@@ -1,7 +1,7 @@
 """One K/V cache as the files that inference runtimes make of it.
 
-Every dump knows its exact bytes, so that whatever comes back can be compared, and how an ordinary program
-writes it: nothing here knows that the target is a qatqfs mount.
+Every dump knows its exact bytes, so that what is read back can be compared. It also knows how an ordinary program
+writes it. Nothing here knows that the target is a qatqfs mount.
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""A temporary backing directory and mount point that are gone afterwards, whatever happened in between."""
+"""The life of a demo: its exit status, and a temporary backing directory and mountpoint that are always removed."""
 
 import contextlib
 import os
@@ -9,14 +9,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Self
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _COMMAND_SECONDS = 300
 _UMOUNT_SECONDS = 60
-_SETTLE_SECONDS = 10
+_RELEASE_SECONDS = 10
 """How long a daemon that was detached by force may still hold files in its backing directory."""
 
 
@@ -27,8 +27,8 @@ class DemoError(Exception):
 def qatqfs(*arguments: str | Path, timeout: float = _COMMAND_SECONDS) -> str:
     """Run the installed qatqfs command and return its stdout; DemoError unless it exits 0.
 
-    Output goes to files and not to pipes: a daemon that kept a pipe open would keep us waiting. The command
-    gets a session of its own, so that Ctrl-C reaches only the demo, which then decides what to do.
+    Output goes to files instead of pipes, because a daemon that keeps a pipe open would delay the demo. The command
+    gets its own session, so that Ctrl-C reaches only the demo, which then decides what to do.
     """
     program = Path(sys.executable).with_name("qatqfs")
     shown = "qatqfs " + " ".join(map(str, arguments[:3])) + (" ..." if len(arguments) > 3 else "")
@@ -54,16 +54,28 @@ def qatqfs(*arguments: str | Path, timeout: float = _COMMAND_SECONDS) -> str:
         return out.read().decode()
 
 
-def catch_signals() -> None:
-    """Let SIGTERM and SIGHUP end the demo the way Ctrl-C does: with an exception, so that it cleans up."""
+def exit_status(name: str, work: Callable[[], object]) -> int:
+    """Do the work of a demo and return its exit status; an error is one line on standard error.
+
+    SIGTERM and SIGHUP end it as Ctrl-C does: with an exception, so that it cleans up.
+    """
     for number in _SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, signal.default_int_handler)
+    try:
+        work()
+    except (DemoError, OSError, subprocess.SubprocessError) as error:
+        print(f"{name}: FAILED: {' '.join(str(error).split())}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"{name}: interrupted", file=sys.stderr)
+        return 130
+    return 0
 
 
 @contextlib.contextmanager
 def signals_held() -> Iterator[None]:
-    """Hold signals back for a step that must not be cut in half; KeyboardInterrupt after it if one came."""
+    """Delay signals until the end of a step that must not be cut in half; then raise KeyboardInterrupt if one came."""
     came: list[int] = []
     before = {number: signal.signal(number, lambda got, _frame: came.append(got)) for number in _SIGNALS}
     try:
@@ -136,7 +148,7 @@ class Places:
                 )
 
     def _remove(self) -> None:
-        deadline = time.monotonic() + _SETTLE_SECONDS
+        deadline = time.monotonic() + _RELEASE_SECONDS
         while not any(map(is_mounted, self._mountpoints)):
             shutil.rmtree(self.root, ignore_errors=True)
             if not self.root.exists():

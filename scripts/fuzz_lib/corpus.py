@@ -1,4 +1,4 @@
-"""What fuzzing starts from: golden files, a few made inputs, and what earlier runs found worth keeping."""
+"""The inputs that fuzzing starts from: golden files, a few made ones, and those that earlier runs kept."""
 
 import struct
 from collections.abc import Iterator

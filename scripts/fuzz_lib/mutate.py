@@ -1,4 +1,4 @@
-"""Random changes of known inputs, for where no fuzzing engine is installed."""
+"""Random changes of known inputs, for machines without a fuzzing engine."""
 
 import random
 from collections.abc import Callable, Sequence

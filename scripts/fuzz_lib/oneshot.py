@@ -1,7 +1,7 @@
 """libzstd's one-shot decoder, called without any code of qatqfs: the oracle for zstd data (format section 4.5).
 
-The library is the one that the extension is linked with. Of damaged frames that pass for sound ones, other versions
-may make other bytes.
+It calls the library that the extension is linked with, because other versions may decode some damaged frames to other
+bytes.
 """
 
 import ctypes

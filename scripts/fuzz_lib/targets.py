@@ -1,8 +1,8 @@
 """The parsers, each as a function of arbitrary bytes that raises if the parser misbehaves.
 
-A target swallows what a parser may answer to bad input, a QatcError, and nothing else. Where two ways lead to the same
-bytes it compares them. Limits are small, so that an input that makes a parser take more memory than its limits
-allow is found as a MemoryError or a slow run.
+A target accepts a QatcError, which is the only legal answer to bad input. Where two ways lead to the same bytes, it
+compares them. Limits are small. So an input that makes a parser use more memory than its limits allow shows as a
+MemoryError or a slow run.
 """
 
 import zlib
@@ -149,7 +149,7 @@ _FORMS = [
 ]
 
 
-# -- repairs: what a random change nearly always breaks, and then hides everything behind it
+# -- repairs of checksums, which a random change nearly always breaks; a wrong one hides all later checks
 
 
 def with_container_checksum(data: bytes) -> bytes:

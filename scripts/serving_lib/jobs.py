@@ -21,7 +21,7 @@ Job = dict[str, Any]
 def run_job(module: str, job: Job) -> Job:
     """Let a module of this package do a job in a process of its own, and return its outcome; DemoError if it fails.
 
-    The process gets a session of its own, so that Ctrl-C reaches only us, who end it then.
+    The process gets its own session, so that Ctrl-C reaches only this process, which then ends it.
     """
     done = subprocess.run(
         [sys.executable, "-m", f"serving_lib.{module}"],

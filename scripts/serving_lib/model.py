@@ -54,7 +54,7 @@ class Model:
         self._layers: list[Layer] = [random_layer(rng, shape) for _ in range(shape.layers)]
 
     def run(self, tokens: list[int], start: int, cache: Cache) -> F32:
-        """Take some tokens in, the first at position ``start``; return the logits behind the last of them."""
+        """Take some tokens in, the first at position ``start``; return the logits after the last of them."""
         cache.begin(len(tokens))
         x = self._embedding[tokens] * _EMBEDDING_SCALE
         for index, layer in enumerate(self._layers):
@@ -79,7 +79,7 @@ class Model:
         return int(np.argmax(logits + noise))
 
     def prefill(self, tokens: list[int], cache: Cache) -> Iterator[F32]:
-        """Take a prompt in, block by block; yields the logits behind each block."""
+        """Take a prompt in, block by block; yields the logits after each block."""
         for start in range(0, len(tokens), cache.block_tokens):
             yield self.run(tokens[start : start + cache.block_tokens], start, cache)
 

@@ -1,6 +1,6 @@
-"""What a store has put into lost+found, and what a directory may look like after a reboot.
+"""The files that a store has put into lost+found, and what a directory may look like after a reboot.
 
-What was written shortly before the daemon was killed may be in lost+found then instead of under its name; names,
+What was written shortly before the daemon was killed may then be in lost+found instead of under its name. Names,
 modes, owners and attributes are as before.
 """
 
@@ -15,32 +15,32 @@ Snapshot = dict[str, Any]
 
 
 class LostAndFound:
-    """The contents in lost+found of a backing directory; each is read once, for none is ever replaced."""
+    """The contents in lost+found of a backing directory. Each is read once, because none is ever replaced."""
 
     def __init__(self, backing: Path) -> None:
         self._directory = backing / ".qatqfs" / "lost+found"
         self._known: dict[str, bytes] = {}
 
     def contents(self) -> dict[str, bytes]:
-        """Return the contents by file name; raises QatcError for what is no whole container."""
+        """Return the contents by file name; raises QatcError for a file that is not a whole container."""
         for name in os.listdir(self._directory):
             if name not in self._known:
                 self._known[name] = bytes(decode_container((self._directory / name).read_bytes()))
         return self._known
 
     def digests(self) -> set[str]:
-        """Return the digests of the contents, with that of nothing: no byte of nothing can be missing."""
+        """Return the digests of the contents, and that of an empty content, which cannot be lost."""
         return {digest(content) for content in self.contents().values()} | {digest(b"")}
 
 
-def settled(found: Snapshot, expected: Snapshot, lost: set[str]) -> bool:
-    """Whether a directory has after a reboot what is expected, or lost+found has the content where it has not."""
+def accounted_for(found: Snapshot, expected: Snapshot, lost: set[str]) -> bool:
+    """Whether every expected content is in the directory after a reboot, or else in lost+found."""
     if found.keys() != expected.keys():
         return False
-    return all(_is_settled(found[path], about, lost) for path, about in expected.items())
+    return all(_is_accounted_for(found[path], about, lost) for path, about in expected.items())
 
 
-def _is_settled(found: Any, expected: Any, lost: set[str]) -> bool:
+def _is_accounted_for(found: Any, expected: Any, lost: set[str]) -> bool:
     if isinstance(found, str) or isinstance(expected, str):
         return bool(found == expected)
     content = expected.get("content")
@@ -48,7 +48,7 @@ def _is_settled(found: Any, expected: Any, lost: set[str]) -> bool:
 
 
 def but_content(about: dict[str, Any] | str) -> tuple[Any, ...]:
-    """Return what a snapshot says of a file without content, size and time; only the errno where we may not look."""
+    """Return what a snapshot says of a file without content, size and time; if it may not be read, only the errno."""
     if isinstance(about, str):
         return (about,)
     return about["stat"][:4], about.get("xattrs"), about.get("target")

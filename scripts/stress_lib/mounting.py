@@ -63,7 +63,7 @@ class StressMount:
             return False
 
     def died(self) -> bool:
-        """Whether the daemon is gone although nobody killed it."""
+        """Whether the daemon has ended although it was not killed."""
         return self._process is not None and self._process.poll() is not None
 
     def log_end(self) -> str:

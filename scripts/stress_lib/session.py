@@ -162,7 +162,7 @@ class _Session:
         """Check that something is in lost+found only because of a reboot, and that the log says so."""
         lost = self._lost_and_found.contents()
         if lost and not self.reboots:
-            return ["lost+found is not empty, although nobody else was at the backing directory"]
+            return ["lost+found is not empty, although nothing else used the backing directory"]
         log = self._mount.log.read_text()
         return [f"{name} is in lost+found, and the log does not say so" for name in lost if name not in log]
 
@@ -208,7 +208,7 @@ def _record_number(line: bytes) -> int:
 def _is_alarming(line: str) -> bool:
     # A reply fails when its request is gone because of an unmount; and after a reboot something is in doubt.
     expected = ("fuse_reply_", "may be torn", "bytes again")
-    return ("ERROR" in line or "corrupt" in line) and not any(text in line for text in expected)
+    return ("ERROR" in line or "is damaged: " in line) and not any(text in line for text in expected)
 
 
 def minimal(base: Path, trace: Trace) -> Trace | None:

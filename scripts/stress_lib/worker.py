@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from stress_lib.generator import Generator
-from stress_lib.lost import LostAndFound, Snapshot, but_content, settled
+from stress_lib.lost import LostAndFound, Snapshot, accounted_for, but_content
 from stress_lib.pair import Difference, Pair
 from stress_lib.world import Operation, Outcome, World
 
@@ -169,7 +169,7 @@ class Worker:
         found, found_contents = self._look(lambda: (pair.here.snapshot(), pair.here.contents()))
         if self._reboots_seen != reboots:
             old, new = (before, contents), (after, new_contents)
-            if not self._is_settled((found, found_contents), old, new, operation, here):
+            if not self._is_allowed((found, found_contents), old, new, operation, here):
                 expected = {"before": _differing(before, found), "after": _differing(after, found)}
                 return Difference([*operation, "killed before a reboot, outcome", *here], found, expected)
         elif found != after and (_acknowledged(operation, here) or found != before):
@@ -182,11 +182,11 @@ class Worker:
         self._report.snapshots[pair.here.root.name] = found
         raise Interrupted
 
-    def _is_settled(self, found: Seen, before: Seen, after: Seen, operation: Operation, outcome: Outcome) -> bool:
+    def _is_allowed(self, found: Seen, before: Seen, after: Seen, operation: Operation, outcome: Outcome) -> bool:
         """Whether after a reboot everything is in place or in lost+found, the operation under way done or not."""
         lost = self._lost_and_found
         allowed = [after] if _acknowledged(operation, outcome) else [after, before]
-        if any(settled(found[0], snapshot, lost.digests()) for snapshot, _ in allowed):
+        if any(accounted_for(found[0], snapshot, lost.digests()) for snapshot, _ in allowed):
             return True
         if (
             len(allowed) == 1
@@ -278,7 +278,7 @@ class Worker:
         """Take directories as a reboot has left them, if nothing of them is missing."""
         for name, expected in self._report.snapshots.items():
             found = World(self._mountpoint / name).snapshot()
-            if not settled(found, expected, self._lost_and_found.digests()):
+            if not accounted_for(found, expected, self._lost_and_found.digests()):
                 if self._killed():
                     return
                 raise AssertionError(f"{name} after a reboot: {_differing(found, expected)}, not {expected}")

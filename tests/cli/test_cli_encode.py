@@ -214,7 +214,7 @@ def test_an_input_that_is_written_meanwhile_is_refused(qatqfs, tmp_path, monkeyp
 
     monkeypatch.setattr(encode, "write_container", write_too)
     result = qatqfs("encode", source, "-o", tmp_path / "y")
-    assert (result.status, result.error) == (2, f"{source}: was written while it was being encoded")
+    assert (result.status, result.error) == (2, f"{source}: was written to while it was being encoded; try again")
     assert tree(tmp_path) == {"x"}
 
 
@@ -229,7 +229,7 @@ def test_too_many_chunks_are_refused_before_any_work(qatqfs, tmp_path, monkeypat
     result = qatqfs("encode", source, "-o", tmp_path / "y", "--chunk-size", "4K")
     assert result.status == 2
     assert result.error == (
-        f"{source}: 4194305 chunks of 4096 bytes, and a container has 1048576 at most; use --chunk-size 32K or more"
+        f"{source}: 4194305 chunks of 4096 bytes, but at most 1048576 are allowed; use --chunk-size 32K or more"
     )
     assert tree(tmp_path) == {"x"}
 

@@ -293,7 +293,7 @@ def test_files_beyond_those_looked_into_have_the_dtype_of_a_neighbour(qatqfs, tm
     found = estimated(qatqfs, tmp_path)
     assert found["guessed_dtypes"] == 4
     assert {kind: each["files"] for kind, each in kinds(found).items()} == {(".bin", "f32"): 6}
-    assert "4 files were not looked into" in qatqfs("estimate", tmp_path, "--level", "fast").out
+    assert "Dtype assumed to be that of a neighbour: 4 files." in qatqfs("estimate", tmp_path, "--level", "fast").out
 
 
 def test_pieces_are_drawn_from_all_over_a_long_file(monkeypatch):

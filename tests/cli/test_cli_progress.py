@@ -6,37 +6,50 @@ import re
 import subprocess
 import sys
 import termios
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from mounted import QATQFS, mounted
 
 BAR = """
-import sys, time
+import sys
 from qatqfs.cli import progress
 
 with progress.Progress(4096, "encoding", files=7) as bar:
     bar.begin("/some/where/first")
     bar.begin("/some/where/a-name-that-is-much-too-long-to-stand-beside-a-bar")
     bar.advance(1024)
-    time.sleep(2.2)  # one step that takes long
+    sys.stdin.read()  # one step that takes long
 print("done")
 """
 
 
-def at_a_terminal(*command: str) -> str:
-    """What a command writes to a terminal; it is over when the command is."""
+THREADS = """
+import threading
+from qatqfs.cli import progress
+
+with progress.Progress(4096, "encoding"), progress.waiting("committing"):
+    print([thread.name for thread in threading.enumerate()])
+"""
+
+
+def at_a_terminal(*command: str, until: Callable[[str], object] | None = None) -> str:
+    """Return what a command writes to a terminal. Its standard input ends once that satisfies ``until``."""
     try:
         ours, theirs = pty.openpty()
     except OSError as err:
         pytest.skip(f"no pseudo-terminals here: {err}")
     termios.tcsetwinsize(theirs, (24, 120))
-    with subprocess.Popen(command, stdout=theirs, stderr=theirs, stdin=subprocess.DEVNULL) as process:
+    with subprocess.Popen(command, stdout=theirs, stderr=theirs, stdin=subprocess.PIPE) as process:
         os.close(theirs)
+        assert process.stdin is not None
         seen = b""
         try:
             while chunk := os.read(ours, 65536):
                 seen += chunk
+                if until is None or until(seen.decode(errors="replace")):
+                    process.stdin.close()
         except OSError:  # EIO: the other end is closed
             pass
         finally:
@@ -46,26 +59,32 @@ def at_a_terminal(*command: str) -> str:
 
 
 def test_a_bar_shows_the_file_and_is_drawn_again_while_nothing_gets_done() -> None:
-    seen = at_a_terminal(sys.executable, "-c", BAR)
-    drawn = re.findall(r"encoding 2 of 7 \(a-name-that-is-much-too-long-(?:[^)]*)\):\s+25%", seen)
-    assert len(drawn) >= 3
-    assert len(set(re.findall(r"\[(\d\d:\d\d)<", seen))) >= 2  # the clock goes on
+    drawn = re.compile(r"encoding 2 of 7 \(a-name-that-is-much-too-long-[^)]*\):\s+25%")
+    clock = re.compile(r"\[(\d\d:\d\d)<")
+
+    def redrawn(seen: str) -> bool:
+        return len(drawn.findall(seen)) >= 3 and len(set(clock.findall(seen))) >= 2
+
+    seen = at_a_terminal(sys.executable, "-c", BAR, until=redrawn)
+    assert redrawn(seen)
     assert re.search(r"\r +\r(?:done)", seen), "the bar is gone at the end"
 
 
-def test_in_a_pipe_there_is_nothing() -> None:
-    done = subprocess.run([sys.executable, "-c", BAR], capture_output=True, text=True, check=True)
-    assert (done.stdout, done.stderr) == ("done\n", "")
+def test_in_a_pipe_nothing_is_drawn_and_no_thread_would_draw_later() -> None:
+    done = subprocess.run([sys.executable, "-c", THREADS], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("['MainThread']\n", "")
 
 
 SLOW = """
-import sys, time
+import os, sys, time
 from qatqfs.store.commit.engine import CommitEngine
 
 commit = CommitEngine.commit
 
 def slow(self, node, *, exclusive=False):
-    time.sleep(2)
+    latest = time.monotonic() + 30
+    while not os.path.exists(f"{os.environ['SHOWN']}/{os.fsdecode(node.path)}") and time.monotonic() < latest:
+        time.sleep(0.01)
     return commit(self, node, exclusive=exclusive)
 
 CommitEngine.commit = slow
@@ -75,9 +94,21 @@ sys.exit(main())
 
 
 @pytest.mark.fuse
-def test_sync_and_umount_show_the_files_and_bytes_that_are_left(tmp_path: Path) -> None:
+def test_sync_and_umount_show_the_files_and_bytes_that_are_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = tmp_path / "shown"
+    shown.mkdir()
+    monkeypatch.setenv("SHOWN", str(shown))
+    left = re.compile(r"committing: 1 file, 97\.7 KiB left \d\d:\d\d")
     with mounted(tmp_path, program=[sys.executable, "-c", SLOW]) as mount:
         for verb in ("sync", "umount"):
+
+            def let_go(seen: str, verb: str = verb) -> bool:
+                if left.search(seen):
+                    (shown / verb).touch()
+                return (shown / verb).exists()
+
             (mount.path / verb).write_bytes(os.urandom(100_000))
-            seen = at_a_terminal(*QATQFS, verb, str(mount.path))
-            assert re.search(r"committing: 1 file, 97\.7 KiB left \d\d:\d\d", seen), seen
+            seen = at_a_terminal(*QATQFS, verb, str(mount.path), until=let_go)
+            assert left.search(seen), seen

@@ -34,7 +34,7 @@ def test_a_sound_container_is_one_summary_line(qatqfs, stored):
     result = qatqfs("verify", stored)
     assert (result.status, result.err) == (0, "")
     size = stored.stat().st_size / 1024
-    assert result.out == f"1 file checked ({size:.1f} KiB stored), none corrupt\n"
+    assert result.out == f"1 file checked ({size:.1f} KiB stored), none damaged\n"
 
 
 @pytest.mark.parametrize("vector", MANIFEST["good"], ids=lambda vector: vector["name"])
@@ -43,11 +43,11 @@ def test_what_the_reference_wrote_is_sound(qatqfs, vector):
 
 
 @pytest.mark.parametrize("vector", MANIFEST["bad"], ids=lambda vector: vector["name"])
-def test_what_the_reference_refuses_is_corrupt(qatqfs, vector):
+def test_what_the_reference_refuses_is_damaged(qatqfs, vector):
     result = qatqfs("verify", VECTORS / vector["name"])
     assert (result.status, result.err) == (1, "")
     assert result.out.startswith(f"{VECTORS / vector['name']}: ")
-    assert result.out.endswith(", 1 file corrupt\n")
+    assert result.out.endswith(", 1 file damaged\n")
 
 
 def test_each_damaged_chunk_is_a_line_with_its_offsets(qatqfs, stored):
@@ -58,10 +58,10 @@ def test_each_damaged_chunk_is_a_line_with_its_offsets(qatqfs, stored):
     assert result.status == 1 and result.err == ""
     *lines, summary = result.out.splitlines()
     assert [line.rpartition(": ")[0].split(": ")[:2] for line in lines] == [
-        [str(stored), f"chunk {chunk} (logical offset {chunk * CHUNK}, stored offset {at[chunk]}) is corrupt"]
+        [str(stored), f"chunk {chunk} (logical offset {chunk * CHUNK}, stored offset {at[chunk]}) is damaged"]
         for chunk in (1, 3)
     ]
-    assert summary.endswith("1 file corrupt")
+    assert summary.endswith("1 file damaged")
 
 
 def test_json_has_the_same(qatqfs, stored, tmp_path):
@@ -89,14 +89,14 @@ def test_a_directory_is_checked_all_the_way_down(qatqfs, tmp_path):
     assert result.status == 1
     first, second, summary = result.out.splitlines()
     assert first.startswith(f"{tmp_path / 'a' / 'p.qatq'}: ") and second.startswith(f"{tmp_path / 'a/b/z.qatc'}: ")
-    assert summary.startswith("4 files checked (") and summary.endswith(", 2 files corrupt")
+    assert summary.startswith("4 files checked (") and summary.endswith(", 2 files damaged")
 
 
 def test_raw_files_are_counted_only(qatqfs, tmp_path):
     for name in ("a", "b"):
         (tmp_path / name).write_bytes(b"whatever")
     result = qatqfs("verify", tmp_path)
-    assert (result.status, result.out) == (0, "0 files checked (0 B stored), none corrupt; 2 files raw, no checksum\n")
+    assert (result.status, result.out) == (0, "0 files checked (0 B stored), none damaged; 2 files raw, no checksum\n")
 
 
 def test_a_raw_file_beside_its_container_is_a_notice(qatqfs, tmp_path):
@@ -117,11 +117,11 @@ def test_of_a_backing_directory_lost_and_found_is_checked_and_staging_is_not(qat
     lost.write_bytes(empty_container(DType.F32))
     (private / "staging" / "junk.qatc").write_bytes(b"junk")
     (tmp_path / "sub").mkdir()
-    assert qatqfs("verify", tmp_path).out.startswith("2 files checked (144 B stored), none corrupt\n")
+    assert qatqfs("verify", tmp_path).out.startswith("2 files checked (144 B stored), none damaged\n")
     flip(lost, 50)
     result = qatqfs("verify", tmp_path)
     assert result.status == 1 and result.out.startswith(
-        f"{lost}: chunk 0 (logical offset 0, stored offset 32) is corrupt: "
+        f"{lost}: chunk 0 (logical offset 0, stored offset 32) is damaged: "
     )
 
 
@@ -142,7 +142,7 @@ def test_symlinks_are_followed_only_when_they_are_named(qatqfs, stored, tmp_path
 def test_what_cannot_be_read_is_status_2_but_damage_is_still_status_1(qatqfs, stored, tmp_path):
     missing = qatqfs("verify", tmp_path / "missing", stored)
     assert (missing.status, missing.error) == (2, f"{tmp_path / 'missing'}: No such file or directory")
-    assert missing.out.startswith("1 file checked") and missing.out.endswith("none corrupt; 1 could not be checked\n")
+    assert missing.out.startswith("1 file checked") and missing.out.endswith("none damaged; 1 could not be checked\n")
     flip(stored, 500)
     assert qatqfs("verify", tmp_path / "missing", stored).status == 1
 
@@ -166,7 +166,7 @@ def test_a_file_that_cannot_be_read_is_not_among_those_checked(qatqfs, stored, t
     result = qatqfs("verify", tmp_path)
     assert (result.status, result.error) == (2, f"{tmp_path / 'y.qatc'}: Permission denied")
     assert result.out.startswith("1 file checked (")
-    assert result.out.endswith("none corrupt; 1 could not be checked\n")
+    assert result.out.endswith("none damaged; 1 could not be checked\n")
 
 
 def test_a_file_that_vanishes_meanwhile_is_no_damage(qatqfs, stored, tmp_path, monkeypatch):

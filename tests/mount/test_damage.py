@@ -54,7 +54,7 @@ def test_a_damaged_chunk_fails_and_its_neighbours_do_not(tmp_path: Path) -> None
                 assert os.pread(fd, CHUNK, index * CHUNK) == DATA[index * CHUNK : (index + 1) * CHUNK]
             assert errno_of(os.pread, fd, 4096, 2 * CHUNK + 8192) == "EIO"
         os.close(fd)
-        lines = [line for line in mount.log_text().splitlines() if "corrupt" in line]
+        lines = [line for line in mount.log_text().splitlines() if "is damaged: " in line]
         assert len(lines) == 1
         assert "x: chunk 2 (logical offset 131072, stored offset " in lines[0]
         assert (mount.path / "x").stat().st_size == len(DATA)
@@ -64,7 +64,7 @@ def test_the_log_and_verify_say_in_the_same_words_which_chunk_is_damaged(tmp_pat
     with mounted(tmp_path, "--chunk-size", "64K") as mount:
         prepared(mount)
         assert errno_of((mount.path / "x").read_bytes) == "EIO"
-        (logged,) = (line for line in mount.log_text().splitlines() if "corrupt" in line)
+        (logged,) = (line for line in mount.log_text().splitlines() if "is damaged: " in line)
     verify = subprocess.run([*QATQFS, "verify", mount.stored("x")], capture_output=True, text=True, check=False)
     assert verify.returncode == 1
     said = verify.stdout.splitlines()[0].removeprefix(f"{mount.stored('x')}: ")

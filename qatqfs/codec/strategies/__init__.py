@@ -1,6 +1,6 @@
 """The strategies of an exact payload, in one table (format section 3.1).
 
-Each family is one module with its decode beside its encode. Adding a strategy touches that module and
+Each family is one module, with its decoder beside its encoder. To add a strategy, change that module and
 :data:`STRATEGIES`.
 """
 

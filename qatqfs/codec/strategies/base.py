@@ -1,4 +1,4 @@
-"""What a strategy is: an id, the dtypes it is legal for, and a way to decode and encode values."""
+"""A strategy: an id, the dtypes that it is legal for, and functions that decode and encode values."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,29 +14,29 @@ ALL_DTYPES = F32_ONLY | HALF_ONLY
 Decode = Callable[[memoryview, Bytes, DType, float], None]
 """``decode(data, out, dtype, scale)`` fills ``out`` (n * width bytes) with raw little-endian elements.
 
-``data`` is what follows the strategy's prefix, ``scale`` the one in the payload header. Raises a QatcError
-when the data does not give exactly that.
+``data`` is what follows the body prefix, ``scale`` the scale in the payload header. Raises a QatcError if the data does
+not decode to exactly these elements.
 """
 
 DecodeHashed = Callable[[memoryview, Bytes, DType], int | None]
 """``decode_hashed(data, out, dtype)`` does the same and returns the checksum of the values (format section 5).
 
-It returns ``None`` if the data is damaged or empty. ``decode`` then says what is wrong, or handles it.
+It returns ``None`` if the data is damaged or empty. The caller then uses ``decode``, which handles or refuses it.
 """
 
 Encode = Callable[[Bytes, DType, Level], bytes | None]
-"""``encode(raw, dtype, level)`` returns the data for raw elements, ``None`` when it cannot hold them."""
+"""``encode(raw, dtype, level)`` returns the data for raw elements, ``None`` if the strategy cannot hold them."""
 
 EncodeWithStride = Callable[[Bytes, DType, Level, int], bytes | None]
 """``encode(raw, dtype, level, stride)``: the same for a strategy that needs a stride, counted in elements."""
 
 Scale = Callable[[Bytes], float]
-"""``scale(raw)`` returns what the payload header has to hold as its scale for data made from ``raw``."""
+"""``scale(raw)`` returns the scale that the payload header must have for data made from ``raw``."""
 
 Check = Callable[[memoryview, int], None]
 """``check(data, size)`` refuses, by its lengths alone, data that cannot decode to ``size`` raw bytes.
 
-Decoding refuses the same; this is for before memory is taken for the result.
+Decoding refuses the same data. The check runs before memory is allocated for the result.
 """
 
 
@@ -49,13 +49,13 @@ class Strategy:
         name: as the format calls it.
         dtypes: those it is legal for.
         decode: see :data:`Decode`.
-        encode: see :data:`Encode`; ``None`` when it needs a stride.
+        encode: see :data:`Encode`; ``None`` if the strategy needs a stride.
         check: see :data:`Check`.
-        zstd_offset: where zstd frames start that go on to the end of the data, so that a skippable frame may
-            be appended; ``None`` for a strategy that does not end so.
-        encode_with_stride: see :data:`EncodeWithStride`; ``None`` when it takes no stride.
-        scale: see :data:`Scale`; ``None`` when the scale is not used.
-        decode_hashed: see :data:`DecodeHashed`; ``None`` when there is no quick way.
+        zstd_offset: offset of zstd frames that fill the rest of the data, so that a skippable frame may be appended;
+            ``None`` if the data does not end with zstd frames.
+        encode_with_stride: see :data:`EncodeWithStride`; ``None`` if the strategy has no stride.
+        scale: see :data:`Scale`; ``None`` if the scale is not used.
+        decode_hashed: see :data:`DecodeHashed`; ``None`` if there is no fast way.
     """
 
     id: int

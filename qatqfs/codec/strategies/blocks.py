@@ -13,7 +13,7 @@ _ZERO, _RAW, _REPEAT = 0, 1, 2
 
 
 def check(data: memoryview, size: int) -> None:
-    """Walk the tags; raises InvalidResidualStream when the planes are not exactly there."""
+    """Walk the tags; raises InvalidResidualStream unless they and their planes fill the data exactly."""
     _entries(data, size // 4)
 
 
@@ -30,12 +30,12 @@ def _entries(data: memoryview, n: int) -> list[tuple[int, int]]:
         if position > len(data):
             raise InvalidResidualStream("a plane is cut off")
     if position != len(data):
-        raise InvalidResidualStream("bytes are left over behind the last plane")
+        raise InvalidResidualStream("bytes are left over after the last plane")
     return entries
 
 
 def decode(data: memoryview, out: Bytes, dtype: DType, scale: float) -> None:
-    """Put the four planes together; raises InvalidResidualStream."""
+    """Merge the four planes; raises InvalidResidualStream."""
     n = len(out) // 4
     planes = scratch("planes", len(out))
     for p, (tag, start) in enumerate(_entries(data, n)):

@@ -1,7 +1,7 @@
 """Strategy 0: f32 values as the XOR with a prediction from 4-bit quantised, rotated values (format section 4.8).
 
-The prediction itself is also what the lossy mode 3 stores. It practically never wins: the encoder is here so that
-every strategy can be written, and does what the reference does, to the bit.
+The lossy mode 3 stores the prediction alone. This strategy hardly ever wins. The encoder exists so that every strategy
+can be written, and it does the same as the reference, to the bit.
 """
 
 import struct
@@ -21,7 +21,7 @@ _META = struct.Struct(">QI")  # seed, bits of the residual scale
 _WORD_RUN_MAX_TOKEN = 1
 _LANES_AT_ONCE = 1 << 14  # bounds the temporaries to a few MiB
 DEFAULT_SEED = 0x51415451C0DE0001
-"""Seed of the lanes' quaternions in what is written here and by the reference."""
+"""Seed of the lanes' quaternions that this encoder and the reference use."""
 _STEPS = np.float32(7)  # on either side of zero
 
 
@@ -47,8 +47,8 @@ def predict(seed: int, scale: float, residual_scale: float, nibbles: memoryview,
 
     Args:
         seed: of the lanes' quaternions.
-        scale: what a quantisation step is worth.
-        residual_scale: what a sign is worth.
+        scale: value of a quantisation step.
+        residual_scale: value of a sign.
         nibbles: two coordinates a byte, high nibble first.
         signs: eight coordinates a byte, lowest bit first.
         out: n values.
@@ -78,7 +78,7 @@ def check(data: memoryview, size: int) -> None:
     """Refuse data without room for the coordinates.
 
     Raises:
-        PayloadTooShort: when they are cut off.
+        PayloadTooShort: if they are cut off.
     """
     coordinates = coordinate_count(size // 4)
     minimum = _META.size + coordinates // 2 + -(-coordinates // 8)
@@ -90,9 +90,9 @@ def decode(data: memoryview, out: Bytes, dtype: DType, scale: float) -> None:
     """Predict, and XOR with the stored words.
 
     Raises:
-        PayloadTooShort: when the coordinates are cut off.
-        InvalidResidualScale: when the residual scale is no legal one.
-        InvalidResidualStream: when the runs do not give exactly the values.
+        PayloadTooShort: if the coordinates are cut off.
+        InvalidResidualScale: if the residual scale is not legal.
+        InvalidResidualStream: if the runs do not give exactly the values.
     """
     check(data, len(out))
     seed, residual_bits = _META.unpack_from(data)
@@ -109,7 +109,7 @@ def decode(data: memoryview, out: Bytes, dtype: DType, scale: float) -> None:
 
 
 def _rotate(raw: Bytes, seed: int) -> F32:
-    """Return the rotated values, padded to whole quaternions; what is not finite counts as zero."""
+    """Return the rotated values, padded to whole quaternions. Values that are not finite count as zero."""
     n = len(raw) // 4
     rotated = np.zeros(coordinate_count(n), np.float32)
     rotated[:n] = raw.view("<f4")
@@ -124,11 +124,11 @@ def _rotate(raw: Bytes, seed: int) -> F32:
 
 @dataclass(frozen=True, slots=True)
 class _Quantised:
-    """What stands in a payload besides the runs, and the values that a decoder predicts from it.
+    """The content of a payload besides the runs, and the values that a decoder predicts from it.
 
     Attributes:
-        step: what a quantisation step is worth, the header's scale.
-        residual: what a sign is worth.
+        step: value of a quantisation step, the header's scale.
+        residual: value of a sign.
         nibbles: two coordinates a byte.
         signs: eight coordinates a byte.
         predicted: n values.
@@ -142,10 +142,10 @@ class _Quantised:
 
 
 def _quantise(raw: Bytes, seed: int) -> _Quantised:
-    """Quantise the rotated values, or predict zeros where that gives no payload that all decoders agree on.
+    """Quantise the rotated values, or predict zeros if that gives no payload that all decoders agree on.
 
-    That is where the step or the residual scale is one that decoders refuse, or a prediction is NaN, whose bits
-    differ between processors.
+    This happens if decoders would refuse the step or the residual scale. It also happens if a prediction is NaN,
+    because the bits of NaN differ between processors.
     """
     rotated = _rotate(raw, seed)
     finite = np.isfinite(rotated)
@@ -183,12 +183,12 @@ def _predicted(n: int, seed: int, step: np.float32, residual: np.float32, steps:
 
 
 def scale(raw: Bytes, seed: int = DEFAULT_SEED) -> float:
-    """Return the scale that the payload header needs beside what :func:`encode` makes of raw values."""
+    """Return the scale that the payload header needs for the data that :func:`encode` makes of raw values."""
     return float(_quantise(raw, seed).step)
 
 
 def encode(raw: Bytes, dtype: DType, level: Level, seed: int = DEFAULT_SEED) -> bytes:
-    """Predict each value from 4 bits and a sign, and store these and what the prediction leaves of the value."""
+    """Predict each value from 4 bits and a sign, and store these and the XOR of value and prediction."""
     found = _quantise(raw, seed)
     words = (found.predicted.view(np.uint32) ^ raw.view("<u4")).astype(">u4")
     runs = _native.encode_word_runs(words.view(np.uint8).data)

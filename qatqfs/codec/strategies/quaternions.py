@@ -1,6 +1,6 @@
 """The f32 arithmetic of the predictor: pseudo-random unit quaternions and their products (format section 4.8).
 
-Everything is IEEE binary32, rounded after every single operation: numpy does not fuse elementwise calls.
+Everything is IEEE binary32 and rounded after every operation, because numpy does not fuse elementwise calls.
 """
 
 import numpy as np
@@ -45,7 +45,7 @@ def lane_quaternions(seed: int, lanes: U64) -> Quaternions:
 
 
 def hamilton(a: Quaternions, b: Quaternions) -> Quaternions:
-    """Return the Hamilton product of each pair, every line from left to right."""
+    """Return the Hamilton product of each pair. Every line is evaluated from left to right."""
     ar, ai, aj, ak = a
     br, bi, bj, bk = b
     with np.errstate(all="ignore"):

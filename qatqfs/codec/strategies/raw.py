@@ -11,7 +11,7 @@ from qatqfs.codec.strategies.base import ALL_DTYPES, Strategy
 
 
 def check(data: memoryview, size: int) -> None:
-    """Refuse data of another length than the values have; raises LengthMismatch."""
+    """Refuse data that is not as long as the values; raises LengthMismatch."""
     if len(data) != size:
         raise LengthMismatch(size, len(data))
 

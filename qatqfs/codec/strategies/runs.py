@@ -1,6 +1,6 @@
 """Strategies 2, 3, 4 and 6: run lengths over canonical bytes or byte planes (format sections 4.2 and 4.4).
 
-The encoders cut runs where the reference does, so their data is the same to the byte.
+The encoders end runs where the reference does, so their data is identical.
 """
 
 from qatqfs.codec import _native

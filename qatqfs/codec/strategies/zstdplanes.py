@@ -1,8 +1,8 @@
-"""Strategies 7 to 10: zstd over byte planes of the values, or of what is left of them after a difference.
+"""Strategies 7 to 10: zstd over byte planes of the values, or of the transformed values (format section 4.5).
 
-Format section 4.5. What comes before the planes is a filter: none (7), the wrapping difference of each f32
-bit pattern to the one before (8, which upstream calls a quaternion chain), the XOR of each 16-bit pattern with
-the one before (9) or with the one ``stride`` elements before (10).
+The transforms before the planes are: none (7), the wrapping difference of each f32 bit pattern to the one before (8,
+which upstream calls a quaternion chain), and the XOR of each 16-bit pattern with the one before (9) or with the one
+``stride`` elements before (10).
 """
 
 from functools import partial
@@ -24,34 +24,34 @@ def check(data: memoryview, size: int) -> None:
     check_size(walk_frames(data), size)
 
 
-def _decode(data: memoryview, out: Bytes, width: int, kind: Transform = Transform.NONE, stride: int = 1) -> None:
+def _decode(data: memoryview, out: Bytes, width: int, transform: Transform = Transform.NONE, stride: int = 1) -> None:
     planes = scratch("planes", len(out))
     decompress_exactly(data, planes)
-    merge_planes(planes, width, out, kind, stride)
+    merge_planes(planes, width, out, transform, stride)
 
 
 def _decode_hashed(
-    data: memoryview, out: Bytes, dtype: DType, kind: Transform = Transform.NONE, stride: int = 1
+    data: memoryview, out: Bytes, dtype: DType, transform: Transform = Transform.NONE, stride: int = 1
 ) -> int | None:
     if not len(out):
         return None
     planes = scratch("planes", len(out))
-    return decode_planes(data, planes, dtype.width, out, kind, stride)
+    return decode_planes(data, planes, dtype.width, out, transform, stride)
 
 
-def _encode(raw: Bytes, dtype: DType, level: Level, kind: Transform = Transform.NONE, stride: int = 1) -> bytes:
+def _encode(raw: Bytes, dtype: DType, level: Level, transform: Transform = Transform.NONE, stride: int = 1) -> bytes:
     planes = scratch("planes", len(raw))
-    split_planes(raw, dtype.width, planes, kind, stride)
+    split_planes(raw, dtype.width, planes, transform, stride)
     return encode_planes(planes, dtype.width, level)
 
 
 def decode(data: memoryview, out: Bytes, dtype: DType, scale: float) -> None:
-    """Decompress the planes and put the elements together; raises InvalidResidualStream."""
+    """Decompress the planes and merge them into elements; raises InvalidResidualStream."""
     _decode(data, out, dtype.width)
 
 
 def encode(raw: Bytes, dtype: DType, level: Level) -> bytes:
-    """Compress each plane of raw elements into frames of its own."""
+    """Compress each plane of raw elements into its own frames."""
     return _encode(raw, dtype, level)
 
 
@@ -84,7 +84,7 @@ def decode_strided_hashed(data: memoryview, out: Bytes, dtype: DType) -> int | N
 
 
 def check_strided(data: memoryview, size: int) -> None:
-    """Do the same for frames that follow a stride of four bytes."""
+    """Do the same as :func:`check` for frames after a stride of four bytes."""
     if len(data) < _STRIDE_SIZE:
         raise InvalidResidualStream("the stride is cut off")
     check(data[_STRIDE_SIZE:], size)
@@ -106,7 +106,7 @@ def encode_strided(raw: Bytes, dtype: DType, level: Level, stride: int) -> bytes
     """Compress the planes of each element's XOR with the one ``stride`` before.
 
     Returns:
-        The data, ``None`` unless 0 < stride < n.
+        The data; ``None`` unless 0 < stride < n.
     """
     if not 0 < stride < len(raw) // dtype.width:
         return None
@@ -122,7 +122,7 @@ DIFFERENCES = Strategy(
     encode_differences,
     check,
     0,
-    decode_hashed=partial(_decode_hashed, kind=Transform.DIFFERENCE),
+    decode_hashed=partial(_decode_hashed, transform=Transform.DIFFERENCE),
 )
 ADJACENT = Strategy(
     9,
@@ -132,7 +132,7 @@ ADJACENT = Strategy(
     encode_adjacent,
     check,
     0,
-    decode_hashed=partial(_decode_hashed, kind=Transform.XOR),
+    decode_hashed=partial(_decode_hashed, transform=Transform.XOR),
 )
 STRIDED = Strategy(
     10,

@@ -6,7 +6,7 @@ import threading
 from cachetools import LRUCache
 
 from qatqfs.store.counters import Counters
-from qatqfs.wording import chunk_place, shown_path
+from qatqfs.wording import damaged_chunk, shown_path
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ class DamageRegister:
             self._files[signature] = reason
         if fresh:
             self._counters.add("corrupt_chunks")
-            log.error("%s: %s is corrupt: %s", shown_path(path), chunk_place(chunk, logical, stored), reason)
+            log.error("%s: %s", shown_path(path), damaged_chunk(chunk, logical, stored, reason))
 
     def report_file(self, path: bytes, signature: FileSignature, reason: str) -> None:
         """Note a file that cannot be opened as a container."""
