@@ -157,7 +157,8 @@ def test_what_was_encoded_ahead_is_not_used_when_the_disk_failed_to_write_it(tmp
             wait_for(lambda: failed)
             draft = handle.node.staging.draft
             assert draft.fd is failed[0]
-            wait_for(lambda: draft._file._write_back._fdatasync is not None and draft._file._write_back._fdatasync.done())
+            write_back = draft._file._write_back
+            wait_for(lambda: write_back._fdatasync is not None and write_back._fdatasync.done())
             content[MIB + 5] ^= 1  # a stale chunk with sound ones before and behind it
             handle.write(content[MIB : MIB + 10], MIB)
         store.sync()
