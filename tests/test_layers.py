@@ -13,7 +13,7 @@ LAYERS = [("_lazy", "wording"), ("codec",), ("store",), ("mount", "integrations"
 
 ROOMS = [
     ("system",),
-    ("errors", "holder", "options", "counters", "paths", "attributes", "private"),
+    ("errors", "locks", "holder", "options", "counters", "paths", "attributes", "private"),
     ("tensors",),
     ("reading",),
     ("staging",),

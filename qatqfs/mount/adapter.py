@@ -125,7 +125,7 @@ class Adapter(pyfuse3.Operations):
         super().__init__()
         self.store = store
         self.lock = store.tree.lock
-        self.inodes = InodeTable(store.stat(b""), store.tree.is_searchable)
+        self.inodes = InodeTable(store.stat(b""), self.lock, store.tree.is_searchable)
         self._files: dict[int, OpenFile] = {}
         self._next_handle = 1
         self._limiter = trio.CapacityLimiter(fitting_threads(MAX_THREADS))

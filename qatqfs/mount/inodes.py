@@ -4,20 +4,23 @@ Logical inode numbers are ours: the backing's number if that is free, else one f
 as long as the kernel remembers the inode, although each commit gives the file another backing inode, and may
 change over a remount.
 
-Every method is called with the store's namespace lock held, so that a name, its backing inode and its logical
-inode always change together.
+Every method but :meth:`InodeTable.get` needs the store's namespace lock, so that a name, its backing inode and its
+logical inode always change together. ``get`` is one look into a dictionary; the thread that answers requests calls it
+without the lock, and then reads only ``node``, ``key`` and ``no_capability`` of the inode.
 """
 
 import errno
-import os
 import secrets
 import stat
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import count
+from threading import RLock
 
 from qatqfs.store import Attributes, Node
 from qatqfs.store.attributes import Key
+from qatqfs.store.errors import os_error
+from qatqfs.store.locks import assert_held
 from qatqfs.store.paths import join
 
 ROOT = 1
@@ -61,7 +64,7 @@ class Inode:
 
 def stale() -> OSError:
     """Return the error for an inode that has no name any more."""
-    return OSError(errno.ENOENT, os.strerror(errno.ENOENT))
+    return os_error(errno.ENOENT)
 
 
 class InodeTable:
@@ -69,10 +72,14 @@ class InodeTable:
 
     Args:
         root: attributes of the top.
+        lock: the namespace lock.
         is_searchable: says of the logical path of a directory whether we may look for names in it.
     """
 
-    def __init__(self, root: Attributes, is_searchable: Callable[[bytes], bool] = lambda path: True) -> None:
+    def __init__(
+        self, root: Attributes, lock: RLock, is_searchable: Callable[[bytes], bool] = lambda path: True
+    ) -> None:
+        self._lock = lock
         self._is_searchable = is_searchable
         top = Inode(ROOT, stat.S_IFMT(root.mode), root.key, lookups=1)
         self._by_number = {ROOT: top}
@@ -84,7 +91,7 @@ class InodeTable:
         return len(self._by_number)
 
     def get(self, number: int) -> Inode:
-        """Return the inode with a logical number; raises OSError (ENOENT)."""
+        """Return the inode with a logical number; needs no lock. Raises OSError (ENOENT)."""
         try:
             return self._by_number[number]
         except KeyError:
@@ -96,6 +103,7 @@ class InodeTable:
         Raises:
             OSError: ENOENT, its last name is gone.
         """
+        assert_held(self._lock)
         parts: list[bytes] = []
         while inode.number != ROOT:
             where = next(iter(inode.names), None)
@@ -113,6 +121,7 @@ class InodeTable:
 
     def remember(self, attributes: Attributes, directory: Inode, name: bytes) -> Inode:
         """Return the inode of a name that is being told to the kernel, counting one more reference."""
+        assert_held(self._lock)
         file_type = stat.S_IFMT(attributes.mode)
         inode = self._by_key.get(attributes.key)
         if inode is not None and inode.file_type != file_type:
@@ -142,6 +151,7 @@ class InodeTable:
 
     def unname(self, directory: Inode, name: bytes) -> None:
         """Forget that a name is there."""
+        assert_held(self._lock)
         inode = directory.children.pop(name, None)
         if inode is not None:
             inode.names.discard((directory, name))
@@ -166,6 +176,7 @@ class InodeTable:
 
     def forget(self, number: int, references: int) -> None:
         """Take back references that the kernel held; without any the inode is dropped."""
+        assert_held(self._lock)
         inode = self._by_number.get(number)
         if inode is None or number == ROOT:
             return
@@ -182,6 +193,7 @@ class InodeTable:
 
     def rekey(self, old: Key, new: Key, node: Node) -> None:
         """Note that a commit gave a file another backing inode; its content is the same."""
+        assert_held(self._lock)
         inode = self._by_key.pop(old, None)
         if inode is None:
             return
@@ -196,6 +208,7 @@ class InodeTable:
         self._drop_key(key)
 
     def _drop_key(self, key: Key) -> None:
+        assert_held(self._lock)
         inode = self._by_key.pop(key, None)
         if inode is not None:
             inode.key = None

@@ -27,7 +27,8 @@ from qatqfs.store.errors import StoreError
 if TYPE_CHECKING:
     from qatqfs.store.attributes import Attributes
     from qatqfs.store.names.handle import Handle
-    from qatqfs.store.names.node import Node, Storage
+    from qatqfs.store.names.node import Node
+    from qatqfs.store.names.state import Storage
     from qatqfs.store.options import OnCorrupt, StoreOptions
     from qatqfs.store.store import Store
 else:
@@ -38,7 +39,7 @@ else:
         {
             "Attributes": "qatqfs.store.attributes",
             "Handle": "qatqfs.store.names.handle",
-            "Storage": "qatqfs.store.names.node",
+            "Storage": "qatqfs.store.names.state",
             "Node": "qatqfs.store.names.node",
             "OnCorrupt": "qatqfs.store.options",
             "Store": "qatqfs.store.store",

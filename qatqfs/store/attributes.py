@@ -1,7 +1,6 @@
 """Attributes of a logical file, and how they are read from BACKING."""
 
 import os
-import stat
 from dataclasses import dataclass
 
 Key = tuple[int, int]
@@ -41,11 +40,6 @@ class Attributes:
     atime_ns: int
     mtime_ns: int
     ctime_ns: int
-
-    @property
-    def is_regular(self) -> bool:
-        """Whether it is a regular file."""
-        return stat.S_ISREG(self.mode)
 
 
 def key_of(st: os.stat_result) -> Key:

@@ -1,9 +1,15 @@
-"""What the store raises besides :class:`OSError`."""
+"""What the store raises, and how it makes an :class:`OSError`."""
 
+import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from qatqfs.store.holder import Holder
+
+
+def os_error(number: int, path: bytes | None = None) -> OSError:
+    """Return the OSError of an errno, with the system's text for it, naming a logical path if there is one."""
+    return OSError(number, os.strerror(number), os.fsdecode(path) if path is not None else None)
 
 
 class StoreError(Exception):

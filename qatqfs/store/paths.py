@@ -6,7 +6,8 @@ Pure functions only; whether a stored name really is a regular file is for the c
 """
 
 import errno
-import os
+
+from qatqfs.store.errors import os_error
 
 SUFFIX = b".qatc"
 """Ends the stored name of every container, and of nothing else."""
@@ -66,5 +67,5 @@ def components(path: bytes) -> list[bytes]:
         return []
     parts = path.split(b"/")
     if any(part in (b"", b".", b"..") or b"\0" in part for part in parts):
-        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), os.fsdecode(path))
+        raise os_error(errno.EINVAL, path)
     return parts

@@ -29,9 +29,10 @@ from qatqfs.store.names import changes as nameops
 from qatqfs.store.names import metadata as metadata
 from qatqfs.store.names.handle import Handle
 from qatqfs.store.names.metadata import Target
-from qatqfs.store.names.node import Node, NodeContext
+from qatqfs.store.names.node import Node
 from qatqfs.store.names.opening import Opener
 from qatqfs.store.names.pending import Pending
+from qatqfs.store.names.state import NodeContext
 from qatqfs.store.names.tree import Tree
 from qatqfs.store.options import StoreOptions
 from qatqfs.store.paths import SUFFIX

@@ -54,13 +54,13 @@ def commit_raw(tree: Tree, node: Node, entry: StagingEntry, snapshot: Snapshot, 
     placed = False
     try:
         if not _write(entry, snapshot, fd):
-            node.stays_container = True
+            node.stay_container()
             return None
         durable = entry.log.synced or node.durable or os.fstat(node.fd.number).st_size > EMPTY_CONTAINER_SIZE
         metadata, mtime_ns = InodeMetadata.of(node.fd), entry.mtime_ns
         copy_metadata(io, metadata, fd, mtime_ns)
         if not has_all_of(metadata, fd):
-            node.stays_container = True
+            node.stay_container()
             return None
         if durable:
             io.fsync(fd)
@@ -128,7 +128,7 @@ def _swap(tree: Tree, node: Node, entry: StagingEntry, draft: tuple[bytes, Fd], 
         except OSError:  # gone, or not for us to change: the ordinary commit knows what to do
             there = None
         if there is None or key_of(there) != node.key or not _is_free(directory, plain):
-            node.stays_container = True
+            node.stay_container()
             return False
         ctime_ns = times.ctime_ns(node.attributes())
         try:
@@ -146,7 +146,7 @@ def _swap(tree: Tree, node: Node, entry: StagingEntry, draft: tuple[bytes, Fd], 
                 entry.log.held(entry.view.chunks)
             if not isinstance(err, PermissionError):
                 raise
-            node.stays_container = True
+            node.stay_container()
             return False
     times.committed(os.fstat(fd.number), ctime_ns)
     node.become_raw(fd, key_of(os.fstat(fd.number)))

@@ -13,9 +13,11 @@ from collections.abc import Iterator
 
 from qatqfs.store import paths
 from qatqfs.store.attributes import Attributes, from_stat
-from qatqfs.store.names.node import Node, Storage
+from qatqfs.store.errors import os_error
+from qatqfs.store.names.node import Node
 from qatqfs.store.names.opening import set_owner
-from qatqfs.store.names.tree import Entry, Tree, os_error
+from qatqfs.store.names.state import Storage
+from qatqfs.store.names.tree import Entry, Tree
 from qatqfs.store.system.files import RENAME_EXCHANGE, RENAME_NOREPLACE, open_entry
 
 Owner = tuple[int, int] | None
@@ -102,7 +104,7 @@ def link(tree: Tree, path: bytes, new_path: bytes) -> Attributes:
             stored = _stored_target(entry, new_path, new_name)
             node = tree.nodes.get(entry.key)
             if node is not None:
-                node.several_names = True
+                node.got_several_names()
                 if node.staging is not None:
                     node.staging.log.path(b"")  # recovery may find it under either
             tree.context.io.link(fd, entry.stored, new_fd, stored)
@@ -127,7 +129,7 @@ def _announce_loss(tree: Tree, entry: Entry) -> None:
     """Log that the last name of an entry is about to go; namespace lock held."""
     node = tree.nodes.get(entry.key)
     if node is not None and entry.st.st_nlink > 1:
-        node.several_names = True  # its path may be the one that goes
+        node.got_several_names()  # its path may be the one that goes
     elif node is not None and node.staging is not None:
         try:
             node.staging.announce_unlink()
@@ -258,5 +260,4 @@ def _log_paths(nodes: list[Node], src: bytes, dst: bytes) -> None:
 def _set_paths(nodes: list[Node], src: bytes, dst: bytes) -> None:
     for node in nodes:
         if node.path is not None:
-            node.path = dst + node.path[len(src) :]
-            node.durable = False
+            node.renamed(dst + node.path[len(src) :])

@@ -1,10 +1,10 @@
 """Handles: what an open file is to who opened it."""
 
 import errno
-import os
 from collections.abc import Callable
 
 from qatqfs.store.attributes import Attributes
+from qatqfs.store.errors import os_error
 from qatqfs.store.names.node import Node
 from qatqfs.store.reading.cache import Chunk
 
@@ -58,7 +58,7 @@ class Handle:
 
     def _check_writable(self) -> None:
         if not self.writable:
-            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+            raise os_error(errno.EBADF)
 
     def fsync(self) -> None:
         """Make what was written survive a power cut; raises OSError."""

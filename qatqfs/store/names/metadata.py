@@ -10,8 +10,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from qatqfs.store.attributes import Attributes, key_of
-from qatqfs.store.names.node import Node, Storage
-from qatqfs.store.names.tree import Tree, os_error
+from qatqfs.store.errors import os_error
+from qatqfs.store.names.node import Node
+from qatqfs.store.names.state import Storage
+from qatqfs.store.names.tree import Tree
 from qatqfs.store.system.files import Fd, open_entry
 
 Target = bytes | Node

@@ -3,16 +3,17 @@
 import errno
 import os
 import stat
-import time
 from collections.abc import Callable
 
 from qatqfs.codec import DType, empty_container
 from qatqfs.store import paths
 from qatqfs.store.attributes import key_of
+from qatqfs.store.errors import os_error
 from qatqfs.store.names.handle import Handle
 from qatqfs.store.names.inode_copy import InodeMetadata, copy_xattrs
-from qatqfs.store.names.node import Node, Storage
-from qatqfs.store.names.tree import Entry, Tree, os_error
+from qatqfs.store.names.node import Node
+from qatqfs.store.names.state import Storage
+from qatqfs.store.names.tree import Entry, Tree
 from qatqfs.store.system.backing import BackingIO
 from qatqfs.store.system.descriptors import to_stay_open
 from qatqfs.store.system.files import RENAME_NOREPLACE, Fd
@@ -117,15 +118,13 @@ class Opener:
             raise os_error(errno.EXDEV, path)
 
     def _handle(self, node: Node, *, writable: bool) -> Handle:
-        node.handles += 1
-        node.writers += writable
+        node.handle_opened(writable=writable)
         return Handle(node, writable=writable, release=self._release)
 
     def _release(self, handle: Handle) -> None:
         node = handle.node
         with self._tree.lock:
-            node.handles -= 1
-            node.writers -= handle.writable
+            node.handle_closed(writable=handle.writable)
             self._tree.forget_if_idle(node)
             due = node.dirty and node.writers == 0 and node.path is not None
         if due:
@@ -283,7 +282,6 @@ class Opener:
         copy_xattrs(self._io, InodeMetadata.of(node.fd), opened)
         self._io.unlink(fd, name)
         node.become_container(opened, key_of(os.fstat(opened.number)))
-        node.changed_at = time.monotonic()
         self._tree.rekey(node, old)
         return True
 

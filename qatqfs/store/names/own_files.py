@@ -14,6 +14,7 @@ import os
 import stat
 from collections.abc import Iterator
 
+from qatqfs.store.errors import os_error
 from qatqfs.store.staging.area import MODE, StagingArea
 from qatqfs.store.system.files import Fd, birth_time_ns, open_entry
 
@@ -39,12 +40,12 @@ def _more_allowed(area: StagingArea | None, fd: Fd, needed: int) -> Iterator[Non
     # A chmod by somebody who is not in its group takes the set-group-id bit away for good.
     loses_bit = mode & stat.S_ISGID and st.st_gid not in (os.getegid(), *os.getgroups())
     if area is None or st.st_uid != os.geteuid() or loses_bit or mode & needed == needed:
-        raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+        raise os_error(errno.EACCES)
     note = b"%d-%d-%o%s" % (st.st_ino, birth_time_ns(fd.number), mode, MODE)
     area.remove(note)
     path = _path_below_backing(area, fd)
     if area.io.pwrite_all(area.open_exclusively(note), path, 0) != len(path):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        raise os_error(errno.ENOSPC)
     area.io.chmod(fd, mode | needed)
     try:
         yield

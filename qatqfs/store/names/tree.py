@@ -20,9 +20,12 @@ from cachetools import LRUCache
 
 from qatqfs.store import paths
 from qatqfs.store.attributes import Attributes, Key, from_stat, key_of
-from qatqfs.store.names.node import Node, NodeContext, Storage
+from qatqfs.store.errors import os_error
+from qatqfs.store.locks import assert_held
+from qatqfs.store.names.node import Node
 from qatqfs.store.names.own_files import open_whatever_the_mode
 from qatqfs.store.names.shown_ctimes import CommitTimes
+from qatqfs.store.names.state import NodeContext, Storage
 from qatqfs.store.options import OnCorrupt
 from qatqfs.store.reading.container import logical_length, signature_of
 from qatqfs.store.reading.damage import FileSignature
@@ -30,11 +33,6 @@ from qatqfs.store.system.descriptors import is_want, to_stay_open
 from qatqfs.store.system.files import Fd, open_directory, open_entry, open_listing
 
 _SIZES_REMEMBERED = 100_000
-
-
-def os_error(number: int, path: bytes | None = None) -> OSError:
-    """Return the OSError of an errno, naming a logical path."""
-    return OSError(number, os.strerror(number), os.fsdecode(path) if path is not None else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,9 +153,12 @@ class Tree:
 
         Of a container and a raw file of the same name the later modified counts, the container on a tie.
 
+        Namespace lock held.
+
         Raises:
             OSError: ENOENT.
         """
+        assert_held(self.lock)
         if paths.is_private(above, name):
             raise os_error(errno.ENOENT, name)
         stored = paths.container_name(name)
@@ -200,7 +201,8 @@ class Tree:
         return entry
 
     def hidden(self, entry: Entry) -> bool:
-        """Whether an entry is to look absent because it is known to be damaged."""
+        """Whether an entry is to look absent because it is known to be damaged; namespace lock held."""
+        assert_held(self.lock)
         return (
             self.context.options.on_corrupt is OnCorrupt.ENOENT
             and entry.kind is Storage.CONTAINER
@@ -228,6 +230,7 @@ class Tree:
         Raises:
             OSError: a container could not be opened for want of something.
         """
+        assert_held(self.lock)
         node = self.nodes.get(entry.key)
         if node is not None and entry.kind is not None:
             return node.attributes()
@@ -335,6 +338,7 @@ class Tree:
         Raises:
             OSError: it cannot be opened.
         """
+        assert_held(self.lock)
         assert entry.kind is not None
         node = self.nodes.get(entry.key)
         if node is not None:
@@ -350,11 +354,11 @@ class Tree:
 
     def forget_if_idle(self, node: Node) -> None:
         """Drop a node that nobody has open and that has nothing to commit; namespace lock held."""
+        assert_held(self.lock)
         if node.handles:
             return
-        if node.path is None and node.staging is not None:
-            node.staging.abandon()
-            node.staging = None
+        if node.path is None:
+            node.forget_content()
         if not node.dirty:
             if self.nodes.get(node.key) is node:
                 del self.nodes[node.key]
@@ -362,6 +366,7 @@ class Tree:
 
     def rekey(self, node: Node, old: Key) -> None:
         """Note that a node's backing inode was replaced; namespace lock held."""
+        assert_held(self.lock)
         if self.nodes.get(old) is node:
             del self.nodes[old]
         self.nodes[node.key] = node
@@ -369,10 +374,11 @@ class Tree:
 
     def last_name_gone(self, key: Key) -> None:
         """Note that a backing inode has no name any more; namespace lock held."""
+        assert_held(self.lock)
         self.on_gone(key)
         node = self.nodes.get(key)
         if node is not None:
-            node.path = None
+            node.lost_last_name()
             self.on_dropped(node)
             if node.staging is not None:
                 node.staging.cancel_commit()
