@@ -20,6 +20,8 @@ ROOMS = [
     ("encoding",),
     ("names",),
     ("commit",),
+    ("facade",),
+    ("background",),
     ("store",),
 ]
 """The rooms of the store, in the same order; the names in a tuple stand side by side."""

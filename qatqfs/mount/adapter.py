@@ -12,8 +12,8 @@ import trio
 from qatqfs.codec import without_frames
 from qatqfs.mount.inodes import Inode, InodeTable
 from qatqfs.mount.nospace import NoSpaceLog
-from qatqfs.store import Attributes, Handle, Node, Store
-from qatqfs.store.attributes import BLOCK_SIZE
+from qatqfs.store.attributes import BLOCK_SIZE, Attributes
+from qatqfs.store.facade import FileHandle, FileStore, Target
 from qatqfs.store.system.descriptors import DescriptorShortage, fitting_threads
 
 log = logging.getLogger(__name__)
@@ -101,7 +101,7 @@ class OpenFile:
 
     __slots__ = ("handle", "inode")
 
-    def __init__(self, handle: Handle, inode: Inode) -> None:
+    def __init__(self, handle: FileHandle, inode: Inode) -> None:
         self.handle = handle
         self.inode = inode
 
@@ -121,17 +121,16 @@ class Adapter(pyfuse3.Operations):
     enable_writeback_cache = False
     enable_acl = True
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: FileStore) -> None:
         super().__init__()
         self.store = store
-        self.lock = store.tree.lock
-        self.inodes = InodeTable(store.stat(b""), self.lock, store.tree.is_searchable)
+        self.lock = store.namespace_lock
+        self.inodes = InodeTable(store.stat(b""), self.lock, store.is_searchable)
         self._files: dict[int, OpenFile] = {}
         self._next_handle = 1
         self._limiter = trio.CapacityLimiter(fitting_threads(MAX_THREADS))
         self._no_space = NoSpaceLog(store)
-        store.tree.on_rekey = self.inodes.rekey
-        store.tree.on_gone = self.inodes.gone
+        store.watch_inodes(self.inodes.rekey, self.inodes.gone)
 
     async def run(self, function: Callable[..., R], *args: object) -> R:
         """Call a function in a worker thread; raises what it raised.
@@ -170,14 +169,14 @@ class Adapter(pyfuse3.Operations):
             inode = self.inodes.get(arguments[0])
             return self.inodes.child_path(inode, arguments[1]) if request in _ON_NAMES else self.inodes.path(inode)
 
-    def target(self, number: int) -> tuple[Inode, bytes | Node]:
-        """Return an inode and how the store finds it: its node while it is open, else its path; lock held.
+    def target(self, number: int) -> tuple[Inode, Target]:
+        """Return an inode and how the store finds it: its file while that is open, else its path; lock held.
 
         Raises:
             OSError: ENOENT, it is neither open nor has it a name.
         """
         inode = self.inodes.get(number)
-        return inode, inode.node if inode.node is not None else self.inodes.path(inode)
+        return inode, inode.file if inode.file is not None else self.inodes.path(inode)
 
     def reply(self, inode: Inode, attributes: Attributes) -> pyfuse3.EntryAttributes:
         """Turn the store's attributes into a reply to the kernel."""
@@ -196,23 +195,23 @@ class Adapter(pyfuse3.Operations):
         entry.st_blocks = attributes.blocks
         entry.st_atime_ns = attributes.atime_ns
         entry.st_mtime_ns = attributes.mtime_ns
-        entry.st_ctime_ns = self.store.tree.commit_times.ctime_ns(attributes)
+        entry.st_ctime_ns = attributes.ctime_ns
         return entry
 
-    def attached(self, inode: Inode, handle: Handle) -> None:
+    def attached(self, inode: Inode, handle: FileHandle) -> None:
         """Note that an inode was opened; lock held."""
-        inode.node = handle.node
+        inode.file = handle.file
         inode.opens += 1
 
-    def detached(self, inode: Inode, handle: Handle) -> None:
+    def detached(self, inode: Inode, handle: FileHandle) -> None:
         """Close a handle and note it; takes the lock."""
         with self.lock:
             inode.opens -= 1
             if inode.opens == 0:
-                inode.node = None
+                inode.file = None
             handle.close()
 
-    def add_file(self, inode: Inode, handle: Handle) -> pyfuse3.FileHandleT:
+    def add_file(self, inode: Inode, handle: FileHandle) -> pyfuse3.FileHandleT:
         """Give an open file a number for the kernel; trio thread only."""
         number = self._next_handle
         self._next_handle += 1

@@ -21,7 +21,7 @@ import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from qatqfs.store import Store  # which only the daemon has
+    from qatqfs.store.facade import FileStore  # which only the daemon has
 
 PREFIX = b"user.qatqfs."
 SYNC = PREFIX + b"sync"
@@ -42,14 +42,14 @@ def is_denied(name: bytes, uid: int) -> bool:
     return name.startswith(PREFIX) and name != _STORED and uid not in (0, os.geteuid())
 
 
-def answer(store: "Store", name: bytes) -> bytes | None:
+def answer(store: "FileStore", name: bytes) -> bytes | None:
     """Return the value of a control attribute, ``None`` if it is none."""
     if name == STATS:
         return json.dumps(store.stats()).encode()
     if name == PID:
         return b"%d" % os.getpid()
     if name == BACKING:
-        return os.readlink(os.fsencode(store.tree.root.proc_path))
+        return store.backing_path()
     if name == DAEMON:
         namespace = os.stat("/proc/self/ns/pid").st_ino
         found = {"pid": os.getpid(), "pid_namespace": namespace, "read_only": store.options.read_only}
@@ -59,9 +59,9 @@ def answer(store: "Store", name: bytes) -> bytes | None:
     return None
 
 
-def _sync_state(store: "Store", number: bytes) -> bytes | None:
+def _sync_state(store: "FileStore", number: bytes) -> bytes | None:
     try:
-        below, state = store.syncs.look(int(number), _WAIT_S)
+        below, state = store.sync_state(int(number), _WAIT_S)
     except (KeyError, ValueError):
         return None
     pending = store.pending(below)
@@ -70,9 +70,9 @@ def _sync_state(store: "Store", number: bytes) -> bytes | None:
     return json.dumps(found).encode()
 
 
-def start_sync(store: "Store", path: bytes) -> bytes:
+def start_sync(store: "FileStore", path: bytes) -> bytes:
     """Begin to commit what was written at or below a logical path; returns what to ask for it by."""
-    return b"%d" % store.syncs.start(path)
+    return b"%d" % store.start_sync(path)
 
 
 def request_sync(path: str | os.PathLike[str]) -> None:

@@ -23,7 +23,8 @@ from qatqfs.mount import checks, mountinfo, readahead, signals
 from qatqfs.mount.errors import MountError
 from qatqfs.mount.logs import set_up_logging
 from qatqfs.mount.opening import open_store
-from qatqfs.store import Store, StoreOptions
+from qatqfs.store import StoreOptions
+from qatqfs.store.facade import FileStore
 from qatqfs.store.system.descriptors import fitting_threads
 
 log = logging.getLogger(__name__)
@@ -194,7 +195,7 @@ def _serve(options: MountOptions, ready: Ready) -> None:
     _close_store(store)
 
 
-def _serve_store(options: MountOptions, store: Store, ready: Ready) -> None:
+def _serve_store(options: MountOptions, store: FileStore, ready: Ready) -> None:
     import pyfuse3  # the store's commands must work where libfuse does not
     import trio
 
@@ -243,7 +244,7 @@ def _libfuse_reasons() -> Iterator[Callable[[], str | None]]:
         os.close(readable)
 
 
-async def _answer(mountpoint: str, store: Store, stop: signals.StopRequest, ready: Callable[[], None]) -> bool:
+async def _answer(mountpoint: str, store: FileStore, stop: signals.StopRequest, ready: Callable[[], None]) -> bool:
     """Answer requests until the filesystem is unmounted or a signal asks to stop.
 
     Returns:
@@ -284,7 +285,7 @@ async def _answer(mountpoint: str, store: Store, stop: signals.StopRequest, read
     return told
 
 
-def _notes(store: Store) -> list[str]:
+def _notes(store: FileStore) -> list[str]:
     notes = []
     if store.in_doubt:
         files = "1 file" if store.in_doubt == 1 else f"{store.in_doubt} files"
@@ -304,7 +305,7 @@ def _notes(store: Store) -> list[str]:
     return [*notes, f"{files} content from before an unclean end; it is there, and being committed now"]
 
 
-def _close_store(store: Store) -> None:
+def _close_store(store: FileStore) -> None:
     def give_up(number: int, frame: object) -> None:
         log.warning("second signal: what is not committed is left to the next mount")
         # On a thread, for this one may hold the locks that it takes, and goes on meanwhile.
@@ -316,12 +317,12 @@ def _close_store(store: Store) -> None:
     except Exception as err:
         if not isinstance(err, OSError):
             log.exception("closing failed")
-        if store.tree.dirty_nodes():
+        if store.pending().files:
             raise MountError(f"not everything could be committed; the next mount tries again: {err}") from err
         raise MountError(f"everything is committed, but may not survive a loss of power: {err}") from err
 
 
-def _leave(store: Store) -> None:
+def _leave(store: FileStore) -> None:
     """End the process once what is in staging is durable, or cannot be made so, which the log says."""
     try:
         store.secure_staging()

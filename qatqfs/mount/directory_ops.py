@@ -7,7 +7,8 @@ import pyfuse3
 
 from qatqfs.mount.adapter import Adapter, handler
 from qatqfs.mount.inodes import Inode
-from qatqfs.store import Attributes, Store
+from qatqfs.store.attributes import Attributes
+from qatqfs.store.facade import FileStore
 
 _BATCH = 32  # names under one hold of the namespace lock
 _NO_NUMBER = (1 << 64) - 1
@@ -35,7 +36,7 @@ def _name_alone() -> pyfuse3.EntryAttributes:
 class DirectoryOperations(Adapter):
     """Directory handles, numbered on their own; ``_directories`` belongs to the trio thread."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: FileStore) -> None:
         super().__init__(store)
         self._directories: dict[int, _OpenDirectory] = {}
         self._next_directory = 1
@@ -84,7 +85,7 @@ class DirectoryOperations(Adapter):
         names = dots + directory.names[first : first + _BATCH]
         with self.lock:
             path = self.inodes.path(directory.inode)
-            found = dict(self.store.tree.list_attributes(path, [name for name in names if name not in _DOT_NAMES]))
+            found = dict(self.store.list_attributes(path, [name for name in names if name not in _DOT_NAMES]))
             return [(name, position + i + 1, self._entry(directory, name, found)) for i, name in enumerate(names)]
 
     def _entry(

@@ -10,7 +10,8 @@ import pyfuse3
 from qatqfs.mount.adapter import Adapter, handler, owner_of
 from qatqfs.mount.inodes import Inode
 from qatqfs.mount.privileges import drop_at_truncation
-from qatqfs.store import Handle
+from qatqfs.store.errors import os_error
+from qatqfs.store.facade import FileHandle
 
 _SLOW_WRITE_S = 0.02
 """A write to staging that takes longer waited for the disk; one of a megabyte takes some tenths of a millisecond."""
@@ -34,14 +35,14 @@ class FileOperations(Adapter):
         known, handle, keep = await self.run(self._open, inode, flags, ctx)
         return pyfuse3.FileInfo(fh=self.add_file(known, handle), keep_cache=keep)
 
-    def _open(self, number: int, flags: int, ctx: pyfuse3.RequestContext) -> tuple[Inode, Handle, bool]:
+    def _open(self, number: int, flags: int, ctx: pyfuse3.RequestContext) -> tuple[Inode, FileHandle, bool]:
         with self.lock:
             inode = self.inodes.get(number)
             handle = self._attach(inode, flags)
             self.attached(inode, handle)
         return inode, handle, self._finish(inode, handle, ctx if flags & os.O_TRUNC else None)
 
-    def _attach(self, inode: Inode, flags: int) -> Handle:
+    def _attach(self, inode: Inode, flags: int) -> FileHandle:
         """Take a handle of an inode; lock held.
 
         An open file without uncommitted content is looked for by its name again: also its container may have been
@@ -51,19 +52,19 @@ class FileOperations(Adapter):
             OSError: ESTALE when its name means another file by now, changed in BACKING itself: the kernel then
                 looks the name up again and comes back with the right inode. Otherwise as the store's opener.
         """
-        node = inode.node
-        if node is not None and (node.dirty or node.path is None):
-            return self.store.opener.attach(node, flags)
+        file = inode.file
+        if file is not None and (file.dirty or file.path is None):
+            return self.store.attach(file, flags)
         try:
-            handle = self.store.opener.attach(self.inodes.path(inode), flags)
+            handle = self.store.attach(self.inodes.path(inode), flags)
         except (FileNotFoundError, NotADirectoryError):
-            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE)) from None
-        if handle.node.key != inode.key:
+            raise os_error(errno.ESTALE) from None
+        if handle.file.key != inode.key:
             handle.close()
-            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+            raise os_error(errno.ESTALE)
         return handle
 
-    def _finish(self, inode: Inode, handle: Handle, truncated_by: pyfuse3.RequestContext | None) -> bool:
+    def _finish(self, inode: Inode, handle: FileHandle, truncated_by: pyfuse3.RequestContext | None) -> bool:
         """Finish opening without the lock, emptying the file for somebody if there is somebody.
 
         Returns:
@@ -72,19 +73,19 @@ class FileOperations(Adapter):
         try:
             if truncated_by is not None:
                 with self.lock:
-                    drop_at_truncation(self.store, handle.node, truncated_by)
-            self.store.opener.finish(handle, truncate=truncated_by is not None)
+                    drop_at_truncation(self.store, handle.file, truncated_by)
+            self.store.finish_opening(handle, truncate=truncated_by is not None)
             return self._keep_cache(inode, handle)
         except BaseException:
             self.detached(inode, handle)
             raise
 
-    def _keep_cache(self, inode: Inode, handle: Handle) -> bool:
+    def _keep_cache(self, inode: Inode, handle: FileHandle) -> bool:
         with self.lock:
-            node = handle.node
-            tag = node.content_tag()
+            file = handle.file
+            tag = file.content_tag()
             # Uncommitted content came through the kernel, so pages that were good before it still are.
-            keep = tag is not None and inode.tag is not None and (node.dirty or inode.tag == tag)
+            keep = tag is not None and inode.tag is not None and (file.dirty or inode.tag == tag)
             inode.tag = tag
             return keep
 
@@ -104,20 +105,20 @@ class FileOperations(Adapter):
 
     def _create(
         self, parent: int, name: bytes, mode: int, flags: int, ctx: pyfuse3.RequestContext
-    ) -> tuple[Inode, Handle, pyfuse3.EntryAttributes]:
+    ) -> tuple[Inode, FileHandle, pyfuse3.EntryAttributes]:
         with self.lock:
             directory = self.inodes.get(parent)
             path = self.inodes.child_path(directory, name)
-            handle, truncate = self.store.opener.attach_new(path, mode, owner_of(ctx), flags)
+            handle, truncate = self.store.attach_new(path, mode, owner_of(ctx), flags)
             try:
-                inode = self.inodes.remember(handle.attributes(), directory, name)
+                inode = self.inodes.remember(self.store.stat(handle.file), directory, name)
             except BaseException:
                 handle.close()
                 raise
             self.attached(inode, handle)
         try:
             self._finish(inode, handle, ctx if truncate else None)
-            return inode, handle, self.reply(inode, handle.attributes())
+            return inode, handle, self.reply(inode, self.store.stat(handle.file))
         except BaseException:
             with self.lock:
                 self.inodes.forget(inode.number, 1)
@@ -137,7 +138,7 @@ class FileOperations(Adapter):
         start = time.monotonic()
         if handle.writable and start >= self._slow_until:
             try:
-                written = handle.node.write_quickly(buf, off)
+                written = handle.write_quickly(buf, off)
             finally:
                 now = time.monotonic()
                 if now - start > _SLOW_WRITE_S:

@@ -6,7 +6,7 @@ change over a remount.
 
 Every method but :meth:`InodeTable.get` needs the store's namespace lock, so that a name, its backing inode and its
 logical inode always change together. ``get`` is one look into a dictionary; the thread that answers requests calls it
-without the lock, and then reads only ``node``, ``key`` and ``no_capability`` of the inode.
+without the lock, and then reads only ``file``, ``key`` and ``no_capability`` of the inode.
 """
 
 import errno
@@ -17,9 +17,9 @@ from dataclasses import dataclass, field
 from itertools import count
 from threading import RLock
 
-from qatqfs.store import Attributes, Node
-from qatqfs.store.attributes import Key
+from qatqfs.store.attributes import Attributes, Key
 from qatqfs.store.errors import os_error
+from qatqfs.store.facade import File
 from qatqfs.store.locks import assert_held
 from qatqfs.store.paths import join
 
@@ -40,7 +40,7 @@ class Inode:
         lookups: references that the kernel holds.
         names: where it is: (directory, name), several for hard links.
         children: what is known to be in it, by name.
-        node: the store's node while it is open.
+        file: the store's file while it is open.
         opens: open handles.
         tag: what the kernel's cached pages are pages of, ``None`` if unknown.
         removed: what to show of a directory that was removed while somebody is in it; counts without a name only.
@@ -54,7 +54,7 @@ class Inode:
     lookups: int = 0
     names: set[tuple["Inode", bytes]] = field(default_factory=set)
     children: dict[bytes, "Inode"] = field(default_factory=dict)
-    node: Node | None = None
+    file: File | None = None
     opens: int = 0
     tag: object = None
     removed: Attributes | None = None
@@ -191,7 +191,7 @@ class InodeTable:
         for name in list(inode.children):
             self.unname(inode, name)
 
-    def rekey(self, old: Key, new: Key, node: Node) -> None:
+    def rekey(self, old: Key, new: Key, file: File) -> None:
         """Note that a commit gave a file another backing inode; its content is the same."""
         assert_held(self._lock)
         inode = self._by_key.pop(old, None)
@@ -201,7 +201,7 @@ class InodeTable:
         self._by_key[new] = inode
         inode.key = new
         if inode.tag is not None:
-            inode.tag = node.content_tag()
+            inode.tag = file.content_tag()
 
     def gone(self, key: Key) -> None:
         """Note that the last name of a backing inode is gone: its number may come back as another file's."""

@@ -11,7 +11,8 @@ import pyfuse3
 
 from qatqfs.mount.adapter import ATTRIBUTE_TIMEOUT_S, Adapter, handler, notification, owner_of
 from qatqfs.mount.inodes import Inode
-from qatqfs.store import Attributes
+from qatqfs.store.attributes import Attributes
+from qatqfs.store.errors import os_error
 from qatqfs.store.system.files import RENAME_EXCHANGE
 
 _ABSENT = 0
@@ -28,7 +29,7 @@ class NameOperations(Adapter):
     ) -> pyfuse3.EntryAttributes:
         """Find a name; an absent one is answered so that the kernel remembers it for a second."""
         if len(name) > _LONGEST_NAME:
-            raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
+            raise os_error(errno.ENAMETOOLONG)
         try:
             return await self.run(self._lookup, parent_inode, name)
         except FileNotFoundError:
@@ -90,7 +91,7 @@ class NameOperations(Adapter):
             if not stat.S_ISREG(mode):
                 return self.store.mknod(path, masked, rdev, owner)
             with self.store.create(path, masked, owner, os.O_WRONLY | os.O_EXCL) as handle:
-                return handle.attributes()
+                return self.store.stat(handle.file)
 
         return await self.run(self._make, parent_inode, name, make)
 

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from qatqfs.store import Store
+from qatqfs.store.facade import FileStore
 from qatqfs.wording import shown_path
 
 log = logging.getLogger(__name__)
@@ -26,7 +26,7 @@ class NoSpaceLog:
         store: gets the counter, and knows how much is free.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: FileStore) -> None:
         self._store = store
         self._lock = threading.Lock()
         self._silent_until = float("-inf")

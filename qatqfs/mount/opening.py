@@ -10,13 +10,14 @@ from qatqfs.mount.errors import MountError
 from qatqfs.mount.sightings import Sighting, sightings
 from qatqfs.store import Store, StoreError, StoreOptions
 from qatqfs.store.errors import StoreInUse
+from qatqfs.store.facade import FileStore
 from qatqfs.store.holder import Holder, State
 
 _PATIENCE_S = 10.0
 _LOOK_AGAIN_S = 0.05
 
 
-def open_store(backing: str, options: StoreOptions) -> Store:
+def open_store(backing: str, options: StoreOptions) -> FileStore:
     """Open a store; waits some seconds for a daemon that is on its way out.
 
     Raises:

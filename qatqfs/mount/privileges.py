@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pyfuse3
 
-from qatqfs.store import Node, Store
+from qatqfs.store.facade import FileStore, Target
 
 CAPABILITY = b"security.capability"
 
@@ -26,7 +26,7 @@ def in_group(ctx: pyfuse3.RequestContext, gid: int) -> bool:
         return False
 
 
-def drop_at_truncation(store: Store, target: bytes | Node, ctx: pyfuse3.RequestContext) -> None:
+def drop_at_truncation(store: FileStore, target: Target, ctx: pyfuse3.RequestContext) -> None:
     """Take away what a file loses when somebody empties it; namespace lock held. Raises OSError.
 
     As in the kernel: a capability always, set-ID bits unless it is root who empties it, of these set-group-ID only if

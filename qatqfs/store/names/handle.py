@@ -39,6 +39,11 @@ class Handle:
             self._note_read(offset, len(data))
         return data
 
+    @property
+    def file(self) -> Node:
+        """The file, as clients of the store know it (:class:`qatqfs.store.facade.File`)."""
+        return self.node
+
     def _note_read(self, offset: int, size: int) -> None:
         sequential = offset == self._sequential_offset
         self._sequential_offset = offset + size
@@ -50,6 +55,10 @@ class Handle:
         """Write bytes and return how many; raises OSError (EBADF on a handle opened for reading)."""
         self._check_writable()
         return self.node.write(data, offset)
+
+    def write_quickly(self, data: bytes | bytearray | memoryview, offset: int) -> int | None:
+        """As :meth:`write` if that is one system call on an open staging file, else ``None``; raises OSError."""
+        return self.node.write_quickly(data, offset) if self.writable else None
 
     def truncate(self, size: int) -> None:
         """Set the logical size in bytes; raises OSError."""

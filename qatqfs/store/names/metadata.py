@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from qatqfs.store import paths
 from qatqfs.store.attributes import Attributes, key_of
 from qatqfs.store.errors import os_error
 from qatqfs.store.names.node import Node
@@ -17,6 +18,8 @@ from qatqfs.store.names.tree import Tree
 from qatqfs.store.system.files import Fd, open_entry
 
 Target = bytes | Node
+
+_BLOCK = 4096
 
 
 @contextmanager
@@ -95,3 +98,19 @@ def removexattr(tree: Tree, target: Target, name: bytes) -> None:
     """Remove an extended attribute; raises OSError (ENODATA)."""
     with _backing(tree, target, change=True) as fd:
         tree.context.io.removexattr(fd, name)
+
+
+def statvfs(tree: Tree) -> os.statvfs_result:
+    """Return the backing filesystem's space in 4 KiB blocks, its inodes, and the longest logical name; raises OSError.
+
+    What commits are going to need does not count as free.
+    """
+    real = os.fstatvfs(tree.root.number)
+    staging = tree.context.staging
+    taken = -(-staging.space.reserved // _BLOCK) if staging is not None else 0
+    free = [max(0, blocks * real.f_frsize // _BLOCK - taken) for blocks in (real.f_bfree, real.f_bavail)]
+    scaled = (real.f_blocks * real.f_frsize // _BLOCK, *free)
+    inodes = staging.space.reserved_inodes if staging is not None else 0
+    inodes_free = [max(0, free - inodes) for free in (real.f_ffree, real.f_favail)]
+    rest = (real.f_files, *inodes_free, real.f_flag, real.f_namemax - len(paths.SUFFIX))
+    return os.statvfs_result((_BLOCK, _BLOCK, *scaled, *rest))

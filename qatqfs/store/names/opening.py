@@ -43,13 +43,14 @@ class Opener:
         self._release_dirty = release_dirty
 
     def open(self, path: bytes, flags: int) -> Handle:
-        """Open an existing regular file: :meth:`attach` and :meth:`finish`, which see for flags and errors."""
-        return self.finish(self.attach(path, flags), truncate=bool(flags & os.O_TRUNC))
+        """Open an existing regular file: :meth:`attach` and :meth:`finish_opening`, which see for flags and errors."""
+        return self.finish_opening(self.attach(path, flags), truncate=bool(flags & os.O_TRUNC))
 
     def attach(self, path: bytes | Node, flags: int) -> Handle:
         """Find a regular file and take a handle of it, without touching its content.
 
-        For callers that hold the namespace lock to keep the name in place; :meth:`finish` must follow, without it.
+        The caller may hold the namespace lock, which keeps the name in place. :meth:`finish_opening` must follow,
+        without that lock.
 
         Args:
             path: logical path, or the node of a file that is open already.
@@ -80,7 +81,7 @@ class Opener:
                     self._prepare_for_writing(node)
                 return self._handle(node, writable=writable)
 
-    def finish(self, handle: Handle, *, truncate: bool) -> Handle:
+    def finish_opening(self, handle: Handle, *, truncate: bool) -> Handle:
         """Truncate an attached file, or make sure that its content can be read; closes the handle if not.
 
         Raises:
@@ -131,9 +132,9 @@ class Opener:
             self._release_dirty(node)
 
     def create(self, path: bytes, mode: int, owner: tuple[int, int] | None = None, flags: int = os.O_RDWR) -> Handle:
-        """Create a regular file, or open it: :meth:`attach_new` and :meth:`finish`, which see."""
+        """Create a regular file, or open it: :meth:`attach_new` and :meth:`finish_opening`, which see."""
         handle, truncate = self.attach_new(path, mode, owner, flags)
-        return self.finish(handle, truncate=truncate)
+        return self.finish_opening(handle, truncate=truncate)
 
     def attach_new(self, path: bytes, mode: int, owner: tuple[int, int] | None, flags: int) -> tuple[Handle, bool]:
         """Create a regular file, or attach to it if it is there and O_EXCL is not given.
@@ -148,7 +149,7 @@ class Opener:
             flags: of open(2).
 
         Returns:
-            The handle, and what :meth:`finish` has to be told.
+            The handle, and what :meth:`finish_opening` has to be told.
 
         Raises:
             OSError: EEXIST, ENOENT, EROFS, EPERM (the store's own name), ENAMETOOLONG, ENOSPC ...
