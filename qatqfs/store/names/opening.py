@@ -13,7 +13,7 @@ from qatqfs.store.names.handle import Handle
 from qatqfs.store.names.inode_copy import InodeMetadata, copy_xattrs
 from qatqfs.store.names.node import Node
 from qatqfs.store.names.state import Storage
-from qatqfs.store.names.tree import Entry, Tree
+from qatqfs.store.names.tree import Located, Tree
 from qatqfs.store.system.backing import BackingIO
 from qatqfs.store.system.descriptors import to_stay_open
 from qatqfs.store.system.files import RENAME_NOREPLACE, Fd
@@ -68,15 +68,15 @@ class Opener:
                     self._prepare_for_writing(path)
                 return self._handle(path, writable=writable)
             with self._tree.parent(path) as (fd, above, name):
-                entry = self._tree.resolve(fd, above, name)
-                if self._tree.hidden(entry) and not truncate:
+                located = self._tree.resolve(fd, above, name)
+                if self._tree.hidden(located) and not truncate:
                     raise os_error(errno.ENOENT, path)
-                self._check_openable(path, entry, changes=writable or truncate)
-                node = self._tree.node_of(fd, path, entry)
+                self._check_openable(path, located, changes=writable or truncate)
+                node = self._tree.node_of(fd, path, located)
                 if (writable or truncate) and not (
                     truncate
-                    and self._is_to_become_container(fd, path, name, entry)
-                    and self._rewrite_raw_as_container(fd, path, name, entry, node)
+                    and self._is_to_become_container(fd, path, name, located)
+                    and self._rewrite_raw_as_container(fd, path, name, located, node)
                 ):
                     self._prepare_for_writing(node)
                 return self._handle(node, writable=writable)
@@ -103,19 +103,19 @@ class Opener:
         if node.kind is Storage.RAW or os.geteuid() != 0:
             node.open_for_writing()
 
-    def _check_openable(self, path: bytes, entry: Entry, *, changes: bool) -> None:
-        mode = entry.st.st_mode
+    def _check_openable(self, path: bytes, located: Located, *, changes: bool) -> None:
+        mode = located.st.st_mode
         if stat.S_ISDIR(mode):
             raise os_error(errno.EISDIR, path)
         if stat.S_ISLNK(mode):
             raise os_error(errno.ELOOP, path)
-        if entry.kind is None:
+        if located.kind is None:
             raise os_error(errno.ENXIO, path)
         if not changes:
             return
         if self._options.read_only:
             raise os_error(errno.EROFS, path)
-        if entry.kind is Storage.CONTAINER and entry.st.st_dev != self._tree.device:
+        if located.kind is Storage.CONTAINER and located.st.st_dev != self._tree.device:
             raise os_error(errno.EXDEV, path)
 
     def _handle(self, node: Node, *, writable: bool) -> Handle:
@@ -170,7 +170,7 @@ class Opener:
                 raise os_error(errno.EEXIST, path)
             return self.attach(path, flags), bool(flags & os.O_TRUNC)
 
-    def _existing(self, fd: int, above: bytes, name: bytes) -> Entry | None:
+    def _existing(self, fd: int, above: bytes, name: bytes) -> Located | None:
         try:
             return self._tree.resolve(fd, above, name)
         except FileNotFoundError:
@@ -252,18 +252,18 @@ class Opener:
                 self._io.rename(source, temporary, fd, stored)
             return opened
 
-    def _is_to_become_container(self, fd: int, path: bytes, name: bytes, entry: Entry) -> bool:
+    def _is_to_become_container(self, fd: int, path: bytes, name: bytes, located: Located) -> bool:
         """Whether a raw file that is being rewritten from nothing is to be compressed from now on."""
         return (
-            entry.kind is Storage.RAW
-            and entry.st.st_nlink == 1
-            and os.geteuid() in (0, entry.st.st_uid)  # or it would change its owner
+            located.kind is Storage.RAW
+            and located.st.st_nlink == 1
+            and os.geteuid() in (0, located.st.st_uid)  # or it would change its owner
             and paths.plain_name_allowed(name)
             and not self._options.is_raw(path)
             and len(paths.container_name(name)) <= os.fstatvfs(fd).f_namemax
         )
 
-    def _rewrite_raw_as_container(self, fd: int, path: bytes, name: bytes, entry: Entry, node: Node) -> bool:
+    def _rewrite_raw_as_container(self, fd: int, path: bytes, name: bytes, located: Located, node: Node) -> bool:
         """Let an empty container take the place of a raw file that is being truncated; namespace lock held.
 
         Returns:
@@ -272,11 +272,11 @@ class Opener:
         Raises:
             OSError: any other failure.
         """
-        st = entry.st
+        st = located.st
         old = node.key
         try:
-            if entry.shadowed is not None:
-                self._io.unlink(fd, entry.shadowed)
+            if located.shadowed is not None:
+                self._io.unlink(fd, located.shadowed)
             opened = self._place_container(fd, path, name, st.st_mode, (st.st_uid, st.st_gid))
         except PermissionError:
             return False

@@ -36,7 +36,7 @@ _SIZES_REMEMBERED = 100_000
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class Located:
     """What a logical name means in BACKING.
 
     Attributes:
@@ -148,7 +148,7 @@ class Tree:
 
     # -- resolution ------------------------------------------------------------------------------------
 
-    def resolve(self, fd: int, above: bytes, name: bytes) -> Entry:
+    def resolve(self, fd: int, above: bytes, name: bytes) -> Located:
         """Find what a name in an open directory means.
 
         Of a container and a raw file of the same name the later modified counts, the container on a tie.
@@ -174,9 +174,9 @@ class Tree:
             container is not None and stat.S_ISREG(plain.st_mode) and self._mtime_ns(container) >= plain.st_mtime_ns
         ):
             assert container is not None
-            return Entry(stored, container, Storage.CONTAINER, name if plain is not None else None)
+            return Located(stored, container, Storage.CONTAINER, name if plain is not None else None)
         kind = Storage.RAW if stat.S_ISREG(plain.st_mode) else None
-        return Entry(name, plain, kind, stored if container is not None else None)
+        return Located(name, plain, kind, stored if container is not None else None)
 
     def _mtime_ns(self, st: os.stat_result) -> int:
         node = self.nodes.get(key_of(st))
@@ -193,21 +193,21 @@ class Tree:
                 return None
             raise
 
-    def lookup(self, fd: int, above: bytes, name: bytes) -> Entry:
+    def lookup(self, fd: int, above: bytes, name: bytes) -> Located:
         """As :meth:`resolve`, but a file known to be damaged is absent if the options say so."""
-        entry = self.resolve(fd, above, name)
-        if self.hidden(entry):
+        located = self.resolve(fd, above, name)
+        if self.hidden(located):
             raise os_error(errno.ENOENT, paths.join(above, name))
-        return entry
+        return located
 
-    def hidden(self, entry: Entry) -> bool:
-        """Whether an entry is to look absent because it is known to be damaged; namespace lock held."""
+    def hidden(self, located: Located) -> bool:
+        """Whether a file is to look absent because it is known to be damaged; namespace lock held."""
         assert_held(self.lock)
         return (
             self.context.options.on_corrupt is OnCorrupt.ENOENT
-            and entry.kind is Storage.CONTAINER
-            and self.context.reading.damage.file_known(signature_of(entry.st))
-            and not self._is_dirty(entry.key)
+            and located.kind is Storage.CONTAINER
+            and self.context.reading.damage.file_known(signature_of(located.st))
+            and not self._is_dirty(located.key)
         )
 
     def _is_dirty(self, key: Key) -> bool:
@@ -222,34 +222,34 @@ class Tree:
             if not path:
                 return from_stat(os.fstat(self.root.number))
             with self.parent(path) as (fd, above, name):
-                return self.entry_attributes(fd, path, self.lookup(fd, above, name))
+                return self.attributes_of(fd, path, self.lookup(fd, above, name))
 
-    def entry_attributes(self, fd: int, path: bytes, entry: Entry) -> Attributes:
-        """Return the attributes of a resolved entry in an open directory; namespace lock held.
+    def attributes_of(self, fd: int, path: bytes, located: Located) -> Attributes:
+        """Return the attributes of what was found in an open directory; namespace lock held.
 
         Raises:
             OSError: a container could not be opened for want of something.
         """
         assert_held(self.lock)
-        node = self.nodes.get(entry.key)
-        if node is not None and entry.kind is not None:
+        node = self.nodes.get(located.key)
+        if node is not None and located.kind is not None:
             return node.attributes()
-        if entry.kind is Storage.CONTAINER:
-            return from_stat(entry.st, self._container_length(fd, path, entry))
-        return from_stat(entry.st)
+        if located.kind is Storage.CONTAINER:
+            return from_stat(located.st, self._container_length(fd, path, located))
+        return from_stat(located.st)
 
-    def _container_length(self, fd: int, path: bytes, entry: Entry) -> int:
-        reading, signature = self.context.reading, signature_of(entry.st)
+    def _container_length(self, fd: int, path: bytes, located: Located) -> int:
+        reading, signature = self.context.reading, signature_of(located.st)
         with self._sizes_lock:
             known = self._sizes.get(signature)
         if known is not None:
             return known
         try:
-            length = logical_length(self.open_stored(fd, entry.stored), path, reading)
+            length = logical_length(self.open_stored(fd, located.stored), path, reading)
         except OSError as err:
             if is_want(err):  # a guess would cut what somebody reads
                 raise
-            length = entry.st.st_size  # unreadable as a container: show what is there; open(2) says EIO
+            length = located.st.st_size  # unreadable as a container: show what is there; open(2) says EIO
             if not reading.damage.file_known(signature):
                 return length  # perhaps it can be read the next time
         with self._sizes_lock:
@@ -268,14 +268,14 @@ class Tree:
         except PermissionError:
             return self.open_regular(open_entry(fd, stored))
 
-    def open_regular(self, entry: Fd) -> Fd:
+    def open_regular(self, fd: Fd) -> Fd:
         """Open an O_PATH descriptor of a regular file for reading; raises OSError (EINVAL if it is none)."""
-        if not stat.S_ISREG(os.fstat(entry.number).st_mode):
+        if not stat.S_ISREG(os.fstat(fd.number).st_mode):
             raise os_error(errno.EINVAL)
         try:
-            return Fd(os.open(entry.proc_path, os.O_RDONLY | os.O_CLOEXEC))
+            return Fd(os.open(fd.proc_path, os.O_RDONLY | os.O_CLOEXEC))
         except PermissionError:
-            return self.open_whatever_the_mode(entry)
+            return self.open_whatever_the_mode(fd)
 
     def open_whatever_the_mode(self, fd: Fd) -> Fd:
         """As ``own_files.open_whatever_the_mode``; nobody who uses the mount sees the mode change."""
@@ -315,8 +315,8 @@ class Tree:
         with self.lock, self.directory(path) as fd:
             for name in wanted:
                 try:
-                    entry = self.lookup(fd, path, name)
-                    result.append((name, self.entry_attributes(fd, paths.join(path, name), entry)))
+                    located = self.lookup(fd, path, name)
+                    result.append((name, self.attributes_of(fd, paths.join(path, name), located)))
                 except FileNotFoundError:
                     continue
                 except PermissionError:
@@ -332,23 +332,23 @@ class Tree:
 
     # -- nodes -----------------------------------------------------------------------------------------
 
-    def node_of(self, fd: int, path: bytes, entry: Entry) -> Node:
+    def node_of(self, fd: int, path: bytes, located: Located) -> Node:
         """Return the node of a resolved regular file, making one if need be; namespace lock held.
 
         Raises:
             OSError: it cannot be opened.
         """
         assert_held(self.lock)
-        assert entry.kind is not None
-        node = self.nodes.get(entry.key)
+        assert located.kind is not None
+        node = self.nodes.get(located.key)
         if node is not None:
-            node.refresh(entry.st)
+            node.refresh(located.st)
             return node
-        opened = to_stay_open(self.open_stored(fd, entry.stored))
+        opened = to_stay_open(self.open_stored(fd, located.stored))
         key = key_of(os.fstat(opened.number))
-        if key != entry.key:  # replaced behind our back a moment ago
+        if key != located.key:  # replaced behind our back a moment ago
             raise os_error(errno.ESTALE, path)
-        node = Node(self.context, key, path, entry.kind, opened)
+        node = Node(self.context, key, path, located.kind, opened)
         self.nodes[key] = node
         return node
 
