@@ -30,7 +30,7 @@ class Background:
         decoders: threads that decode.
         committer: commits files that rest, ``None`` before :meth:`start`.
         durability: makes durable what no program asked for.
-        syncs: syncs that somebody waits for without being held up.
+        syncs: syncs that a client started and asks about later.
     """
 
     def __init__(self, io: BackingIO, root: Fd, options: StoreOptions, sync: Callable[[bytes], None]) -> None:

@@ -20,7 +20,7 @@ class StoreInUse(StoreError):
     """Another process has the backing directory open for writing.
 
     Args:
-        holder: what that one says of itself, ``None`` if nothing that can be read.
+        holder: what that process says of itself, ``None`` if that cannot be read.
 
     Attributes:
         holder: as given.
@@ -35,7 +35,7 @@ class StoreInUse(StoreError):
 class NotCommitted(OSError):
     """Files could not be committed; their content stays in staging and is served from there.
 
-    Errno, reason and file name are those of the first.
+    Errno, reason and file name are those of the first file.
 
     Args:
         failures: logical path and reason of each, at least one.

@@ -57,20 +57,20 @@ def _own(target: Target) -> bytes | Node:
 class Store:
     """An open backing directory.
 
-    Opening it for writing takes its lock, recovers what an earlier process left uncommitted, and starts the
-    threads that encode. Close it, or use it in a ``with`` block.
+    Opening it for writing takes its lock, recovers what an earlier process left uncommitted, and starts the threads
+    that encode. Close it, or use it in a ``with`` block.
 
     Args:
         path: BACKING, an existing directory.
         options: settings.
-        io: what makes every change below BACKING; tests put one here that fails.
+        io: makes every change below BACKING; tests pass one that fails.
 
     Attributes:
         options: as given.
         counters: counters.
-        recovered: files found in staging: reattached, or in a read-only store waiting for a read-write one; ``None`` if
-            this user may not look.
-        in_doubt: files of which an earlier boot left what may be torn, so that it is kept in lost+found.
+        recovered: files that were found in staging. A read-write store serves them; in a read-only one they wait for
+            the next read-write store. ``None`` if this user may not look.
+        in_doubt: files whose newest content may be torn after a crash of the machine; it is kept in lost+found.
         tree: names and nodes; for tests.
 
     Raises:
@@ -125,7 +125,7 @@ class Store:
         self._opener = Opener(self.tree, self._background.released)
 
     def _recover_and_start(self, staging: StagingArea) -> None:
-        """Recover what is in staging; if that cannot be done leave everything, the lock included, to the next try."""
+        """Recover what is in staging; if that fails, release the lock and leave everything else to the next try."""
         try:
             recovery = self._background.start(self.tree, staging)
         except BaseException:
@@ -142,7 +142,7 @@ class Store:
     # -- life ------------------------------------------------------------------------------------------
 
     def serves(self, mountpoint: str, device: str) -> None:
-        """Let other processes that want to open this BACKING for writing be told where it is mounted.
+        """Let other processes that want to open this BACKING for writing know where it is mounted.
 
         Args:
             mountpoint: absolute path.
@@ -152,18 +152,18 @@ class Store:
             self._area.serves(mountpoint, device)
 
     def pending(self, below: bytes = b"") -> Pending:
-        """Return what at or below a path is not in containers yet."""
+        """Return what at or below a path is in no container yet."""
         return Pending.of(self.tree.dirty_nodes(below))
 
     def sync(self, below: bytes = b"") -> None:
-        """Return once what was written so far at or below a path is in containers, and they survive a loss of power.
+        """Return once what was written so far at or below a path is in containers, and these are durable.
 
         A file with several names is committed whichever of them is meant.
 
         Raises:
             NotCommitted: files could not be committed; their content stays in staging and is served from there.
-            OSError: everything is committed, but what is left of it in staging could not be removed, or the disk
-                failed to write something on this filesystem. ESTALE: staging itself is gone.
+            OSError: everything is committed, but staging could not be cleaned up, or the disk failed to write something
+                on this filesystem. ESTALE: staging itself is gone.
         """
         if self._background.committer is not None:
             self._background.committer.sync(below)
@@ -180,10 +180,10 @@ class Store:
         return self._background.syncs.look(number, wait_s)
 
     def make_room(self) -> bool:
-        """Commit a file that nobody has open, which gives its descriptors back.
+        """Commit a file that is not open, which gives its descriptors back.
 
         Returns:
-            Whether there was one; ``False`` also if it cannot be committed.
+            Whether there was one that could be committed.
         """
         closed = next((node for node in self.tree.dirty_nodes() if not node.handles), None)
         if closed is None or self._background.committer is None:
@@ -198,7 +198,7 @@ class Store:
     def close(self, *, commit: bool = True) -> None:
         """Commit everything, stop the threads and release the lock; a second call does nothing.
 
-        What is not committed then is durable in staging, and the log names it.
+        What cannot be committed is made durable in staging, and the log names it.
 
         Args:
             commit: ``False`` leaves uncommitted content to the recovery of the next store.
@@ -233,10 +233,10 @@ class Store:
                     self._area = None
 
     def secure_staging(self) -> None:
-        """Make containers and uncommitted content survive a loss of power, and log which files have some.
+        """Make containers and uncommitted content durable, and log which files are dirty.
 
         Raises:
-            OSError: it may not survive one; what was acknowledged is in staging nevertheless.
+            OSError: they may not be durable; acknowledged content is in staging nevertheless.
         """
         if self._background.committer is None:
             return
@@ -255,7 +255,7 @@ class Store:
             log.warning("left in staging for the next mount, durable: %s", names)
 
     def _leave_no_drafts(self) -> None:
-        """Give back the space of what was encoded of uncommitted files: the next store begins anew."""
+        """Remove the drafts of dirty files, because the next store begins new ones."""
         for node in self.tree.dirty_nodes():
             with node.lock:
                 if node.staging is not None:

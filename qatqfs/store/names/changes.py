@@ -1,8 +1,7 @@
 """Changes of names: mkdir, symlink, mknod, link, unlink, rmdir, rename.
 
-Where a logical file has both a container and a raw file, unlink and rename treat both. A dirty file
-learns of a rename or an unlink through its staging log *before* it happens; recovery
-looks at every place the log ever named.
+Where a logical file has both a container and a raw file, unlink and rename treat both. The log of a
+dirty file gets a record of a rename or an unlink *before* it happens, and recovery looks at every path in the log.
 """
 
 import contextlib
@@ -61,7 +60,7 @@ def mkdir(tree: Tree, path: bytes, mode: int, owner: Owner) -> Attributes:
 
 
 def symlink(tree: Tree, path: bytes, target: bytes, owner: Owner) -> Attributes:
-    """Make a symbolic link, whatever it points to; raises OSError."""
+    """Make a symbolic link to any target; raises OSError."""
     with _free_place(tree, path) as (fd, name):
         tree.context.io.symlink(target, fd, name)
         if owner is not None and os.geteuid() == 0:
@@ -78,7 +77,7 @@ def mknod(tree: Tree, path: bytes, mode: int, rdev: int, owner: Owner) -> Attrib
 
 
 def readlink(tree: Tree, path: bytes) -> bytes:
-    """Return what a symbolic link points to; raises OSError (EINVAL if it is none)."""
+    """Return the target of a symbolic link; raises OSError (EINVAL if it is none)."""
     with tree.lock, tree.parent(path) as (fd, above, name):
         return os.readlink(tree.resolve(fd, above, name).stored, dir_fd=fd)
 
@@ -106,7 +105,7 @@ def link(tree: Tree, path: bytes, new_path: bytes) -> Attributes:
             if node is not None:
                 node.got_several_names()
                 if node.staging is not None:
-                    node.staging.log.path(b"")  # recovery may find it under either
+                    node.staging.log.path(b"")  # recovery may find it under either name
             tree.context.io.link(fd, located.stored, new_fd, stored)
         return tree.attributes_of(fd, path, tree.resolve(fd, above, name))
 
@@ -129,12 +128,12 @@ def _announce_loss(tree: Tree, located: Located) -> None:
     """Log that the last name of a file is about to go; namespace lock held."""
     node = tree.nodes.get(located.key)
     if node is not None and located.st.st_nlink > 1:
-        node.got_several_names()  # its path may be the one that goes
+        node.got_several_names()  # its path may be the name that is removed
     elif node is not None and node.staging is not None:
         try:
             node.staging.announce_unlink()
         except OSError as err:
-            # On a full disk removing must work; without the record a crash would leave a copy in lost+found.
+            # Removing must work on a full disk. Without the record a crash would leave a copy in lost+found.
             if err.errno != errno.ENOSPC:
                 raise
 
@@ -244,7 +243,7 @@ def _exchange(tree: Tree, one: tuple[int, bytes, Located], other: tuple[int, byt
 
 
 def _nodes_at(tree: Tree, path: bytes, located: Located) -> list[Node]:
-    """The nodes that move with a name: its own, or all below a directory."""
+    """Return the nodes that move with a name: its own, or all below a directory."""
     if located.is_directory:
         return [n for n in tree.nodes.values() if n.path is not None and paths.is_below(n.path, path)]
     node = tree.nodes.get(located.key)

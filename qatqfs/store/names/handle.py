@@ -1,4 +1,4 @@
-"""Handles: what an open file is to who opened it."""
+"""Handles: an open file, as the program sees it that opened it."""
 
 import errno
 from collections.abc import Callable
@@ -70,7 +70,7 @@ class Handle:
             raise os_error(errno.EBADF)
 
     def fsync(self) -> None:
-        """Make what was written survive a power cut; raises OSError."""
+        """Make what was written durable; raises OSError."""
         if not self.node.context.options.read_only:
             self.node.fsync()
 
@@ -79,11 +79,11 @@ class Handle:
         return self.node.attributes()
 
     def close(self) -> None:
-        """Give the handle back; the last one of a dirty file starts its commit."""
+        """Give the handle back; the last writer of a dirty file starts its commit."""
         if not self._closed:
             self._closed = True
             self._release(self)
-            del self.node  # a handle that somebody forgets must not keep a removed file open
+            del self.node  # a handle that is closed but still referred to must not keep a removed file open
 
     def __enter__(self) -> "Handle":
         return self

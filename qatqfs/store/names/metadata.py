@@ -1,7 +1,7 @@
-"""Mode, owner, times and extended attributes: they always live on the backing inode.
+"""Mode, owner, times and extended attributes, which are always those of the backing inode.
 
-The one exception is the mtime of a file with uncommitted content, which its staging file has until the commit.
-A target is a logical path, or the node of an open file, which also serves when its last name is gone.
+The one exception is the mtime of a dirty file: until the commit its data file in staging has it.
+A target is a logical path, or the node of an open file. A node also serves when its last name is gone.
 """
 
 import errno
@@ -103,7 +103,7 @@ def removexattr(tree: Tree, target: Target, name: bytes) -> None:
 def statvfs(tree: Tree) -> os.statvfs_result:
     """Return the backing filesystem's space in 4 KiB blocks, its inodes, and the longest logical name; raises OSError.
 
-    What commits are going to need does not count as free.
+    Space that commits are going to need does not count as free.
     """
     real = os.fstatvfs(tree.root.number)
     staging = tree.context.staging

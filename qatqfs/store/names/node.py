@@ -60,10 +60,10 @@ class Node(NodeState):
 
     def attributes(self) -> Attributes:
         """Return what stat(2) shows, without walking a container; raises OSError."""
-        staging, fd = self.staging, self.fd  # a commit may exchange both; what is held here stays open
+        staging, fd = self.staging, self.fd  # a commit may exchange both; these references keep them open
         st = os.fstat(fd.number)
         if st.st_nlink == 0 and self.path is not None:
-            with self.context.namespace_lock:  # a commit has taken the old container's name, and not finished
+            with self.context.namespace_lock:  # a commit has taken the old container's name and goes on
                 staging, fd = self.staging, self.fd
                 st = os.fstat(fd.number)
         if staging is not None:
@@ -103,7 +103,7 @@ class Node(NodeState):
             data = pread_exact(fd.number, size, offset)
         else:
             container = self.container()
-            if self.staging is not None:  # a commit in place may be changing what was opened just now
+            if self.staging is not None:  # a commit in place may be changing the inode that was just opened
                 return self.read(offset, size)
             try:
                 data = container.read(offset, size)
@@ -127,18 +127,18 @@ class Node(NodeState):
     # -- writing ---------------------------------------------------------------------------------------
 
     def write(self, data: bytes | bytearray | memoryview, offset: int) -> int:
-        """Write bytes and return how many; they survive the daemon from here on.
+        """Write bytes and return how many; from then on they survive the end of the daemon.
 
         Raises:
-            OSError: EFBIG beyond the largest file, EIO when content that has to be kept is corrupt,
-                ENOSPC and what else the disk reports.
+            OSError: EFBIG beyond the largest file, EIO when content that has to be kept is damaged, ENOSPC, and what
+                else the disk reports.
         """
         written = self._write_raw(data, offset)
         if written is None:
             if offset + len(data) > self.context.options.max_file_size:
                 raise os_error(errno.EFBIG)
             with self.lock:
-                written = self._write_raw(data, offset)  # a commit may just have made it raw
+                written = self._write_raw(data, offset)  # a commit may have made it raw meanwhile
                 if written is None:
                     written = self._write_staged(data, offset)
         self.context.reading.counters.add("write_bytes", written)
@@ -200,7 +200,7 @@ class Node(NodeState):
     def _has_length(self, size: int) -> bool:
         try:
             return self.container().length == size
-        except OSError:  # not a container: truncating replaces it
+        except OSError:  # it is no container, so truncating replaces it
             return False
 
     def set_mtime(self, mtime_ns: int) -> None:
@@ -217,7 +217,11 @@ class Node(NodeState):
         self.metadata_changed()
 
     def _begin_staging(self, *, discard: bool = False) -> StagingEntry:
-        """Make the file dirty, as it is or, to ``discard`` what it has, empty; content lock held."""
+        """Make the file dirty; content lock held.
+
+        Args:
+            discard: begin without the content that it has.
+        """
         assert_held(self.lock)
         area = self.context.staging
         if area is None:
@@ -241,10 +245,10 @@ class Node(NodeState):
         return entry
 
     def fsync(self) -> None:
-        """Make what was acknowledged so far survive a power cut; raises OSError."""
+        """Make what was acknowledged so far durable; raises OSError."""
         with self.lock:
             if not (self.durable and self.metadata_durable) or self.kind is Storage.RAW:
-                # First what staging builds on, and for a new file its name: recovery has to find them.
+                # First the base and, for a new file, its name, because recovery has to find them.
                 self.make_container_durable()
             if self.staging is not None:
                 self.staging.sync(for_program=True)
@@ -253,7 +257,7 @@ class Node(NodeState):
     def make_container_durable(self) -> None:
         """Make the backing inode and the file's name durable, whatever is in staging; raises OSError."""
         fd, path = self.fd, self.path
-        self.metadata_durable = True  # said first, so that a chmod that comes meanwhile has the last word
+        self.metadata_durable = True  # set first, so that a chmod meanwhile clears it again
         try:
             self.context.io.fsync(fd)
         except BaseException:
@@ -267,8 +271,8 @@ class Node(NodeState):
     def open_for_writing(self) -> None:
         """Make the descriptor of the backing inode writable; namespace lock held. Raises OSError.
 
-        Raw files are written to through it. A container is, if its commit cannot rename another over it: then the
-        mode of the file may forbid to open it, which it does not yet when a program opens it for writing.
+        Raw files are written through it. So is a container whose commit cannot rename another over it. By then the mode
+        of the file may forbid opening it; when a program opens it for writing, the mode does not yet.
         """
         assert_held(self.context.namespace_lock)
         if not is_writable(self.fd):

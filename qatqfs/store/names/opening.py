@@ -22,7 +22,7 @@ from qatqfs.store.tensors.dtype import dtype_of_suffix
 _WRITE_MODES = (os.O_WRONLY, os.O_RDWR)
 _SET_ID_BITS = stat.S_ISUID | stat.S_ISGID
 
-# How filesystems say that they cannot do something, those of the network and of FUSE in other ways than man pages do.
+# Errors of filesystems that cannot do something. Network and FUSE filesystems give others than the man pages say.
 _NO_UNNAMED_FILES = (errno.EOPNOTSUPP, errno.EISDIR, errno.ENOSYS, errno.EINVAL, errno.EIO, errno.EPERM)
 _NO_LINKS = (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EIO, errno.EPERM, errno.EMLINK)
 _NO_RENAME_FLAGS = (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
@@ -33,7 +33,7 @@ class Opener:
 
     Args:
         tree: the names.
-        release_dirty: called, without locks, when the last writer of a dirty node has closed it.
+        release_dirty: called, without locks, once the last writer of a dirty node has closed it.
     """
 
     def __init__(self, tree: Tree, release_dirty: Callable[[Node], None]) -> None:
@@ -99,7 +99,7 @@ class Opener:
 
     @staticmethod
     def _prepare_for_writing(node: Node) -> None:
-        """Make sure that what is written to a node can get into its backing inode; namespace lock held."""
+        """Make sure that written content can get into the backing inode; namespace lock held."""
         if node.kind is Storage.RAW or os.geteuid() != 0:
             node.open_for_writing()
 
@@ -139,8 +139,8 @@ class Opener:
     def attach_new(self, path: bytes, mode: int, owner: tuple[int, int] | None, flags: int) -> tuple[Handle, bool]:
         """Create a regular file, or attach to it if it is there and O_EXCL is not given.
 
-        The name appears at once and whole, with its final mode and owner, as an empty container (or an empty
-        raw file if a rule says so).
+        The name appears in one step, with its final mode and owner, as an empty container or, if a rule says so, as an
+        empty raw file.
 
         Args:
             path: logical path.
@@ -208,9 +208,9 @@ class Opener:
         return opened if opened is not None else self._place_by_rename(fd, stored, mode, fill)
 
     def _place_by_link(self, fd: int, stored: bytes, mode: int, fill: Callable[[Fd], None]) -> Fd | None:
-        """Fill a file that has no name, and give it one; returns ``None`` where the filesystem cannot do that.
+        """Fill a file without a name, then link it; returns ``None`` if the filesystem cannot do that.
 
-        The file has group and default ACL from its directory.
+        The file gets group and default ACL from its directory.
         """
         flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOATIME | os.O_TMPFILE
         try:
@@ -229,10 +229,10 @@ class Opener:
         return opened
 
     def _place_by_rename(self, fd: int, stored: bytes, mode: int, fill: Callable[[Fd], None]) -> Fd:
-        """Fill a file in staging, and move it to its place; it has the group of its directory, but no default ACL.
+        """Fill a file in staging and rename it into place; it gets the group of its directory, but no default ACL.
 
-        Where the filesystem knows no RENAME_NOREPLACE, this looks first; the namespace lock, which the caller holds,
-        keeps everything that goes through the mount from making such a name in between.
+        If the filesystem has no RENAME_NOREPLACE, this checks first that the name is free. The caller holds the
+        namespace lock, so the mount cannot make that name in between.
         """
         area = self._tree.context.staging
         assert area is not None  # only a read-only store has none
@@ -253,7 +253,7 @@ class Opener:
             return opened
 
     def _is_to_become_container(self, fd: int, path: bytes, name: bytes, located: Located) -> bool:
-        """Whether a raw file that is being rewritten from nothing is to be compressed from now on."""
+        """Whether a raw file that is being truncated to nothing becomes a container."""
         return (
             located.kind is Storage.RAW
             and located.st.st_nlink == 1
@@ -264,10 +264,10 @@ class Opener:
         )
 
     def _rewrite_raw_as_container(self, fd: int, path: bytes, name: bytes, located: Located, node: Node) -> bool:
-        """Let an empty container take the place of a raw file that is being truncated; namespace lock held.
+        """Replace a raw file that is being truncated by an empty container; namespace lock held.
 
         Returns:
-            ``False`` if the directory is not one for us to change names in; the file stays raw then.
+            ``False`` if this process may not change names in the directory; the file stays raw then.
 
         Raises:
             OSError: any other failure.
@@ -296,7 +296,7 @@ def _exists(directory: int, stored: bytes) -> bool:
 
 
 def set_owner(io: BackingIO, opened: Fd, directory: int, mode: int, owner: tuple[int, int] | None) -> None:
-    """Give a new file its owner, unless its directory or our lack of privilege decides otherwise.
+    """Give a new file its owner, as far as its directory and the privileges of this process allow.
 
     Raises:
         OSError: a privileged daemon was not allowed to.
@@ -314,5 +314,5 @@ def set_owner(io: BackingIO, opened: Fd, directory: int, mode: int, owner: tuple
             if os.geteuid() == 0:
                 raise
     if mode & _SET_ID_BITS and not stat.S_ISDIR(st.st_mode):
-        # chown(2) has taken them away, and write(2) before it unless we are root.
+        # chown(2) has removed them, and so has write(2) unless this process is root.
         io.chmod(opened, stat.S_IMODE(st.st_mode) | (mode & _SET_ID_BITS))

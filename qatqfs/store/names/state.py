@@ -2,8 +2,8 @@
 
 Two locks protect it. The content lock (``NodeState.lock``) protects what the file contains: a write, a truncate, the
 start of staging and the last step of a commit hold it. The namespace lock, one for the store, protects where the file
-is and who has it open. The lock order is: the node's commit lock, its content lock, the namespace lock. A thread that
-holds the namespace lock never waits for a content lock.
+is and how often it is open. The lock order is: the node's commit lock, its content lock, the namespace lock. A thread
+that holds the namespace lock never waits for a content lock.
 
 Readers take neither lock. They read ``staging`` once, and if it is ``None`` they read the container. A commit sets the
 new container before it clears ``staging``. Descriptors stay open as long as a reader refers to them.

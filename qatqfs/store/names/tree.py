@@ -1,11 +1,12 @@
 """The tree of logical names over BACKING: which stored file a path means, and the table of nodes.
 
-Every path is walked from BACKING with directory descriptors and without following symlinks, so nobody who can
-write to BACKING can make the store leave it.
+Every path is walked from BACKING with directory descriptors and without following symlinks. So a user who can write to
+BACKING cannot make the store leave it.
 
-``Tree.lock``, the namespace lock, is held for every change of names and for every look at them, so a lookup
-sees a rename or a commit before or after, never in between. It is held for short system calls only, never
-for encoding, decoding or copying.
+``Tree.lock``, the namespace lock, is held for every change of a name and for every look at one. So a lookup sees a
+rename or a commit as a whole or not at all. A thread that holds it never encodes, decodes or copies content. It may
+wait for the disk: a commit makes durable, with the lock held, metadata that changed since it did so without the lock,
+and the record that announces its container. A rename appends to the logs of dirty files.
 """
 
 import errno
@@ -75,9 +76,9 @@ class Tree:
         on_rekey: called with the old and the new key, under ``lock``, when a logical file gets another
             backing inode.
         on_gone: called with the key, under ``lock``, when the last name of a backing inode is gone.
-        on_dropped: called with a node, under ``lock``, that has no name any more, or that nobody has open and that has
-            nothing to commit: whoever keeps it in a table keeps its files open, and their space.
-        commit_times: what to show as ctime of what a commit has changed.
+        on_dropped: called with a node, under ``lock``, that has no name any more, or that is neither open nor dirty. A
+            table that keeps the node keeps its descriptors open, and so the space of removed files.
+        commit_times: which ctime to show after a commit.
     """
 
     def __init__(self, root: Fd, context: NodeContext) -> None:
@@ -116,7 +117,7 @@ class Tree:
         """Open the directory a path is in; yields its descriptor, its logical path and the last name."""
         above, name = paths.split(path)
         if not paths.components(path):
-            raise os_error(errno.EBUSY)  # the top has no parent in here
+            raise os_error(errno.EBUSY)  # the parent of the top is not in the store
         with self.directory(above) as fd:
             yield fd, above, name
 
@@ -129,7 +130,7 @@ class Tree:
             return False
 
     def is_searchable(self, path: bytes) -> bool:
-        """Whether a logical path leads to a directory in which we may look for names."""
+        """Whether a logical path leads to a directory in which this process may look for names."""
         try:
             with self.directory(path) as fd:
                 return os.access(f"/proc/self/fd/{fd}", os.X_OK, effective_ids=True)
@@ -137,13 +138,13 @@ class Tree:
             return False
 
     def fsync_parent(self, path: bytes) -> None:
-        """Make the names in the directory of a path durable; raises OSError, not for one that is gone."""
+        """Make the names in the directory of a path durable, if it is still there; raises OSError."""
         try:
             with self.directory(paths.split(path)[0]) as fd:
                 self.context.io.fsync_directory(fd)
         except FileNotFoundError:
             pass
-        except PermissionError:  # it cannot be opened, but everything can be made durable
+        except PermissionError:  # the directory cannot be opened, but syncfs makes everything durable
             self.context.io.syncfs(self.root)
 
     # -- resolution ------------------------------------------------------------------------------------
@@ -151,7 +152,7 @@ class Tree:
     def resolve(self, fd: int, above: bytes, name: bytes) -> Located:
         """Find what a name in an open directory means.
 
-        Of a container and a raw file of the same name the later modified counts, the container on a tie.
+        If there are a container and a raw file, the one that was modified last counts, and the container on a tie.
 
         Namespace lock held.
 
@@ -164,7 +165,7 @@ class Tree:
         stored = paths.container_name(name)
         container = self._lstat(fd, stored)
         if container is not None and not stat.S_ISREG(container.st_mode):
-            container = None  # something else that happens to be called so, and is shown so
+            container = None  # not a regular file, so its name is shown as it is
         plain = self._lstat(fd, name)
         if plain is not None and stat.S_ISREG(plain.st_mode) and paths.is_container_name(name):
             plain = None  # the container of a shorter name
@@ -189,12 +190,12 @@ class Tree:
         except FileNotFoundError:
             return None
         except OSError as err:
-            if err.errno == errno.ENAMETOOLONG:  # only with the suffix, or the kernel would have said so
+            if err.errno == errno.ENAMETOOLONG:  # only with the suffix; the kernel checked the logical name
                 return None
             raise
 
     def lookup(self, fd: int, above: bytes, name: bytes) -> Located:
-        """As :meth:`resolve`, but a file known to be damaged is absent if the options say so."""
+        """As :meth:`resolve`, but with ``OnCorrupt.ENOENT`` a file that is known to be damaged is absent."""
         located = self.resolve(fd, above, name)
         if self.hidden(located):
             raise os_error(errno.ENOENT, paths.join(above, name))
@@ -228,7 +229,7 @@ class Tree:
         """Return the attributes of what was found in an open directory; namespace lock held.
 
         Raises:
-            OSError: a container could not be opened for want of something.
+            OSError: a container could not be opened for lack of descriptors or memory.
         """
         assert_held(self.lock)
         node = self.nodes.get(located.key)
@@ -247,11 +248,11 @@ class Tree:
         try:
             length = logical_length(self.open_stored(fd, located.stored), path, reading)
         except OSError as err:
-            if is_want(err):  # a guess would cut what somebody reads
+            if is_want(err):  # a guess would cut off what a program reads
                 raise
-            length = located.st.st_size  # unreadable as a container: show what is there; open(2) says EIO
+            length = located.st.st_size  # not readable as a container: show the stored size; open(2) gives EIO
             if not reading.damage.file_known(signature):
-                return length  # perhaps it can be read the next time
+                return length  # it may be readable the next time
         with self._sizes_lock:
             self._sizes[signature] = length
         return length
@@ -261,7 +262,7 @@ class Tree:
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
         try:
             return Fd(os.open(stored, flags | os.O_NOATIME, dir_fd=fd))
-        except PermissionError:  # O_NOATIME is for the owner and root
+        except PermissionError:  # only the owner and root may use O_NOATIME
             pass
         try:
             return Fd(os.open(stored, flags, dir_fd=fd))
@@ -278,7 +279,7 @@ class Tree:
             return self.open_whatever_the_mode(fd)
 
     def open_whatever_the_mode(self, fd: Fd) -> Fd:
-        """As ``own_files.open_whatever_the_mode``; nobody who uses the mount sees the mode change."""
+        """As ``own_files.open_whatever_the_mode``; the change of the mode does not show through the mount."""
         with self.lock:
             shown_ns = self.commit_times.ctime_ns(from_stat(os.fstat(fd.number)))
             try:
@@ -309,7 +310,7 @@ class Tree:
     def list_attributes(self, path: bytes, wanted: list[bytes]) -> list[tuple[bytes, Attributes | None]]:
         """Return the attributes of names in a directory, leaving out those that are gone; raises OSError.
 
-        They are ``None`` where we may list the directory but not look at what is in it.
+        They are ``None`` where this process may list the directory but not look at what is in it.
         """
         result: list[tuple[bytes, Attributes | None]] = []
         with self.lock, self.directory(path) as fd:
@@ -326,14 +327,14 @@ class Tree:
     # -- room ------------------------------------------------------------------------------------------
 
     def room_for_one(self) -> AbstractContextManager[None]:
-        """Let one file, directory or the like be made inside; raises OSError (ENOSPC) if commits need the room."""
+        """Reserve an inode for one new file or directory in the block; raises OSError (ENOSPC) if commits need it."""
         staging = self.context.staging
         return staging.room_for(1) if staging is not None else nullcontext()
 
     # -- nodes -----------------------------------------------------------------------------------------
 
     def node_of(self, fd: int, path: bytes, located: Located) -> Node:
-        """Return the node of a resolved regular file, making one if need be; namespace lock held.
+        """Return the node of a regular file, made now if there is none; namespace lock held.
 
         Raises:
             OSError: it cannot be opened.
@@ -346,14 +347,14 @@ class Tree:
             return node
         opened = to_stay_open(self.open_stored(fd, located.stored))
         key = key_of(os.fstat(opened.number))
-        if key != located.key:  # replaced behind our back a moment ago
+        if key != located.key:  # another program has just replaced it
             raise os_error(errno.ESTALE, path)
         node = Node(self.context, key, path, located.kind, opened)
         self.nodes[key] = node
         return node
 
     def forget_if_idle(self, node: Node) -> None:
-        """Drop a node that nobody has open and that has nothing to commit; namespace lock held."""
+        """Drop a node that is neither open nor dirty; namespace lock held."""
         assert_held(self.lock)
         if node.handles:
             return
@@ -365,7 +366,7 @@ class Tree:
             self.on_dropped(node)
 
     def rekey(self, node: Node, old: Key) -> None:
-        """Note that a node's backing inode was replaced; namespace lock held."""
+        """Move a node to the key of its new backing inode; namespace lock held."""
         assert_held(self.lock)
         if self.nodes.get(old) is node:
             del self.nodes[old]
@@ -373,7 +374,7 @@ class Tree:
         self.on_rekey(old, node.key, node)
 
     def last_name_gone(self, key: Key) -> None:
-        """Note that a backing inode has no name any more; namespace lock held."""
+        """Handle the loss of the last name of a backing inode; namespace lock held."""
         assert_held(self.lock)
         self.on_gone(key)
         node = self.nodes.get(key)
@@ -386,7 +387,7 @@ class Tree:
             self.forget_if_idle(node)
 
     def dirty_nodes(self, below: bytes = b"") -> list[Node]:
-        """Return the nodes with uncommitted content that have, or may have, a name at or below a logical path.
+        """Return the dirty nodes that have, or may have, a name at or below a logical path.
 
         A node knows one of its names, so those with several names are always among them.
         """
