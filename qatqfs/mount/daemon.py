@@ -1,9 +1,9 @@
 """The daemon's life: check, fork, open the store, mount, answer, unmount, commit, leave.
 
-The parent process returns once the mount answers, or with the child's one line of error, which comes through a
-pipe. The child forks before any thread or event loop exists. It leaves on umount(8), or on a signal such as
-SIGTERM (:mod:`qatqfs.mount.signals`), which unmounts lazily; in each case everything is committed first. A second
-signal during that leaves staging to the recovery of the next mount.
+The parent process returns once the mount answers, or with the one line of error that the child sends through a pipe.
+The parent forks before any thread or event loop exists. The child, the daemon, ends on umount(8), or on a signal such
+as SIGTERM (:mod:`qatqfs.mount.signals`), which unmounts lazily. In both cases it commits everything first. A second
+signal meanwhile leaves staging to the recovery of the next mount.
 """
 
 import contextlib
@@ -42,12 +42,12 @@ class MountOptions:
         backing: BACKING, a directory.
         mountpoint: MOUNTPOINT, a directory.
         store: settings of the store.
-        foreground: stay in front and log to standard error.
+        foreground: do not fork, and log to standard error.
         allow_other: let other users in (root only).
         log_file: where a daemon logs, ``None`` for its default (see :mod:`qatqfs.mount.logs`).
         debug: log more.
         fuse_options: further options for the kernel, such as ``dev`` or ``noexec``.
-        nonempty: mount also over a directory that has something in it.
+        nonempty: also mount over a directory that is not empty.
     """
 
     backing: str
@@ -71,7 +71,7 @@ class MountOptions:
 
 
 Ready = Callable[[list[str]], None]
-"""Told, once the mount answers, what the user should know (often nothing)."""
+"""Called once the mount answers, with what the user should know, which is often nothing."""
 
 
 def mount(options: MountOptions, tell: Callable[[str], None]) -> None:
@@ -82,7 +82,7 @@ def mount(options: MountOptions, tell: Callable[[str], None]) -> None:
         tell: shows the user a line that is no error.
 
     Raises:
-        MountError: it was refused or failed; nothing is mounted.
+        MountError: the mount was refused or failed; nothing is mounted.
     """
 
     def tell_all(notes: list[str]) -> None:
@@ -106,7 +106,7 @@ def mount(options: MountOptions, tell: Callable[[str], None]) -> None:
 def _start_daemon(options: MountOptions) -> list[str]:
     """Fork a daemon and wait for its report; returns its notes, raises MountError with its error."""
     for stream in (sys.stdout, sys.stderr):
-        if stream is not None:  # it was closed before we started
+        if stream is not None:  # it may have been closed before this process started
             stream.flush()
     readable, writable = os.pipe()
     pid = os.fork()
@@ -118,7 +118,7 @@ def _start_daemon(options: MountOptions) -> list[str]:
         with os.fdopen(readable, "rb") as pipe:
             report = pipe.read(_MAX_REPORT)
     except KeyboardInterrupt:
-        os.kill(pid, signal.SIGTERM)  # who gives up waiting does not want a mount that appears later
+        os.kill(pid, signal.SIGTERM)  # a user who interrupts this does not want a mount later
         raise
     if not report:
         _, status = os.waitpid(pid, 0)
@@ -139,7 +139,7 @@ def _run_daemon(options: MountOptions, report_to: int) -> None:
         if report_to >= 0:
             try:
                 os.write(report_to, json.dumps({"notes": notes, "error": error}).encode()[:_MAX_REPORT])
-            except BrokenPipeError:  # whoever asked for the mount has gone without waiting for it
+            except BrokenPipeError:  # the parent has ended without waiting for the mount
                 os.kill(os.getpid(), signal.SIGTERM)
             os.close(report_to)
             report_to = -1
@@ -161,11 +161,11 @@ def _run_daemon(options: MountOptions, report_to: int) -> None:
 
 
 def _let_go_of_descriptors(keep: int) -> None:
-    """Close what was inherited: a caller may wait for the end of a pipe, or for a lock that goes with a descriptor."""
+    """Close inherited descriptors: a caller may wait for the end of a pipe or for a lock that they keep."""
     for name in os.listdir("/proc/self/fd"):
         number = int(name)
         if number > 2 and number != keep:
-            with contextlib.suppress(OSError):  # the one that listed them
+            with contextlib.suppress(OSError):  # the descriptor that listed them
                 os.close(number)
     null = os.open(os.devnull, os.O_RDWR)
     for number in (0, 1, 2):
@@ -196,12 +196,12 @@ def _serve(options: MountOptions, ready: Ready) -> None:
 
 
 def _serve_store(options: MountOptions, store: FileStore, ready: Ready) -> None:
-    import pyfuse3  # the store's commands must work where libfuse does not
+    import pyfuse3  # commands without a mount must work where libfuse does not
     import trio
 
     from qatqfs.mount.operations import Operations
 
-    stop = signals.await_stop()  # before the mount exists: from then on nobody may end this process at once
+    stop = signals.await_stop()  # before the mount exists: from then on no signal may end this process at once
     with _libfuse_reasons() as reasons:
         try:
             pyfuse3.init(Operations(store), options.mountpoint, _fuse_options(options))
@@ -210,7 +210,7 @@ def _serve_store(options: MountOptions, store: FileStore, ready: Ready) -> None:
     log.info("mounted %s at %s", options.backing, options.mountpoint)
     try:
         told = trio.run(_answer, options.mountpoint, store, stop, lambda: ready(_notes(store)))
-        if not told and not options.foreground:  # somebody waits for the answer
+        if not told and not options.foreground:  # the parent waits for the answer
             ended = f"stopped by {stop.number.name}" if stop.number is not None else "unmounted"
             raise MountError(f"{ended} before the mount answered")
     finally:
@@ -220,12 +220,12 @@ def _serve_store(options: MountOptions, store: FileStore, ready: Ready) -> None:
 
 @contextmanager
 def _libfuse_reasons() -> Iterator[Callable[[], str | None]]:
-    """Catch what libfuse says on standard error, and nowhere else, about a mount that fails.
+    """Catch why a mount failed, which libfuse says on standard error only.
 
     Yields:
         A function that returns the last reason.
     """
-    readable, writable = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe, for there may be no directory to write to
+    readable, writable = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe, because there may be no writable directory
     stderr = os.dup(2)
     os.dup2(writable, 2)
     os.close(writable)
@@ -248,7 +248,7 @@ async def _answer(mountpoint: str, store: FileStore, stop: signals.StopRequest, 
     """Answer requests until the filesystem is unmounted or a signal asks to stop.
 
     Returns:
-        Whether anybody was told that the mount answers; ``False`` if it ended at the same moment.
+        Whether ``ready`` was called; ``False`` if the mount ended at the same moment.
 
     Raises:
         MountError: a signal stopped it before it answered.
@@ -259,7 +259,7 @@ async def _answer(mountpoint: str, store: FileStore, stop: signals.StopRequest, 
     answered = told = False
 
     async def announce() -> None:
-        # abandon_on_cancel: if the loop ends first, nobody will ever answer this stat.
+        # abandon_on_cancel: if the loop ends first, no thread will ever answer this stat.
         nonlocal answered, told
         st = await trio.to_thread.run_sync(os.stat, mountpoint, abandon_on_cancel=True)
         answered = stop.number is None
@@ -306,12 +306,12 @@ def _notes(store: FileStore) -> list[str]:
 
 
 def _close_store(store: FileStore) -> None:
-    def give_up(number: int, frame: object) -> None:
+    def leave_at_once(number: int, frame: object) -> None:
         log.warning("second signal: what is not committed is left to the next mount")
-        # On a thread, for this one may hold the locks that it takes, and goes on meanwhile.
+        # On a new thread, because this one may hold the locks that are needed, and goes on meanwhile.
         threading.Thread(target=_leave, args=(store,), daemon=True).start()
 
-    signals.on_second_request(give_up)
+    signals.on_second_request(leave_at_once)
     try:
         store.close()
     except Exception as err:
@@ -323,11 +323,11 @@ def _close_store(store: FileStore) -> None:
 
 
 def _leave(store: FileStore) -> None:
-    """End the process once what is in staging is durable, or cannot be made so, which the log says."""
+    """Make what is in staging durable, or log why that fails, and end the process."""
     try:
         store.secure_staging()
     except OSError:
-        pass  # it is in the log
+        pass  # secure_staging has logged it
     except Exception:
         log.exception("what is left in staging may not survive a loss of power")
     finally:
@@ -336,10 +336,10 @@ def _leave(store: FileStore) -> None:
 
 
 class _Option(str):
-    """An option for pyfuse3, which encodes options as ASCII, while a path in one may have any bytes."""
+    """An option for pyfuse3. pyfuse3 encodes options as ASCII, but a path in an option may have any bytes."""
 
     def encode(self, encoding: str = "", errors: str = "") -> bytes:
-        """Return the bytes that are meant, whatever encoding is asked for."""
+        """Return the bytes of the option, whatever the encoding."""
         return os.fsencode(str(self))
 
 

@@ -1,8 +1,8 @@
 """The table of inodes that the kernel knows.
 
-Logical inode numbers are ours: the backing's number if that is free, else one from 2^63 up. They stay the same
-as long as the kernel remembers the inode, although each commit gives the file another backing inode, and may
-change over a remount.
+The mount chooses logical inode numbers: the backing's number if that is free, else a number from 2^63 up. A number
+stays the same as long as the kernel remembers the inode, although each commit gives the file another backing inode. It
+may change over a remount.
 
 Every method but :meth:`InodeTable.get` needs the store's namespace lock, so that a name, its backing inode and its
 logical inode always change together. ``get`` is one look into a dictionary; the thread that answers requests calls it
@@ -42,10 +42,10 @@ class Inode:
         children: what is known to be in it, by name.
         file: the store's file while it is open.
         opens: open handles.
-        tag: what the kernel's cached pages are pages of, ``None`` if unknown.
-        removed: what to show of a directory that was removed while somebody is in it; counts without a name only.
-        no_capability: the file is known to have no security.capability, which the kernel asks before each write.
-        generation: tells it from another inode that had or will have this number, in this mount or the next.
+        tag: the content tag of what the kernel has in its page cache, ``None`` if unknown.
+        removed: attributes of a directory that was removed while it is in use; they count only if it has no name.
+        no_capability: the file has no security.capability, for which the kernel asks before each write.
+        generation: tells the inode from others with this number, earlier or later, in this mount or the next.
     """
 
     number: int
@@ -73,7 +73,7 @@ class InodeTable:
     Args:
         root: attributes of the top.
         lock: the namespace lock.
-        is_searchable: says of the logical path of a directory whether we may look for names in it.
+        is_searchable: whether this process may look for names in the directory at a logical path.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class InodeTable:
             raise stale() from None
 
     def path(self, inode: Inode) -> bytes:
-        """Return a logical path of an inode: of several names one by which we can reach it, if there is one.
+        """Return a logical path of an inode; of several names, one by which this process can reach it if there is one.
 
         Raises:
             OSError: ENOENT, its last name is gone.
@@ -120,12 +120,12 @@ class InodeTable:
         return join(self.path(directory), name)
 
     def remember(self, attributes: Attributes, directory: Inode, name: bytes) -> Inode:
-        """Return the inode of a name that is being told to the kernel, counting one more reference."""
+        """Return the inode of a name that the kernel is told of, and count one more reference."""
         assert_held(self._lock)
         file_type = stat.S_IFMT(attributes.mode)
         inode = self._by_key.get(attributes.key)
         if inode is not None and inode.file_type != file_type:
-            # The backing inode number was freed and taken again behind our back.
+            # Another program freed the backing inode, and its number was used again.
             inode.key = None
             inode = None
         if inode is None:
@@ -136,7 +136,7 @@ class InodeTable:
         if directory.children.get(name) is not inode:
             self.unname(directory, name)
             if attributes.nlink == 1 or stat.S_ISDIR(file_type):
-                # Renamed in BACKING itself: the name it had is another file's now, or nobody's.
+                # Renamed in BACKING itself: its old name is another file's now, or free.
                 for other_directory, other_name in list(inode.names):
                     self.unname(other_directory, other_name)
             directory.children[name] = inode
@@ -175,7 +175,7 @@ class InodeTable:
             other.names.add((directory, name))
 
     def forget(self, number: int, references: int) -> None:
-        """Take back references that the kernel held; without any the inode is dropped."""
+        """Take back references that the kernel held, and drop the inode if none is left."""
         assert_held(self._lock)
         inode = self._by_number.get(number)
         if inode is None or number == ROOT:
@@ -204,7 +204,7 @@ class InodeTable:
             inode.tag = file.content_tag()
 
     def gone(self, key: Key) -> None:
-        """Note that the last name of a backing inode is gone: its number may come back as another file's."""
+        """Note that the last name of a backing inode is gone, so that its number may become another file's."""
         self._drop_key(key)
 
     def _drop_key(self, key: Key) -> None:

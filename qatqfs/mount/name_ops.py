@@ -17,17 +17,17 @@ from qatqfs.store.system.files import RENAME_EXCHANGE
 
 _ABSENT = 0
 _LONGEST_NAME = 255
-"""Bytes in a name on every filesystem that may be below (NAME_MAX); the kernel lets longer ones pass to us."""
+"""Bytes in a name on every filesystem that may hold BACKING (NAME_MAX). The kernel passes longer names on."""
 
 
 class NameOperations(Adapter):
-    """Names and the table of inodes; table and BACKING change under one hold of the namespace lock."""
+    """Names and the table of inodes, which change together with BACKING under the namespace lock."""
 
     @handler
     async def lookup(
         self, parent_inode: pyfuse3.InodeT, name: pyfuse3.FileNameT, ctx: pyfuse3.RequestContext
     ) -> pyfuse3.EntryAttributes:
-        """Find a name; an absent one is answered so that the kernel remembers it for a second."""
+        """Find a name. The answer for an absent name lets the kernel remember for a second that it is absent."""
         if len(name) > _LONGEST_NAME:
             raise os_error(errno.ENAMETOOLONG)
         try:
@@ -46,7 +46,7 @@ class NameOperations(Adapter):
 
     @notification
     async def forget(self, inode_list: Sequence[tuple[pyfuse3.InodeT, int]]) -> None:
-        """Take back references; the kernel waits for no answer."""
+        """Take back references; the kernel expects no answer."""
         await self.run(self._forget, inode_list)
 
     def _forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
@@ -140,10 +140,10 @@ class NameOperations(Adapter):
             self.inodes.unname(directory, name)
 
     def _note_removal(self, directory: Inode, name: bytes) -> None:
-        """Keep the attributes of a directory that is about to be removed, for those who are in it; lock held."""
+        """Keep the attributes of a directory that is about to be removed, for programs that are in it; lock held."""
         inode = directory.children.get(name)
         if inode is not None and stat.S_ISDIR(inode.file_type):
-            with contextlib.suppress(OSError):  # gone from BACKING itself
+            with contextlib.suppress(OSError):  # it was removed in BACKING itself
                 inode.removed = dataclasses.replace(self.store.stat(self.inodes.path(inode)), nlink=0)
 
     @handler
