@@ -290,8 +290,8 @@ def _notes(store: FileStore) -> list[str]:
     if store.in_doubt:
         files = "1 file" if store.in_doubt == 1 else f"{store.in_doubt} files"
         notes.append(
-            f"the newest content of {files} may be torn, for the machine went down before it was known to be on disk:"
-            " it is kept in .qatqfs/lost+found in the backing directory, and the log names it"
+            f"the newest content of {files} may be torn, because the machine went down before it was known to be on"
+            " disk: it is kept in .qatqfs/lost+found in the backing directory, and the log names it"
         )
     if store.recovered is None:
         notes.append(

@@ -159,7 +159,7 @@ def _wait(watch: DaemonWatch, mount: Mount, *, lazy: bool) -> bool:
 def _still_there(path: str, mount: Mount, *, committed: bool) -> MountError:
     """Return the error that says that a daemon goes on, and why."""
     where = " and by ".join(map(str, sightings(mount.device)))
-    why = f"the mount is still held by {where}" if where else "something is open in it, or it is held out of our sight"
+    why = f"the mount is still held by {where}" if where else "something is open in it, or it is held out of sight"
     if committed:
         return StillMounted(f"{path} is unmounted and committed, but its daemon goes on: {why}")
     return MountError(

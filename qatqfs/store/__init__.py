@@ -5,14 +5,15 @@ and its docstring is a map of it. Imports go from the last of this list to the f
 keeps:
 
 * ``system``: descriptors, system calls, every change of BACKING;
-* base modules: ``errors``, ``holder``, ``options``, ``counters``, ``paths``, ``attributes``, ``private``;
+* base modules: ``errors``, ``locks``, ``holder``, ``options``, ``counters``, ``paths``, ``attributes``, ``private``;
 * ``tensors``: what a file says about its tensors;
 * ``reading``: containers to verified bytes;
 * ``staging``: where written bytes live until they are in a container;
 * ``encoding``: bytes to payloads;
 * ``names``: logical names, and the files that are open or dirty;
 * ``commit``: from staging to containers, and recovery;
-* ``store``: the public face.
+* ``facade``: what a mount uses of a store, as a Protocol;
+* ``background``: the threads of a store; ``store``: the public face.
 
 A read goes through ``store``, ``names`` and ``reading``. A write goes through ``store``, ``names`` and ``staging``, and
 later through ``commit`` and ``encoding``.

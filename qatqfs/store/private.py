@@ -40,7 +40,7 @@ def _make_directory(io: BackingIO, parent: Fd, name: bytes) -> Fd:
 
 
 def _check_format(directory: Fd) -> bool:
-    """Whether a format stamp is there; raises StoreError when it is not ours."""
+    """Whether a format stamp is there; raises StoreError if this version does not know it."""
     try:
         fd = Fd(os.open(_FORMAT, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=directory.number))
     except FileNotFoundError:

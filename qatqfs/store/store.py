@@ -24,8 +24,7 @@ from qatqfs.store.counters import Counters
 from qatqfs.store.errors import StoreError
 from qatqfs.store.facade import File, FileHandle, Owner, Target
 from qatqfs.store.locks import assert_held
-from qatqfs.store.names import changes as nameops
-from qatqfs.store.names import metadata
+from qatqfs.store.names import changes, metadata
 from qatqfs.store.names.handle import Handle
 from qatqfs.store.names.node import Node
 from qatqfs.store.names.opening import Opener
@@ -50,7 +49,9 @@ _READ_AHEAD_RUNS_PER_WORKER = 2
 
 def _own(target: Target) -> bytes | Node:
     """Return a target as this store knows it; raises AssertionError for a file of another store."""
-    assert isinstance(target, bytes | Node)
+    if isinstance(target, bytes):
+        return target
+    assert isinstance(target, Node)
     return target
 
 
@@ -176,7 +177,10 @@ class Store:
         return self._background.syncs.start(below)
 
     def sync_state(self, number: int, wait_s: float) -> tuple[bytes, SyncState]:
-        """Return the path of a sync that was started and how far it is; see :meth:`FileStore.sync_state`."""
+        """Return the path of a sync that was started and how far it is.
+
+        See :meth:`qatqfs.store.facade.WritableStore.sync_state`.
+        """
         return self._background.syncs.look(number, wait_s)
 
     def make_room(self) -> bool:
@@ -204,8 +208,8 @@ class Store:
             commit: ``False`` leaves uncommitted content to the recovery of the next store.
 
         Raises:
-            OSError: a file could not be committed (everything else was, and the store is closed all the same), or
-                not even be made durable in staging.
+            OSError: a file could not be committed, or not even be made durable in staging. Everything else was
+                committed, and the store is closed.
         """
         if self._closed:
             return
@@ -343,35 +347,35 @@ class Store:
 
     def mkdir(self, path: bytes, mode: int = 0o755, owner: Owner = None) -> Attributes:
         """Make a directory; see :func:`qatqfs.store.names.changes.mkdir`."""
-        return self._shown(nameops.mkdir(self.tree, path, mode, owner))
+        return self._shown(changes.mkdir(self.tree, path, mode, owner))
 
     def symlink(self, path: bytes, target: bytes, owner: Owner = None) -> Attributes:
         """Make a symbolic link at ``path``; raises OSError."""
-        return self._shown(nameops.symlink(self.tree, path, target, owner))
+        return self._shown(changes.symlink(self.tree, path, target, owner))
 
     def mknod(self, path: bytes, mode: int, rdev: int = 0, owner: Owner = None) -> Attributes:
         """Make a fifo, socket or device node; raises OSError."""
-        return self._shown(nameops.mknod(self.tree, path, mode, rdev, owner))
+        return self._shown(changes.mknod(self.tree, path, mode, rdev, owner))
 
     def readlink(self, path: bytes) -> bytes:
         """Return the target of a symbolic link; raises OSError."""
-        return nameops.readlink(self.tree, path)
+        return changes.readlink(self.tree, path)
 
     def link(self, path: bytes, new_path: bytes) -> Attributes:
         """Give a file another name; see :func:`qatqfs.store.names.changes.link`."""
-        return self._shown(nameops.link(self.tree, path, new_path))
+        return self._shown(changes.link(self.tree, path, new_path))
 
     def unlink(self, path: bytes) -> None:
         """Remove a name; raises OSError."""
-        nameops.unlink(self.tree, path)
+        changes.unlink(self.tree, path)
 
     def rmdir(self, path: bytes) -> None:
         """Remove an empty directory; raises OSError."""
-        nameops.rmdir(self.tree, path)
+        changes.rmdir(self.tree, path)
 
     def rename(self, path: bytes, new_path: bytes, flags: int = 0) -> None:
         """Rename, replacing; see :func:`qatqfs.store.names.changes.rename`."""
-        nameops.rename(self.tree, path, new_path, flags)
+        changes.rename(self.tree, path, new_path, flags)
 
     # -- metadata --------------------------------------------------------------------------------------
 

@@ -22,7 +22,7 @@ OPEN_TO_ALL = {
     *("attributes", "errors", "facade", "holder", "locks", "options", "paths", "private"),
     *("system.descriptors", "system.files"),
 }
-"""Modules of the store that the mount imports; :class:`Store` itself is for who opens one."""
+"""Modules of the store that the mount imports; :class:`Store` itself is for the module that opens one."""
 
 
 def members(protocol: type) -> set[str]:

@@ -17,7 +17,7 @@ NODE = {"state.py", "node.py"}
 """The modules that may assign the fields of a node."""
 
 FIELDS = {
-    *("key", "path", "kind", "fd", "staging", "sequence", "changed_at", "durable_sequence", "handles", "writers"),
+    *("key", "path", "storage", "fd", "staging", "sequence", "changed_at", "durable_sequence", "handles", "writers"),
     *("several_names", "durable", "stays_container", "metadata_durable", "_container", "_generation"),
 }
 
@@ -83,6 +83,18 @@ def test_the_container_is_replaced_under_both_locks(store: Store) -> None:
             node.replaced(node.fd, node.key, container, whole=True)
         with node.lock, pytest.raises(AssertionError, match="not held"):
             node.replaced(node.fd, node.key, container, whole=True)
+
+
+def test_a_content_lock_is_not_waited_for_with_the_namespace_lock_held(store: Store) -> None:
+    with store.create(b"x") as handle:
+        with store.tree.lock, pytest.raises(AssertionError, match="comes after"):
+            handle.write(b"abc", 0)
+        assert handle.write(b"abc", 0) == 3
+
+
+def test_a_content_lock_that_is_held_may_be_taken_again_with_the_namespace_lock(store: Store) -> None:
+    with store.create(b"x") as handle, handle.node.lock, store.tree.lock:
+        assert handle.write(b"abc", 0) == 3
 
 
 def assigned_fields(path: Path) -> list[str]:

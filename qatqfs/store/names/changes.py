@@ -188,10 +188,10 @@ def rename(tree: Tree, src: bytes, dst: bytes, flags: int = 0) -> None:
 
 
 def _stored_target(located: Located, dst: bytes, dst_name: bytes) -> bytes:
-    if located.kind is Storage.CONTAINER:
+    if located.storage is Storage.CONTAINER:
         return paths.container_name(dst_name)
     if not paths.plain_name_allowed(dst_name):
-        raise os_error(errno.EXDEV if located.kind is Storage.RAW else errno.EINVAL, dst)
+        raise os_error(errno.EXDEV if located.storage is Storage.RAW else errno.EINVAL, dst)
     return dst_name
 
 
@@ -221,7 +221,7 @@ def _replace(
 
 def _move_shadowed(tree: Tree, located: Located, src_fd: int, dst_fd: int, dst_name: bytes) -> None:
     assert located.shadowed is not None
-    container = located.kind is not Storage.CONTAINER
+    container = located.storage is not Storage.CONTAINER
     if container or paths.plain_name_allowed(dst_name):
         stored = paths.container_name(dst_name) if container else dst_name
         tree.context.io.rename(src_fd, located.shadowed, dst_fd, stored)
@@ -230,7 +230,7 @@ def _move_shadowed(tree: Tree, located: Located, src_fd: int, dst_fd: int, dst_n
 def _exchange(tree: Tree, one: tuple[int, bytes, Located], other: tuple[int, bytes, Located]) -> None:
     one_fd, one_path, one_located = one
     other_fd, other_path, other_located = other
-    containers = [located.kind is Storage.CONTAINER for located in (one_located, other_located)]
+    containers = [located.storage is Storage.CONTAINER for located in (one_located, other_located)]
     if containers[0] != containers[1] or one_located.shadowed or other_located.shadowed:
         raise os_error(errno.EINVAL, other_path)
     forth = _nodes_at(tree, one_path, one_located)

@@ -70,7 +70,7 @@ def set_mtime(tree: Tree, target: Target, mtime_ns: int) -> None:
     """Set the modification time in nanoseconds and nothing else; raises OSError."""
     with _backing(tree, target, change=True) as fd:
         node = target if isinstance(target, Node) else tree.nodes.get(key_of(os.fstat(fd.number)))
-        if node is None or node.kind is Storage.RAW:
+        if node is None or node.storage is Storage.RAW:
             tree.context.io.set_times(fd, None, mtime_ns)
             return
     node.set_mtime(mtime_ns)

@@ -69,7 +69,7 @@ class Node(NodeState):
         if staging is not None:
             staged, mtime_ns = staging.time.stat()
             return from_stat(st, staged=staged, mtime_ns=mtime_ns, base_blocks=st.st_blocks)
-        if self.kind is Storage.RAW:
+        if self.storage is Storage.RAW:
             return from_stat(st)
         container = self._container
         try:
@@ -87,7 +87,7 @@ class Node(NodeState):
         """
         if self.staging is not None:
             return self.staging.entry_id
-        if self.kind is Storage.RAW:
+        if self.storage is Storage.RAW:
             return None
         container = self._container
         return container.content_id if container is not None else None
@@ -99,7 +99,7 @@ class Node(NodeState):
         staging, fd = self.staging, self.fd
         if staging is not None:
             data: Chunk = staging.read(offset, size)
-        elif self.kind is Storage.RAW:
+        elif self.storage is Storage.RAW:
             data = pread_exact(fd.number, size, offset)
         else:
             container = self.container()
@@ -117,7 +117,7 @@ class Node(NodeState):
     def read_cached(self, offset: int, size: int) -> Chunk | None:
         """Return a range if that takes no disk access and no decoding, else ``None``; never blocks."""
         container = self._container
-        if self.staging is not None or container is None or self.kind is Storage.RAW:
+        if self.staging is not None or container is None or self.storage is Storage.RAW:
             return None
         data = container.read_cached(offset, size)
         if data is not None:
@@ -145,7 +145,7 @@ class Node(NodeState):
         return written
 
     def _write_raw(self, data: bytes | bytearray | memoryview, offset: int) -> int | None:
-        if self.kind is not Storage.RAW:
+        if self.storage is not Storage.RAW:
             return None
         fd = self.fd
         if self.context.staging is not None:
@@ -180,10 +180,10 @@ class Node(NodeState):
         Raises:
             OSError: as :meth:`write`.
         """
-        if size > self.context.options.max_file_size and self.kind is not Storage.RAW:
+        if size > self.context.options.max_file_size and self.storage is not Storage.RAW:
             raise os_error(errno.EFBIG)
         with self.lock:
-            if self.kind is Storage.RAW:
+            if self.storage is Storage.RAW:
                 self.context.io.ftruncate(self.fd, size)
                 return
             staging = self.staging
@@ -247,7 +247,7 @@ class Node(NodeState):
     def fsync(self) -> None:
         """Make what was acknowledged so far durable; raises OSError."""
         with self.lock:
-            if not (self.durable and self.metadata_durable) or self.kind is Storage.RAW:
+            if not (self.durable and self.metadata_durable) or self.storage is Storage.RAW:
                 # First the base and, for a new file, its name, because recovery has to find them.
                 self.make_container_durable()
             if self.staging is not None:

@@ -33,7 +33,8 @@ class Opener:
 
     Args:
         tree: the names.
-        release_dirty: called, without locks, once the last writer of a dirty node has closed it.
+        release_dirty: called once the last writer of a dirty node has closed it. The caller of :meth:`Handle.close` may
+            hold the namespace lock, no other is held.
     """
 
     def __init__(self, tree: Tree, release_dirty: Callable[[Node], None]) -> None:
@@ -90,7 +91,7 @@ class Opener:
         try:
             if truncate:
                 handle.node.truncate(0)
-            elif handle.node.kind is Storage.CONTAINER and not handle.node.dirty:
+            elif handle.node.storage is Storage.CONTAINER and not handle.node.dirty:
                 handle.node.container()
         except BaseException:
             handle.close()
@@ -100,7 +101,7 @@ class Opener:
     @staticmethod
     def _prepare_for_writing(node: Node) -> None:
         """Make sure that written content can get into the backing inode; namespace lock held."""
-        if node.kind is Storage.RAW or os.geteuid() != 0:
+        if node.storage is Storage.RAW or os.geteuid() != 0:
             node.open_for_writing()
 
     def _check_openable(self, path: bytes, located: Located, *, changes: bool) -> None:
@@ -109,13 +110,13 @@ class Opener:
             raise os_error(errno.EISDIR, path)
         if stat.S_ISLNK(mode):
             raise os_error(errno.ELOOP, path)
-        if located.kind is None:
+        if located.storage is None:
             raise os_error(errno.ENXIO, path)
         if not changes:
             return
         if self._options.read_only:
             raise os_error(errno.EROFS, path)
-        if located.kind is Storage.CONTAINER and located.st.st_dev != self._tree.device:
+        if located.storage is Storage.CONTAINER and located.st.st_dev != self._tree.device:
             raise os_error(errno.EXDEV, path)
 
     def _handle(self, node: Node, *, writable: bool) -> Handle:
@@ -178,15 +179,15 @@ class Opener:
 
     def _create_node(self, fd: int, path: bytes, name: bytes, mode: int, owner: tuple[int, int] | None) -> Node:
         if self._options.is_raw(path) and paths.plain_name_allowed(name):
-            kind = Storage.RAW
+            storage = Storage.RAW
             flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
             opened = self._io.open(fd, name, flags, mode & 0o7777)
             set_owner(self._io, opened, fd, mode, owner)
         else:
-            kind = Storage.CONTAINER
+            storage = Storage.CONTAINER
             opened = self._place_container(fd, path, name, mode, owner)
         key = key_of(os.fstat(opened.number))
-        node = Node(self._tree.context, key, path, kind, opened)
+        node = Node(self._tree.context, key, path, storage, opened)
         self._tree.nodes[key] = node
         return node
 
@@ -255,7 +256,7 @@ class Opener:
     def _is_to_become_container(self, fd: int, path: bytes, name: bytes, located: Located) -> bool:
         """Whether a raw file that is being truncated to nothing becomes a container."""
         return (
-            located.kind is Storage.RAW
+            located.storage is Storage.RAW
             and located.st.st_nlink == 1
             and os.geteuid() in (0, located.st.st_uid)  # or it would change its owner
             and paths.plain_name_allowed(name)

@@ -18,7 +18,7 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from qatqfs.store.attributes import Key
-from qatqfs.store.locks import assert_held
+from qatqfs.store.locks import assert_held, lock_before
 from qatqfs.store.options import StoreOptions
 from qatqfs.store.reading.container import ContainerFile, ReadContext, signature_of
 from qatqfs.store.staging.area import StagingArea
@@ -50,7 +50,7 @@ class NodeContext:
         namespace_lock: see the module's text.
         dirtied: called, without the namespace lock, when a node becomes dirty.
         advanced: called, without the namespace lock, when a sequential writer has got further by some megabytes.
-        committed: called, without any lock, when a container has got its name and is not durable yet.
+        committed: called, without the namespace lock, when a container has got its name and is not durable yet.
         fsync_parent: makes the directory of a logical path durable.
     """
 
@@ -83,7 +83,7 @@ class NodeState:
     Attributes:
         key: the backing inode, which has the metadata. Namespace lock.
         path: the logical path, ``None`` once the last name is gone. Namespace lock.
-        kind: how it is stored. Namespace lock.
+        storage: how it is stored. Namespace lock.
         fd: the backing inode, open for reading; also for writing if :meth:`Node.open_for_writing` was called. Namespace
             lock.
         lock: the content lock.
@@ -108,7 +108,7 @@ class NodeState:
         context: NodeContext,
         key: Key,
         path: bytes,
-        kind: Storage,
+        storage: Storage,
         fd: Fd,
         *,
         durable: bool = False,
@@ -117,9 +117,9 @@ class NodeState:
         self.context = context
         self.key = key
         self.path: bytes | None = path
-        self.kind = kind
+        self.storage = storage
         self.fd = fd
-        self.lock = threading.RLock()
+        self.lock = lock_before(context.namespace_lock)
         self.staging: StagingEntry | None = None
         self.sequence = 0
         self.changed_at = 0.0
@@ -149,7 +149,7 @@ class NodeState:
     @property
     def opened(self) -> bool:
         """Whether attributes are known without reading the container."""
-        return self.staging is not None or self._container is not None or self.kind is Storage.RAW
+        return self.staging is not None or self._container is not None or self.storage is Storage.RAW
 
     @property
     def has_several_names(self) -> bool:
@@ -251,7 +251,7 @@ class NodeState:
         """Turn from a raw file into the (empty) container that replaced it; namespace lock held."""
         assert_held(self.context.namespace_lock)
         self._generation += 1
-        self.kind, self.fd, self.key = Storage.CONTAINER, fd, key
+        self.storage, self.fd, self.key = Storage.CONTAINER, fd, key
         self._container = None
         self.durable = False
         self.changed_at = time.monotonic()
@@ -260,7 +260,7 @@ class NodeState:
         """Turn from a container into the raw file that replaced it; content and namespace lock held."""
         self._assert_both_held()
         self._generation += 1
-        self.kind, self.fd, self.key = Storage.RAW, fd, key
+        self.storage, self.fd, self.key = Storage.RAW, fd, key
         self._container = None
         self.durable = False
         self.staging = None  # last: a reader that finds none looks at the rest

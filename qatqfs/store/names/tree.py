@@ -3,10 +3,12 @@
 Every path is walked from BACKING with directory descriptors and without following symlinks. So a user who can write to
 BACKING cannot make the store leave it.
 
-``Tree.lock``, the namespace lock, is held for every change of a name and for every look at one. So a lookup sees a
-rename or a commit as a whole or not at all. A thread that holds it never encodes, decodes or copies content. It may
-wait for the disk: a commit makes durable, with the lock held, metadata that changed since it did so without the lock,
-and the record that announces its container. A rename appends to the logs of dirty files.
+``Tree.lock``, the namespace lock, is held for every change of a name and for every look-up of one. So a look-up sees a
+rename or a commit as a whole or not at all. Listing the names in a directory takes no lock.
+
+A thread that holds the lock never encodes, decodes or copies content. It may wait for the disk: a commit makes durable,
+with the lock held, metadata that changed since it did so without the lock, and the record that announces its container.
+A rename appends to the logs of dirty files.
 """
 
 import errno
@@ -43,13 +45,13 @@ class Located:
     Attributes:
         stored: the stored name.
         st: its lstat.
-        kind: how a regular file is stored, ``None`` for everything else.
+        storage: how a regular file is stored, ``None`` for everything else.
         shadowed: the other stored file of the same logical name, if there are both.
     """
 
     stored: bytes
     st: os.stat_result
-    kind: Storage | None
+    storage: Storage | None
     shadowed: bytes | None
 
     @property
@@ -176,8 +178,8 @@ class Tree:
         ):
             assert container is not None
             return Located(stored, container, Storage.CONTAINER, name if plain is not None else None)
-        kind = Storage.RAW if stat.S_ISREG(plain.st_mode) else None
-        return Located(name, plain, kind, stored if container is not None else None)
+        storage = Storage.RAW if stat.S_ISREG(plain.st_mode) else None
+        return Located(name, plain, storage, stored if container is not None else None)
 
     def _mtime_ns(self, st: os.stat_result) -> int:
         node = self.nodes.get(key_of(st))
@@ -206,7 +208,7 @@ class Tree:
         assert_held(self.lock)
         return (
             self.context.options.on_corrupt is OnCorrupt.ENOENT
-            and located.kind is Storage.CONTAINER
+            and located.storage is Storage.CONTAINER
             and self.context.reading.damage.file_known(signature_of(located.st))
             and not self._is_dirty(located.key)
         )
@@ -233,9 +235,9 @@ class Tree:
         """
         assert_held(self.lock)
         node = self.nodes.get(located.key)
-        if node is not None and located.kind is not None:
+        if node is not None and located.storage is not None:
             return node.attributes()
-        if located.kind is Storage.CONTAINER:
+        if located.storage is Storage.CONTAINER:
             return from_stat(located.st, self._container_length(fd, path, located))
         return from_stat(located.st)
 
@@ -340,7 +342,7 @@ class Tree:
             OSError: it cannot be opened.
         """
         assert_held(self.lock)
-        assert located.kind is not None
+        assert located.storage is not None
         node = self.nodes.get(located.key)
         if node is not None:
             node.refresh(located.st)
@@ -349,7 +351,7 @@ class Tree:
         key = key_of(os.fstat(opened.number))
         if key != located.key:  # another program has just replaced it
             raise os_error(errno.ESTALE, path)
-        node = Node(self.context, key, path, located.kind, opened)
+        node = Node(self.context, key, path, located.storage, opened)
         self.nodes[key] = node
         return node
 
