@@ -13,6 +13,7 @@ from qatqfs.mount.adapter import ATTRIBUTE_TIMEOUT_S, Adapter, handler, notifica
 from qatqfs.mount.inodes import Inode
 from qatqfs.store.attributes import Attributes
 from qatqfs.store.errors import os_error
+from qatqfs.store.facade import Owner
 from qatqfs.store.system.files import RENAME_EXCHANGE
 
 _ABSENT = 0
@@ -86,14 +87,27 @@ class NameOperations(Adapter):
         """Make a special file, or a regular one without opening it."""
         owner = owner_of(ctx)
         masked = mode & ~ctx.umask
+        if stat.S_ISREG(mode):
+            return await self.run(self._make_regular, parent_inode, name, masked, owner)
+        return await self.run(self._make, parent_inode, name, lambda path: self.store.mknod(path, masked, rdev, owner))
 
-        def make(path: bytes) -> Attributes:
-            if not stat.S_ISREG(mode):
-                return self.store.mknod(path, masked, rdev, owner)
-            with self.store.create(path, masked, owner, os.O_WRONLY | os.O_EXCL) as handle:
-                return self.store.stat(handle.file)
-
-        return await self.run(self._make, parent_inode, name, make)
+    def _make_regular(self, parent: int, name: bytes, mode: int, owner: Owner) -> pyfuse3.EntryAttributes:
+        with self.lock:
+            directory = self.inodes.get(parent)
+            path = self.inodes.child_path(directory, name)
+            handle, truncate = self.store.attach_new(path, mode, owner, os.O_WRONLY | os.O_EXCL)
+            try:
+                inode = self.inodes.remember(self.store.stat(handle.file), directory, name)
+            except BaseException:
+                handle.close()
+                raise
+        try:
+            with self.store.finish_opening(handle, truncate=truncate):
+                return self.reply(inode, self.store.stat(handle.file))
+        except BaseException:
+            with self.lock:
+                self.inodes.forget(inode.number, 1)
+            raise
 
     @handler
     async def symlink(

@@ -1,8 +1,8 @@
 """What a mount, or any other client, uses of a store: the store's face as a :class:`typing.Protocol`.
 
 :class:`~qatqfs.store.store.Store` is one such store, over a local BACKING. A client that is typed against
-:class:`FileStore` works with any other: a store that can only be read implements :class:`ReadableStore`, and answers
-everything in :class:`WritableStore` with EROFS.
+:class:`FileStore` works with any other: a store that can only be read implements :class:`ReadableStore`. It
+refuses every change in :class:`WritableStore` with EROFS, and has nothing to sync.
 
 Paths are logical, ``bytes``, relative to the top, without leading slash; ``b""`` is the top. Everything raises
 :class:`OSError` with the errno that a system call would give. Every method may be called from any thread, with or
@@ -164,7 +164,7 @@ class ReadableStore(Protocol):
         """
 
     def make_room(self) -> bool:
-        """Give back the descriptors of a file that nobody has open; returns whether there was one."""
+        """Give back the descriptors of a file that is not open; returns whether there was one."""
 
 
 class WritableStore(Protocol):
@@ -176,9 +176,6 @@ class WritableStore(Protocol):
         Returns:
             The handle, and whether :meth:`ReadableStore.finish_opening` is to truncate.
         """
-
-    def create(self, path: bytes, mode: int = 0o644, owner: Owner = None, flags: int = os.O_RDWR) -> FileHandle:
-        """Create a regular file and finish opening it; raises OSError."""
 
     def mkdir(self, path: bytes, mode: int = 0o755, owner: Owner = None) -> Attributes:
         """Make a directory; raises OSError."""
@@ -282,5 +279,5 @@ class FileStore(ReadableStore, WritableStore, Protocol):
             commit: ``False`` leaves uncommitted content to the recovery of the next store.
 
         Raises:
-            OSError: a file could not be committed, or not even made durable; the store is closed all the same.
+            OSError: a file could not be committed, or not even made durable; the store is closed nevertheless.
         """
