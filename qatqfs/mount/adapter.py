@@ -14,6 +14,7 @@ from qatqfs.mount.inodes import Inode, InodeTable
 from qatqfs.mount.nospace import NoSpaceLog
 from qatqfs.store.attributes import BLOCK_SIZE, Attributes
 from qatqfs.store.facade import FileHandle, FileStore, Target
+from qatqfs.store.locks import assert_held
 from qatqfs.store.system.descriptors import DescriptorShortage, fitting_threads
 
 log = logging.getLogger(__name__)
@@ -175,6 +176,7 @@ class Adapter(pyfuse3.Operations):
         Raises:
             OSError: ENOENT, it has no name and is not open.
         """
+        assert_held(self.lock)
         inode = self.inodes.get(number)
         return inode, inode.file if inode.file is not None else self.inodes.path(inode)
 
@@ -200,6 +202,7 @@ class Adapter(pyfuse3.Operations):
 
     def attached(self, inode: Inode, handle: FileHandle) -> None:
         """Note that an inode was opened; lock held."""
+        assert_held(self.lock)
         inode.file = handle.file
         inode.opens += 1
 

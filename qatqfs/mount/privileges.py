@@ -11,6 +11,7 @@ from pathlib import Path
 import pyfuse3
 
 from qatqfs.store.facade import FileStore, Target
+from qatqfs.store.locks import assert_held
 
 CAPABILITY = b"security.capability"
 
@@ -32,6 +33,7 @@ def drop_at_truncation(store: FileStore, target: Target, ctx: pyfuse3.RequestCon
     As in the kernel, it always loses a capability. It loses set-ID bits unless the process is root. The set-group-ID
     bit stays if the group may not execute the file and the process is in that group.
     """
+    assert_held(store.namespace_lock)
     try:
         store.removexattr(target, CAPABILITY)
     except OSError as err:
