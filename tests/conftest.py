@@ -1,4 +1,4 @@
-"""What all tests share: where real data may be found, and that no test leaves a mount behind."""
+"""What all tests share: checked locks, where real data may be found, and that no test leaves a mount behind."""
 
 import os
 import signal
@@ -9,6 +9,8 @@ import pytest
 
 TESTS = Path(__file__).parent
 sys.path.insert(0, str(TESTS))  # helper modules beside the tests
+
+os.environ["QATQFS_CHECK_LOCKS"] = "1"  # before the package is imported; mounts that tests make inherit it
 
 from mounted import fuse_obstacle, qatqfs_mountpoints  # noqa: E402
 

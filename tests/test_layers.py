@@ -13,13 +13,15 @@ LAYERS = [("_lazy", "wording"), ("codec",), ("store",), ("mount", "integrations"
 
 ROOMS = [
     ("system",),
-    ("errors", "holder", "options", "tuning", "counters", "paths", "attributes", "private"),
+    ("errors", "locks", "holder", "options", "tuning", "counters", "paths", "attributes", "private"),
     ("tensors",),
     ("reading",),
     ("staging",),
     ("encoding",),
     ("names",),
     ("commit",),
+    ("facade",),
+    ("background",),
     ("store",),
 ]
 """The rooms of the store, in the same order; the names in a tuple stand side by side."""

@@ -1,8 +1,8 @@
 """A store as a FUSE filesystem (pyfuse3 and trio): inodes, handles, requests, and the daemon's life.
 
-:func:`mount` makes one; :mod:`~qatqfs.mount.control` talks to one that is running; :mod:`~qatqfs.mount.operations`
-are the request handlers. Importing this package imports neither these nor the store, and the store does not import
-pyfuse3: only the daemon does.
+:func:`mount` makes a mount. :mod:`~qatqfs.mount.control` talks to a running one. :mod:`~qatqfs.mount.operations` has
+the request handlers, which use a store through :mod:`qatqfs.store.facade` alone. Importing this package imports neither
+of these nor the store. Only the daemon imports pyfuse3.
 """
 
 from typing import TYPE_CHECKING

@@ -12,8 +12,9 @@ import trio
 from qatqfs.codec import without_frames
 from qatqfs.mount.inodes import Inode, InodeTable
 from qatqfs.mount.nospace import NoSpaceLog
-from qatqfs.store import Attributes, Handle, Node, Store
-from qatqfs.store.attributes import BLOCK_SIZE
+from qatqfs.store.attributes import BLOCK_SIZE, Attributes
+from qatqfs.store.facade import FileHandle, FileStore, Target
+from qatqfs.store.locks import assert_held
 from qatqfs.store.system.descriptors import DescriptorShortage, fitting_threads
 
 log = logging.getLogger(__name__)
@@ -23,12 +24,12 @@ R = TypeVar("R")
 S = TypeVar("S", bound="HasHandlers")
 
 _ON_FILES = frozenset({"write", "flush", "fsync"})
-"""Requests whose first argument is a file handle; that of others is an inode."""
+"""Requests whose first argument is a file handle; the first argument of all others is an inode."""
 _ON_NAMES = frozenset({"create", "mkdir", "mknod", "symlink", "rename"})
 """Requests whose first arguments are a directory and a name in it."""
 
 ATTRIBUTE_TIMEOUT_S = 1.0
-"""How long the kernel may believe a name or an attribute: changes made in BACKING itself show after that."""
+"""How long the kernel may cache a name or an attribute. Changes made in BACKING itself show after that."""
 MAX_THREADS = 64
 
 
@@ -36,13 +37,13 @@ class HasHandlers(Protocol):
     """What a class with handlers has."""
 
     async def note_failure(self, request: str, arguments: Sequence[Any], err: OSError) -> None:
-        """Hear of a request that fails, before the kernel does; raises nothing."""
+        """Take note of a request that fails, before it is answered; raises nothing."""
 
 
 def handler(
     method: Callable[Concatenate[S, P], Awaitable[R]],
 ) -> Callable[Concatenate[S, P], Coroutine[Any, Any, R]]:
-    """Wrap a request handler so that nothing but FUSEError leaves it: an escaped exception ends the mount."""
+    """Wrap a request handler so that it raises nothing but FUSEError: any other exception would end the mount."""
 
     @wraps(method)
     async def wrapped(self: S, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -53,7 +54,7 @@ def handler(
         except OSError as err:
             await self.note_failure(method.__name__, args, err)
             number = err.errno or errno.EIO
-            if number == errno.EMFILE:  # ours are used up, not those of whoever asks
+            if number == errno.EMFILE:  # the daemon has no descriptors left, not the program
                 number = errno.ENFILE
             raise pyfuse3.FUSEError(number) from err
         except MemoryError as err:
@@ -68,7 +69,7 @@ def handler(
 def notification(
     method: Callable[Concatenate[S, P], Awaitable[None]],
 ) -> Callable[Concatenate[S, P], Coroutine[Any, Any, None]]:
-    """Wrap a handler whose answer nobody waits for: not even FUSEError may leave it, for that would end the mount."""
+    """Wrap a handler that has no answer: it may not raise even FUSEError, because that would end the mount."""
 
     @wraps(method)
     async def wrapped(self: S, *args: P.args, **kwargs: P.kwargs) -> None:
@@ -101,7 +102,7 @@ class OpenFile:
 
     __slots__ = ("handle", "inode")
 
-    def __init__(self, handle: Handle, inode: Inode) -> None:
+    def __init__(self, handle: FileHandle, inode: Inode) -> None:
         self.handle = handle
         self.inode = inode
 
@@ -109,9 +110,9 @@ class OpenFile:
 class Adapter(pyfuse3.Operations):
     """State and helpers of all handlers.
 
-    The trio thread runs the handlers; whatever may block runs in a worker thread by :meth:`run`. Code between
-    two awaits is atomic against other handlers, not against worker threads: the inode table belongs to the
-    namespace lock, ``_files`` and ``_next_handle`` to the trio thread.
+    The trio thread runs the handlers. Whatever may block runs in a worker thread, by :meth:`run`. Code between two
+    awaits is atomic against other handlers, but not against worker threads. So the namespace lock protects the table
+    of inodes, and ``_files`` and ``_next_handle`` belong to the trio thread.
 
     Args:
         store: the open store.
@@ -121,23 +122,22 @@ class Adapter(pyfuse3.Operations):
     enable_writeback_cache = False
     enable_acl = True
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: FileStore) -> None:
         super().__init__()
         self.store = store
-        self.lock = store.tree.lock
-        self.inodes = InodeTable(store.stat(b""), store.tree.is_searchable)
+        self.lock = store.namespace_lock
+        self.inodes = InodeTable(store.stat(b""), self.lock, store.is_searchable)
         self._files: dict[int, OpenFile] = {}
         self._next_handle = 1
         self._limiter = trio.CapacityLimiter(fitting_threads(MAX_THREADS))
         self._no_space = NoSpaceLog(store)
-        store.tree.on_rekey = self.inodes.rekey
-        store.tree.on_gone = self.inodes.gone
+        store.watch_inodes(self.inodes.rekey, self.inodes.gone)
 
     async def run(self, function: Callable[..., R], *args: object) -> R:
         """Call a function in a worker thread; raises what it raised.
 
-        An error with an errno comes without the calls that it went through: trio's frame refers to what it waits for,
-        and so a file would stay open in a cycle, until a garbage collection that an idle daemon never has.
+        An OSError or MemoryError comes without its traceback. Otherwise trio's frame would refer to the error, and the
+        error to a file, which would stay open in that cycle. An idle daemon never collects garbage.
         """
         work = partial(self._call, function, *args)
         result: R | _Failure = await trio.to_thread.run_sync(_outcome_of, work, limiter=self._limiter)
@@ -149,7 +149,7 @@ class Adapter(pyfuse3.Operations):
         return result
 
     def _call(self, function: Callable[..., R], *args: object) -> R:
-        """Call a function, again each time a commit has made room for a file that it wants to open."""
+        """Call a function, and call it again each time a commit has freed descriptors that it lacked."""
         while True:
             try:
                 return function(*args)
@@ -158,26 +158,27 @@ class Adapter(pyfuse3.Operations):
                     raise
 
     async def note_failure(self, request: str, arguments: Sequence[Any], err: OSError) -> None:
-        """Count requests that fail for want of space, and log that now and then; raises nothing."""
+        """Count requests that fail for lack of space, and log that now and then; raises nothing."""
         if self._no_space.count(err):
             await self.run(self._no_space.say, request, lambda: self.path_of(request, arguments), str(err.strerror))
 
     def path_of(self, request: str, arguments: Sequence[Any]) -> bytes:
-        """Return the logical path that a request is about, for the log; takes the lock. Raises OSError."""
+        """Return the logical path that a request is about, for the log. Takes the lock; raises OSError."""
         with self.lock:
             if request in _ON_FILES:
                 return self.inodes.path(self.file(arguments[0]).inode)
             inode = self.inodes.get(arguments[0])
             return self.inodes.child_path(inode, arguments[1]) if request in _ON_NAMES else self.inodes.path(inode)
 
-    def target(self, number: int) -> tuple[Inode, bytes | Node]:
-        """Return an inode and how the store finds it: its node while it is open, else its path; lock held.
+    def target(self, number: int) -> tuple[Inode, Target]:
+        """Return an inode and what to call it in the store: its file while that is open, else its path; lock held.
 
         Raises:
-            OSError: ENOENT, it is neither open nor has it a name.
+            OSError: ENOENT, it has no name and is not open.
         """
+        assert_held(self.lock)
         inode = self.inodes.get(number)
-        return inode, inode.node if inode.node is not None else self.inodes.path(inode)
+        return inode, inode.file if inode.file is not None else self.inodes.path(inode)
 
     def reply(self, inode: Inode, attributes: Attributes) -> pyfuse3.EntryAttributes:
         """Turn the store's attributes into a reply to the kernel."""
@@ -196,23 +197,24 @@ class Adapter(pyfuse3.Operations):
         entry.st_blocks = attributes.blocks
         entry.st_atime_ns = attributes.atime_ns
         entry.st_mtime_ns = attributes.mtime_ns
-        entry.st_ctime_ns = self.store.tree.commit_times.ctime_ns(attributes)
+        entry.st_ctime_ns = attributes.ctime_ns
         return entry
 
-    def attached(self, inode: Inode, handle: Handle) -> None:
+    def attached(self, inode: Inode, handle: FileHandle) -> None:
         """Note that an inode was opened; lock held."""
-        inode.node = handle.node
+        assert_held(self.lock)
+        inode.file = handle.file
         inode.opens += 1
 
-    def detached(self, inode: Inode, handle: Handle) -> None:
+    def detached(self, inode: Inode, handle: FileHandle) -> None:
         """Close a handle and note it; takes the lock."""
         with self.lock:
             inode.opens -= 1
             if inode.opens == 0:
-                inode.node = None
+                inode.file = None
             handle.close()
 
-    def add_file(self, inode: Inode, handle: Handle) -> pyfuse3.FileHandleT:
+    def add_file(self, inode: Inode, handle: FileHandle) -> pyfuse3.FileHandleT:
         """Give an open file a number for the kernel; trio thread only."""
         number = self._next_handle
         self._next_handle += 1
@@ -234,5 +236,5 @@ class Adapter(pyfuse3.Operations):
 
 
 def owner_of(ctx: pyfuse3.RequestContext) -> tuple[int, int]:
-    """Return uid and gid of whoever made a request."""
+    """Return uid and gid of the process that made a request."""
     return ctx.uid, ctx.gid

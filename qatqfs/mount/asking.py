@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from qatqfs.mount import control, mountinfo
 
 Pending = tuple[int, int]
-"""Files and bytes that wait to be committed."""
+"""Files and bytes that are in no container yet."""
 Failure = tuple[str, str]
 """Logical path of a file that could not be committed, and why."""
 
@@ -19,9 +19,9 @@ class Daemon:
     """What a daemon says of itself.
 
     Attributes:
-        pid: its process number.
-        pid_namespace: inode number of the pid namespace in which it has that.
-        read_only: whether it has nothing to commit, ever.
+        pid: its process id.
+        pid_namespace: inode number of the pid namespace of that id.
+        read_only: whether it never has anything to commit.
         backing: its backing directory, as it sees it.
     """
 
@@ -34,10 +34,10 @@ class Daemon:
 def ask(path: str, name: bytes) -> bytes:
     """Return a control attribute of a path in a mount.
 
-    A FUSE mount of another user keeps even root out, so root asks as that user.
+    Even root cannot enter the FUSE mount of another user, so root asks as that user.
 
     Raises:
-        OSError: ENODATA, EOPNOTSUPP: it is not in a qatqfs mount; and what the daemon answered.
+        OSError: ENODATA or EOPNOTSUPP if the path is in no qatqfs mount, and what the daemon answered.
     """
     try:
         return os.getxattr(path, name)
@@ -81,7 +81,7 @@ def daemon_of(mountpoint: str) -> Daemon:
 def commit(path: str, top: str, progress: Callable[[Pending], None]) -> list[Failure]:
     """Return once what was written so far at or below a path is in containers, or cannot be committed.
 
-    Can be interrupted; the daemon goes on.
+    This can be interrupted; the daemon goes on.
 
     Args:
         path: in a mount.

@@ -11,7 +11,7 @@ from qatqfs.mount import control
 from qatqfs.mount.adapter import Adapter, handler
 from qatqfs.mount.inodes import Inode
 from qatqfs.mount.privileges import CAPABILITY, drop_at_truncation, in_group
-from qatqfs.store import Handle, Node
+from qatqfs.store.facade import File, FileHandle
 
 _ACCESS_ACL = b"system.posix_acl_access"
 
@@ -25,11 +25,11 @@ class AttributeOperations(Adapter):
 
     @handler
     async def getattr(self, inode: pyfuse3.InodeT, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
-        """Return attributes; of an open file without leaving this thread."""
+        """Return attributes; those of an open file without leaving this thread."""
         known = self.inodes.get(inode)
-        node = known.node
-        if node is not None and node.opened:
-            return self.reply(known, node.attributes())
+        file = known.file
+        if file is not None and file.opened:
+            return self.reply(known, self.store.stat(file))
         return await self.run(self._getattr, inode)
 
     def _getattr(self, number: int) -> pyfuse3.EntryAttributes:
@@ -55,15 +55,15 @@ class AttributeOperations(Adapter):
             await self.run(self._truncate, inode, handle, attr.st_size)
         return await self.run(self._setattr, inode, attr, fields, ctx)
 
-    def _truncate(self, number: int, handle: Handle | None, size: int) -> None:
+    def _truncate(self, number: int, handle: FileHandle | None, size: int) -> None:
         if handle is not None and handle.writable:
             handle.truncate(size)
             return
         with self.lock:
             inode, target = self.target(number)
-            # The kernel keeps the pages below the new size without asking whether they are still good.
+            # The kernel keeps its pages below the new size without asking whether they are still valid.
             inode.tag = None
-            attached = self.store.opener.attach(target, os.O_WRONLY | (os.O_TRUNC if size == 0 else 0))
+            attached = self.store.attach(target, os.O_WRONLY | (os.O_TRUNC if size == 0 else 0))
         with attached:
             attached.truncate(size)
 
@@ -86,13 +86,13 @@ class AttributeOperations(Adapter):
                 self.store.chown(target, uid, gid)
             if fields.update_atime:
                 self.store.utimens(target, attr.st_atime_ns, None)
-            node = self._dirty_node(inode)
-        if fields.update_mtime:  # outside the lock: it may have to wait for a write
-            self.store.utimens(node or target, None, attr.st_mtime_ns)
+            file = self._open_or_dirty(inode)
+        if fields.update_mtime:  # without the lock, because it may wait for a write
+            self.store.utimens(file or target, None, attr.st_mtime_ns)
         return self._getattr(number)
 
-    def _dirty_node(self, inode: Inode) -> Node | None:
-        return self.store.tree.nodes.get(inode.key) if inode.key is not None else None
+    def _open_or_dirty(self, inode: Inode) -> File | None:
+        return self.store.file_with(inode.key) if inode.key is not None else None
 
     @handler
     async def readlink(self, inode: pyfuse3.InodeT, ctx: pyfuse3.RequestContext) -> pyfuse3.FileNameT:
@@ -107,7 +107,7 @@ class AttributeOperations(Adapter):
 
     @handler
     async def getxattr(self, inode: pyfuse3.InodeT, name: pyfuse3.XAttrNameT, ctx: pyfuse3.RequestContext) -> bytes:
-        """Return an extended attribute; the kernel asks for one of them before every write."""
+        """Return an extended attribute. The kernel asks for security.capability before every write."""
         if name == CAPABILITY and self.inodes.get(inode).no_capability:
             raise _fuse_error(errno.ENODATA)
         if control.is_denied(name, ctx.uid):
@@ -150,9 +150,9 @@ class AttributeOperations(Adapter):
             await self.run(self._clear_set_group_id, inode, ctx)
 
     def _clear_set_group_id(self, number: int, ctx: pyfuse3.RequestContext) -> None:
-        """Take the set-group-id bit away when somebody who is not in a file's group sets its ACL.
+        """Remove the set-group-id bit if the process that sets an ACL is not in the file's group.
 
-        The kernel leaves this to us without telling, in the version of the protocol that pyfuse3 speaks.
+        The kernel leaves this to the daemon, without saying so in the version of the protocol that pyfuse3 uses.
         """
         with self.lock:
             _, target = self.target(number)
@@ -194,5 +194,5 @@ class AttributeOperations(Adapter):
 
     @handler
     async def access(self, inode: pyfuse3.InodeT, mode: int, ctx: pyfuse3.RequestContext) -> bool:
-        """Answer yes: with default_permissions the kernel has checked already."""
+        """Answer yes. With default_permissions the kernel has checked already."""
         return True

@@ -16,7 +16,7 @@ _LEAST_DESCRIPTORS = 128
 
 
 def check_file_limit() -> None:
-    """Make sure that a daemon may have as many files open as it needs at least; raises MountError."""
+    """Make sure that a daemon may open as many files as it needs; raises MountError."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < _LEAST_DESCRIPTORS:
         raise MountError(
@@ -52,15 +52,15 @@ def check_backing(backing: str) -> None:
 
 
 def check_mountpoint(mountpoint: str, backing: str, *, nonempty: bool = False) -> None:
-    """Make sure that MOUNTPOINT can be mounted over, cleaning up our own dead mount.
+    """Make sure that MOUNTPOINT can be mounted over, and remove a dead qatqfs mount from it.
 
     Args:
         mountpoint: MOUNTPOINT, absolute.
         backing: BACKING, absolute.
-        nonempty: it may have something in it, as long as that is no store.
+        nonempty: it may contain something, as long as that is no store.
 
     Raises:
-        MountError: it cannot, or somebody would miss what is there.
+        MountError: it cannot, or the mount would hide what is there.
     """
     if mountinfo.is_dead(mountpoint):
         if mountinfo.mounted_at(mountpoint) is None:
@@ -83,12 +83,12 @@ def check_mountpoint(mountpoint: str, backing: str, *, nonempty: bool = False) -
 
 
 def _check_content(mountpoint: str, *, nonempty: bool) -> None:
-    """Refuse to hide something that somebody would miss; raises MountError."""
+    """Refuse to hide what is in the mountpoint; raises MountError."""
     if mountinfo.is_automount(mountpoint):
-        return  # looking into it would wait for this very mount
+        return  # listing it would wait for this very mount
     try:
         found = os.listdir(mountpoint)
-    except OSError:  # whether it can be mounted over all the same is for the kernel to say
+    except OSError:  # the kernel decides whether it can be mounted over
         return
     if os.fsdecode(PRIVATE_DIR) in found:
         raise MountError(
@@ -102,12 +102,12 @@ def _check_content(mountpoint: str, *, nonempty: bool) -> None:
 
 
 def check_log_file(log_file: str, mountpoint: str) -> None:
-    """Make sure that the log is not written through the mount that it is about; raises MountError."""
+    """Make sure that the log is not written through its own mount; raises MountError."""
     if Path(log_file).is_relative_to(mountpoint):
         raise MountError(f"log file {log_file!r} must not be below the mountpoint")
 
 
 def check_allow_other(allow_other: bool) -> None:
-    """Refuse allow_other to a daemon that is not root: it could not act as the users it serves."""
+    """Refuse allow_other to a daemon that is not root, because it could not act as the users that it serves."""
     if allow_other and os.geteuid() != 0:
         raise MountError("--allow-other needs a daemon run by root")

@@ -1,19 +1,19 @@
-"""How commands talk to a running mount: extended attributes that exist only in the daemon.
+"""Extended attributes that exist only in the daemon, by which commands talk to a running mount.
 
 * ``setxattr(PATH, "user.qatqfs.sync")`` returns when what was written at or below PATH is in containers, or fails.
-* ``getxattr(PATH, "user.qatqfs.sync")`` begins to do the same and returns a number N. It works where the mount has
-  been made read-only meanwhile, and where it always was.
+* ``getxattr(PATH, "user.qatqfs.sync")`` begins to do the same and returns a number N. It also works in a read-only
+  mount, and in one that was remounted read-only.
 * ``getxattr(MOUNTPOINT, "user.qatqfs.sync.N")`` is a JSON object that says how far that is: whether it is done, what
-  could not be committed, and what is left to do. It waits a moment for the end, and no longer: a process that waits
-  in a request to a FUSE daemon cannot be interrupted, not even by SIGKILL.
-* ``getxattr(MOUNTPOINT, "user.qatqfs.daemon")`` is a JSON object of what one needs to see the daemon end.
+  could not be committed, and what is left to do. It waits for the end, but only for a moment. A process that waits in a
+  request to a FUSE daemon cannot be interrupted, not even by SIGKILL.
+* ``getxattr(MOUNTPOINT, "user.qatqfs.daemon")`` is a JSON object with what a process needs to see the daemon end.
 * ``getxattr(MOUNTPOINT, "user.qatqfs.stats")`` is a JSON object of counters.
 * ``getxattr(MOUNTPOINT, "user.qatqfs.pid")`` is the daemon's process id.
 * ``getxattr(MOUNTPOINT, "user.qatqfs.backing")`` is the backing directory.
 * ``getxattr(MOUNTPOINT, "user.qatqfs.read_only")`` is 1 if the daemon cannot write, else 0.
 
-They are not listed, and work wherever the mount is visible, without a socket or a file of their own. Only root and
-the user who mounted may use them: others get EPERM. ``user.qatqfs.dtype`` is an ordinary attribute and stored.
+They are not listed. They work wherever the mount is visible, without a socket or a file of their own. Only root and
+the user of the daemon may use them; other users get EPERM. ``user.qatqfs.dtype`` is an ordinary, stored attribute.
 """
 
 import json
@@ -21,7 +21,7 @@ import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from qatqfs.store import Store  # which only the daemon has
+    from qatqfs.store.facade import FileStore  # only the daemon imports it
 
 PREFIX = b"user.qatqfs."
 SYNC = PREFIX + b"sync"
@@ -38,18 +38,18 @@ _LONGEST_TEXT = 400  # of a path or a reason: an attribute has at most 64 KiB
 
 
 def is_denied(name: bytes, uid: int) -> bool:
-    """Whether an attribute is one of these, or may be in another version, and a user neither root nor who mounted."""
+    """Whether an attribute is reserved for these, and a user is neither root nor the user of the daemon."""
     return name.startswith(PREFIX) and name != _STORED and uid not in (0, os.geteuid())
 
 
-def answer(store: "Store", name: bytes) -> bytes | None:
+def answer(store: "FileStore", name: bytes) -> bytes | None:
     """Return the value of a control attribute, ``None`` if it is none."""
     if name == STATS:
         return json.dumps(store.stats()).encode()
     if name == PID:
         return b"%d" % os.getpid()
     if name == BACKING:
-        return os.readlink(os.fsencode(store.tree.root.proc_path))
+        return store.backing_path()
     if name == DAEMON:
         namespace = os.stat("/proc/self/ns/pid").st_ino
         found = {"pid": os.getpid(), "pid_namespace": namespace, "read_only": store.options.read_only}
@@ -59,9 +59,9 @@ def answer(store: "Store", name: bytes) -> bytes | None:
     return None
 
 
-def _sync_state(store: "Store", number: bytes) -> bytes | None:
+def _sync_state(store: "FileStore", number: bytes) -> bytes | None:
     try:
-        below, state = store.syncs.look(int(number), _WAIT_S)
+        below, state = store.sync_state(int(number), _WAIT_S)
     except (KeyError, ValueError):
         return None
     pending = store.pending(below)
@@ -70,9 +70,9 @@ def _sync_state(store: "Store", number: bytes) -> bytes | None:
     return json.dumps(found).encode()
 
 
-def start_sync(store: "Store", path: bytes) -> bytes:
-    """Begin to commit what was written at or below a logical path; returns what to ask for it by."""
-    return b"%d" % store.syncs.start(path)
+def start_sync(store: "FileStore", path: bytes) -> bytes:
+    """Begin to commit what was written at or below a logical path; returns the number N."""
+    return b"%d" % store.start_sync(path)
 
 
 def request_sync(path: str | os.PathLike[str]) -> None:
@@ -81,7 +81,7 @@ def request_sync(path: str | os.PathLike[str]) -> None:
 
 
 def sync_state(number: bytes) -> bytes:
-    """Return the attribute that says how far a sync is that was begun."""
+    """Return the name of the attribute that says how far a sync is, given its number N."""
     return _SYNC_STATE + number
 
 

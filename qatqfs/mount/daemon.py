@@ -1,9 +1,9 @@
 """The daemon's life: check, fork, open the store, mount, answer, unmount, commit, leave.
 
-The parent process returns once the mount answers, or with the child's one line of error, which comes through a
-pipe. The child forks before any thread or event loop exists. It leaves on umount(8), or on a signal such as
-SIGTERM (:mod:`qatqfs.mount.signals`), which unmounts lazily; in each case everything is committed first. A second
-signal during that leaves staging to the recovery of the next mount.
+The parent process returns once the mount answers, or with the one line of error that the child sends through a pipe.
+The parent forks before any thread or event loop exists. The child, the daemon, ends on umount(8), or on a signal such
+as SIGTERM (:mod:`qatqfs.mount.signals`), which unmounts lazily. In both cases it commits everything first. A second
+signal meanwhile leaves staging to the recovery of the next mount.
 """
 
 import contextlib
@@ -23,7 +23,8 @@ from qatqfs.mount import checks, mountinfo, readahead, signals
 from qatqfs.mount.errors import MountError
 from qatqfs.mount.logs import set_up_logging
 from qatqfs.mount.opening import open_store
-from qatqfs.store import Store, StoreOptions
+from qatqfs.store import StoreOptions
+from qatqfs.store.facade import FileStore
 from qatqfs.store.system.descriptors import fitting_threads
 
 log = logging.getLogger(__name__)
@@ -41,12 +42,12 @@ class MountOptions:
         backing: BACKING, a directory.
         mountpoint: MOUNTPOINT, a directory.
         store: settings of the store.
-        foreground: stay in front and log to standard error.
+        foreground: do not fork, and log to standard error.
         allow_other: let other users in (root only).
         log_file: where a daemon logs, ``None`` for its default (see :mod:`qatqfs.mount.logs`).
         debug: log more.
         fuse_options: further options for the kernel, such as ``dev`` or ``noexec``.
-        nonempty: mount also over a directory that has something in it.
+        nonempty: also mount over a directory that is not empty.
     """
 
     backing: str
@@ -70,7 +71,7 @@ class MountOptions:
 
 
 Ready = Callable[[list[str]], None]
-"""Told, once the mount answers, what the user should know (often nothing)."""
+"""Called once the mount answers, with what the user should know, which is often nothing."""
 
 
 def mount(options: MountOptions, tell: Callable[[str], None]) -> None:
@@ -81,7 +82,7 @@ def mount(options: MountOptions, tell: Callable[[str], None]) -> None:
         tell: shows the user a line that is no error.
 
     Raises:
-        MountError: it was refused or failed; nothing is mounted.
+        MountError: the mount was refused or failed; nothing is mounted.
     """
 
     def tell_all(notes: list[str]) -> None:
@@ -105,7 +106,7 @@ def mount(options: MountOptions, tell: Callable[[str], None]) -> None:
 def _start_daemon(options: MountOptions) -> list[str]:
     """Fork a daemon and wait for its report; returns its notes, raises MountError with its error."""
     for stream in (sys.stdout, sys.stderr):
-        if stream is not None:  # it was closed before we started
+        if stream is not None:  # it may have been closed before this process started
             stream.flush()
     readable, writable = os.pipe()
     pid = os.fork()
@@ -117,7 +118,7 @@ def _start_daemon(options: MountOptions) -> list[str]:
         with os.fdopen(readable, "rb") as pipe:
             report = pipe.read(_MAX_REPORT)
     except KeyboardInterrupt:
-        os.kill(pid, signal.SIGTERM)  # who gives up waiting does not want a mount that appears later
+        os.kill(pid, signal.SIGTERM)  # a user who interrupts this does not want a mount later
         raise
     if not report:
         _, status = os.waitpid(pid, 0)
@@ -138,7 +139,7 @@ def _run_daemon(options: MountOptions, report_to: int) -> None:
         if report_to >= 0:
             try:
                 os.write(report_to, json.dumps({"notes": notes, "error": error}).encode()[:_MAX_REPORT])
-            except BrokenPipeError:  # whoever asked for the mount has gone without waiting for it
+            except BrokenPipeError:  # the parent has ended without waiting for the mount
                 os.kill(os.getpid(), signal.SIGTERM)
             os.close(report_to)
             report_to = -1
@@ -160,11 +161,11 @@ def _run_daemon(options: MountOptions, report_to: int) -> None:
 
 
 def _let_go_of_descriptors(keep: int) -> None:
-    """Close what was inherited: a caller may wait for the end of a pipe, or for a lock that goes with a descriptor."""
+    """Close inherited descriptors: a caller may wait for the end of a pipe or for a lock that they keep."""
     for name in os.listdir("/proc/self/fd"):
         number = int(name)
         if number > 2 and number != keep:
-            with contextlib.suppress(OSError):  # the one that listed them
+            with contextlib.suppress(OSError):  # the descriptor that listed them
                 os.close(number)
     null = os.open(os.devnull, os.O_RDWR)
     for number in (0, 1, 2):
@@ -194,13 +195,13 @@ def _serve(options: MountOptions, ready: Ready) -> None:
     _close_store(store)
 
 
-def _serve_store(options: MountOptions, store: Store, ready: Ready) -> None:
-    import pyfuse3  # the store's commands must work where libfuse does not
+def _serve_store(options: MountOptions, store: FileStore, ready: Ready) -> None:
+    import pyfuse3  # commands without a mount must work where libfuse does not
     import trio
 
     from qatqfs.mount.operations import Operations
 
-    stop = signals.await_stop()  # before the mount exists: from then on nobody may end this process at once
+    stop = signals.await_stop()  # before the mount exists: from then on no signal may end this process at once
     with _libfuse_reasons() as reasons:
         try:
             pyfuse3.init(Operations(store), options.mountpoint, _fuse_options(options))
@@ -209,7 +210,7 @@ def _serve_store(options: MountOptions, store: Store, ready: Ready) -> None:
     log.info("mounted %s at %s", options.backing, options.mountpoint)
     try:
         told = trio.run(_answer, options.mountpoint, store, stop, lambda: ready(_notes(store)))
-        if not told and not options.foreground:  # somebody waits for the answer
+        if not told and not options.foreground:  # the parent waits for the answer
             ended = f"stopped by {stop.number.name}" if stop.number is not None else "unmounted"
             raise MountError(f"{ended} before the mount answered")
     finally:
@@ -219,12 +220,12 @@ def _serve_store(options: MountOptions, store: Store, ready: Ready) -> None:
 
 @contextmanager
 def _libfuse_reasons() -> Iterator[Callable[[], str | None]]:
-    """Catch what libfuse says on standard error, and nowhere else, about a mount that fails.
+    """Catch why a mount failed, which libfuse says on standard error only.
 
     Yields:
         A function that returns the last reason.
     """
-    readable, writable = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe, for there may be no directory to write to
+    readable, writable = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe, because there may be no writable directory
     stderr = os.dup(2)
     os.dup2(writable, 2)
     os.close(writable)
@@ -243,11 +244,11 @@ def _libfuse_reasons() -> Iterator[Callable[[], str | None]]:
         os.close(readable)
 
 
-async def _answer(mountpoint: str, store: Store, stop: signals.StopRequest, ready: Callable[[], None]) -> bool:
+async def _answer(mountpoint: str, store: FileStore, stop: signals.StopRequest, ready: Callable[[], None]) -> bool:
     """Answer requests until the filesystem is unmounted or a signal asks to stop.
 
     Returns:
-        Whether anybody was told that the mount answers; ``False`` if it ended at the same moment.
+        Whether ``ready`` was called; ``False`` if the mount ended at the same moment.
 
     Raises:
         MountError: a signal stopped it before it answered.
@@ -258,7 +259,7 @@ async def _answer(mountpoint: str, store: Store, stop: signals.StopRequest, read
     answered = told = False
 
     async def announce() -> None:
-        # abandon_on_cancel: if the loop ends first, nobody will ever answer this stat.
+        # abandon_on_cancel: if the loop ends first, no thread will ever answer this stat.
         nonlocal answered, told
         st = await trio.to_thread.run_sync(os.stat, mountpoint, abandon_on_cancel=True)
         answered = stop.number is None
@@ -284,13 +285,13 @@ async def _answer(mountpoint: str, store: Store, stop: signals.StopRequest, read
     return told
 
 
-def _notes(store: Store) -> list[str]:
+def _notes(store: FileStore) -> list[str]:
     notes = []
     if store.in_doubt:
         files = "1 file" if store.in_doubt == 1 else f"{store.in_doubt} files"
         notes.append(
-            f"the newest content of {files} may be torn, for the machine went down before it was known to be on disk:"
-            " it is kept in .qatqfs/lost+found in the backing directory, and the log names it"
+            f"the newest content of {files} may be torn, because the machine went down before it was known to be on"
+            " disk: it is kept in .qatqfs/lost+found in the backing directory, and the log names it"
         )
     if store.recovered is None:
         notes.append(
@@ -304,29 +305,29 @@ def _notes(store: Store) -> list[str]:
     return [*notes, f"{files} content from before an unclean end; it is there, and being committed now"]
 
 
-def _close_store(store: Store) -> None:
-    def give_up(number: int, frame: object) -> None:
+def _close_store(store: FileStore) -> None:
+    def leave_at_once(number: int, frame: object) -> None:
         log.warning("second signal: what is not committed is left to the next mount")
-        # On a thread, for this one may hold the locks that it takes, and goes on meanwhile.
+        # On a new thread, because this one may hold the locks that are needed, and goes on meanwhile.
         threading.Thread(target=_leave, args=(store,), daemon=True).start()
 
-    signals.on_second_request(give_up)
+    signals.on_second_request(leave_at_once)
     try:
         store.close()
     except Exception as err:
         if not isinstance(err, OSError):
             log.exception("closing failed")
-        if store.tree.dirty_nodes():
+        if store.pending().files:
             raise MountError(f"not everything could be committed; the next mount tries again: {err}") from err
         raise MountError(f"everything is committed, but may not survive a loss of power: {err}") from err
 
 
-def _leave(store: Store) -> None:
-    """End the process once what is in staging is durable, or cannot be made so, which the log says."""
+def _leave(store: FileStore) -> None:
+    """Make what is in staging durable, or log why that fails, and end the process."""
     try:
         store.secure_staging()
     except OSError:
-        pass  # it is in the log
+        pass  # secure_staging has logged it
     except Exception:
         log.exception("what is left in staging may not survive a loss of power")
     finally:
@@ -335,10 +336,10 @@ def _leave(store: Store) -> None:
 
 
 class _Option(str):
-    """An option for pyfuse3, which encodes options as ASCII, while a path in one may have any bytes."""
+    """An option for pyfuse3. pyfuse3 encodes options as ASCII, but a path in an option may have any bytes."""
 
     def encode(self, encoding: str = "", errors: str = "") -> bytes:
-        """Return the bytes that are meant, whatever encoding is asked for."""
+        """Return the bytes of the option, whatever the encoding."""
         return os.fsencode(str(self))
 
 

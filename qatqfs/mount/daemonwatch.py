@@ -1,8 +1,8 @@
-"""Seeing a daemon end, and what became of everything, from outside.
+"""How another process sees a daemon end, and with which result.
 
-A daemon is known by the lock that it holds in its BACKING as long as it lives: that is true across pid namespaces,
-and no other process can be taken for it. What it writes there last is its result. Only where there is no lock to
-look at, as for a read-only mount, its process number has to do.
+A daemon holds a lock in its BACKING as long as it lives. The lock works across pid namespaces, and no other process can
+be mistaken for the daemon. The last text in the lock file is the daemon's result. If there is no lock to look at, as
+for a read-only mount, the process id has to do.
 """
 
 import contextlib
@@ -20,11 +20,11 @@ from qatqfs.store.system.fd import Fd
 
 
 class DaemonWatch:
-    """Watches the daemon of one mount; what is needed for that is opened at once, for names may go.
+    """Watches the daemon of one mount. It opens what it needs at once, because names may go away.
 
     Args:
         mount: the mount.
-        daemon: what its daemon says of itself, ``None`` if it does not answer.
+        daemon: what the daemon says of itself, ``None`` if it does not answer.
 
     Attributes:
         backing: path of the backing directory.
@@ -53,24 +53,24 @@ class DaemonWatch:
 
     @property
     def sees_anything(self) -> bool:
-        """Whether the daemon's end can be seen at all."""
+        """Whether this process can see the daemon end."""
         return self._lock is not None or self._process is not None
 
     def has_ended(self) -> bool:
-        """Whether the daemon is gone (``True`` if that cannot be seen)."""
+        """Whether the daemon is gone; ``True`` also if this process cannot see that."""
         if self._lock is not None and _is_locked(self._lock):
             holder = read_holder(self._lock.number)
             if holder is None or self._is_it(holder):
-                return False  # else it has gone, and another one has come
+                return False  # otherwise it is gone, and another daemon has the lock
         return self._process is None or bool(select.select([self._process.number], [], [], 0)[0])
 
     def is_stopping(self) -> bool:
-        """Whether it has left its mount and has only to commit what is left."""
+        """Whether the daemon has left its mount and only commits what is left."""
         holder = read_holder(self._lock.number) if self._lock is not None else None
         return self._is_it(holder) and holder is not None and holder.state is not State.SERVING
 
     def outcome(self) -> str | None:
-        """Return what is wrong with how it ended, ``None`` if everything is committed."""
+        """Return what went wrong when the daemon ended, ``None`` if everything is committed."""
         if self.read_only:
             return None
         holder = read_holder(self._lock.number) if self._lock is not None else None
@@ -86,7 +86,7 @@ class DaemonWatch:
         return f"everything is committed, but then: {holder.error}" if holder.error is not None else None
 
     def files_left(self) -> int | None:
-        """Return how many files are in staging, ``None`` if that cannot be seen or another daemon has them."""
+        """Return how many files are in staging, ``None`` if that is unknown or another daemon has them."""
         with contextlib.suppress(OSError, StoreError):
             if self._root is not None and self._lock is not None and not _is_locked(self._lock):
                 return waiting_files(self._root)
@@ -99,7 +99,7 @@ class DaemonWatch:
         return holder.pid == self._pid if self._pid is not None else holder.device == self._device
 
     def _whereabouts(self, files: int) -> str:
-        """Say where uncommitted files are, having looked."""
+        """Look where uncommitted files are, and say it."""
         with contextlib.suppress(OSError, StoreError):
             if self._root is not None and waiting_files(self._root) >= files:
                 return "they are in staging for the next mount"
@@ -116,7 +116,7 @@ def _is_locked(lock: Fd) -> bool:
 
 
 def _process_of(daemon: Daemon) -> Fd | None:
-    """Return a pidfd of a daemon that has just answered, if its process number means the same here."""
+    """Return a pidfd of a daemon that has just answered, if this process is in the same pid namespace."""
     with contextlib.suppress(OSError):
         if os.stat("/proc/self/ns/pid").st_ino == daemon.pid_namespace:
             return Fd(os.pidfd_open(daemon.pid))

@@ -7,24 +7,25 @@ import pyfuse3
 
 from qatqfs.mount.adapter import Adapter, handler
 from qatqfs.mount.inodes import Inode
-from qatqfs.store import Attributes, Store
+from qatqfs.store.attributes import Attributes
+from qatqfs.store.facade import FileStore
 
 _BATCH = 32  # names under one hold of the namespace lock
 _NO_NUMBER = (1 << 64) - 1
-"""An inode number that no inode has; 0 would hide the name."""
-_DOT_NAMES = [b".", b".."]  # they come first, and hold no reference
+"""An inode number that no inode has. With 0 the kernel would hide the name."""
+_DOT_NAMES = [b".", b".."]  # they come first, and the kernel counts no reference for them
 
 
 @dataclass(slots=True)
 class _OpenDirectory:
-    """A directory handle: the names as they were when reading began, so that offsets stay stable."""
+    """A directory handle, with the names as they were when reading began, so that offsets stay the same."""
 
     inode: Inode
     names: list[bytes] = field(default_factory=list)
 
 
 def _name_alone() -> pyfuse3.EntryAttributes:
-    """Return the reply for a name of which nothing else is known: its type is 0, so the kernel keeps no inode."""
+    """Return the reply for a name without known attributes. Its type is 0, so the kernel keeps no inode."""
     entry = pyfuse3.EntryAttributes()
     entry.st_ino = pyfuse3.InodeT(_NO_NUMBER)
     entry.st_mode = pyfuse3.ModeT(0)
@@ -35,7 +36,7 @@ def _name_alone() -> pyfuse3.EntryAttributes:
 class DirectoryOperations(Adapter):
     """Directory handles, numbered on their own; ``_directories`` belongs to the trio thread."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: FileStore) -> None:
         super().__init__(store)
         self._directories: dict[int, _OpenDirectory] = {}
         self._next_directory = 1
@@ -56,7 +57,7 @@ class DirectoryOperations(Adapter):
 
     @handler
     async def readdir(self, fh: pyfuse3.FileHandleT, start_id: int, token: pyfuse3.ReaddirToken) -> None:
-        """Answer names with the same attributes that getattr gives; offset n is the n-th name."""
+        """Answer names with the attributes that getattr gives; offset n is the n-th name."""
         directory = self._directory(fh)
         if start_id == 0:
             directory.names = await self.run(self._list, directory.inode)
@@ -75,16 +76,16 @@ class DirectoryOperations(Adapter):
     def _batch(
         self, directory: _OpenDirectory, position: int
     ) -> list[tuple[bytes, int, pyfuse3.EntryAttributes | None]]:
-        """Return (name, offset behind it, reply) of the next names; the reply is ``None`` for one that is gone.
+        """Return (name, offset of the next, reply) for the next names; the reply is ``None`` for a name that is gone.
 
-        Each reply holds a reference that has to be given to the kernel or taken back.
+        Each reply counts a reference, which is either given to the kernel or taken back.
         """
         dots = _DOT_NAMES[position:]
         first = max(position - len(_DOT_NAMES), 0)
         names = dots + directory.names[first : first + _BATCH]
         with self.lock:
             path = self.inodes.path(directory.inode)
-            found = dict(self.store.tree.list_attributes(path, [name for name in names if name not in _DOT_NAMES]))
+            found = dict(self.store.list_attributes(path, [name for name in names if name not in _DOT_NAMES]))
             return [(name, position + i + 1, self._entry(directory, name, found)) for i, name in enumerate(names)]
 
     def _entry(

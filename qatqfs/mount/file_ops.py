@@ -10,20 +10,21 @@ import pyfuse3
 from qatqfs.mount.adapter import Adapter, handler, owner_of
 from qatqfs.mount.inodes import Inode
 from qatqfs.mount.privileges import drop_at_truncation
-from qatqfs.store import Handle
+from qatqfs.store.errors import os_error
+from qatqfs.store.facade import FileHandle
 
 _SLOW_WRITE_S = 0.02
-"""A write to staging that takes longer waited for the disk; one of a megabyte takes some tenths of a millisecond."""
+"""A write to staging that takes longer waited for the disk. A megabyte takes some tenths of a millisecond."""
 _SLOW_FOR_S = 1.0
-"""How long after such a write worker threads make them."""
+"""How long after such a write worker threads do the writes."""
 
 
 class FileOperations(Adapter):
     """Open files.
 
-    A write to staging is hardly more than a copy into the page cache, and handing it to a worker thread costs about as
-    much. So it is made on the trio thread, unless one took long lately: then the disk cannot keep up, and who waits for
-    something else is not to wait for that. ``_slow_until`` (monotonic seconds) belongs to the trio thread.
+    A write to staging is little more than a copy into the page cache, and handing it to a worker thread costs about as
+    much. So the trio thread writes itself, unless a write took long a short time ago. Then the disk cannot keep up, and
+    other requests must not wait for it. ``_slow_until`` (monotonic seconds) belongs to the trio thread.
     """
 
     _slow_until = 0.0
@@ -34,57 +35,62 @@ class FileOperations(Adapter):
         known, handle, keep = await self.run(self._open, inode, flags, ctx)
         return pyfuse3.FileInfo(fh=self.add_file(known, handle), keep_cache=keep)
 
-    def _open(self, number: int, flags: int, ctx: pyfuse3.RequestContext) -> tuple[Inode, Handle, bool]:
+    def _open(self, number: int, flags: int, ctx: pyfuse3.RequestContext) -> tuple[Inode, FileHandle, bool]:
         with self.lock:
             inode = self.inodes.get(number)
             handle = self._attach(inode, flags)
             self.attached(inode, handle)
         return inode, handle, self._finish(inode, handle, ctx if flags & os.O_TRUNC else None)
 
-    def _attach(self, inode: Inode, flags: int) -> Handle:
+    def _attach(self, inode: Inode, flags: int) -> FileHandle:
         """Take a handle of an inode; lock held.
 
-        An open file without uncommitted content is looked for by its name again: also its container may have been
-        changed or replaced in BACKING itself, and close(2) may have come back before we hear of the last handle.
+        A clean file is looked up by its name again even if it is open. Its container may have been changed or replaced
+        in BACKING itself. Also, close(2) may return before this process hears of the last close.
 
         Raises:
-            OSError: ESTALE when its name means another file by now, changed in BACKING itself: the kernel then
-                looks the name up again and comes back with the right inode. Otherwise as the store's opener.
+            OSError: ESTALE if its name means another file now, because of a change in BACKING itself. The kernel then
+                looks the name up again, and opens the right inode. Otherwise as the store's ``attach``.
         """
-        node = inode.node
-        if node is not None and (node.dirty or node.path is None):
-            return self.store.opener.attach(node, flags)
+        file = inode.file
+        if file is not None and (file.dirty or file.path is None):
+            return self.store.attach(file, flags)
         try:
-            handle = self.store.opener.attach(self.inodes.path(inode), flags)
+            handle = self.store.attach(self.inodes.path(inode), flags)
         except (FileNotFoundError, NotADirectoryError):
-            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE)) from None
-        if handle.node.key != inode.key:
+            raise os_error(errno.ESTALE) from None
+        if handle.file.key != inode.key:
             handle.close()
-            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+            raise os_error(errno.ESTALE)
         return handle
 
-    def _finish(self, inode: Inode, handle: Handle, truncated_by: pyfuse3.RequestContext | None) -> bool:
-        """Finish opening without the lock, emptying the file for somebody if there is somebody.
+    def _finish(self, inode: Inode, handle: FileHandle, truncated_by: pyfuse3.RequestContext | None) -> bool:
+        """Finish opening, without the lock.
+
+        Args:
+            inode: of the file.
+            handle: the attached handle.
+            truncated_by: the request that truncates the file, ``None`` if it is not truncated.
 
         Returns:
-            Whether the kernel's cached pages are still good.
+            Whether the kernel's cached pages are still valid.
         """
         try:
             if truncated_by is not None:
                 with self.lock:
-                    drop_at_truncation(self.store, handle.node, truncated_by)
-            self.store.opener.finish(handle, truncate=truncated_by is not None)
+                    drop_at_truncation(self.store, handle.file, truncated_by)
+            self.store.finish_opening(handle, truncate=truncated_by is not None)
             return self._keep_cache(inode, handle)
         except BaseException:
             self.detached(inode, handle)
             raise
 
-    def _keep_cache(self, inode: Inode, handle: Handle) -> bool:
+    def _keep_cache(self, inode: Inode, handle: FileHandle) -> bool:
         with self.lock:
-            node = handle.node
-            tag = node.content_tag()
-            # Uncommitted content came through the kernel, so pages that were good before it still are.
-            keep = tag is not None and inode.tag is not None and (node.dirty or inode.tag == tag)
+            file = handle.file
+            tag = file.content_tag()
+            # Uncommitted content came through the kernel, so pages that were valid before are still valid.
+            keep = tag is not None and inode.tag is not None and (file.dirty or inode.tag == tag)
             inode.tag = tag
             return keep
 
@@ -97,27 +103,27 @@ class FileOperations(Adapter):
         flags: pyfuse3.FlagT,
         ctx: pyfuse3.RequestContext,
     ) -> tuple[pyfuse3.FileInfo, pyfuse3.EntryAttributes]:
-        """Create and open a regular file; it is on disk, whole and empty, before the answer."""
+        """Create and open a regular file; a whole, empty file is in BACKING before the answer."""
         masked = mode & ~ctx.umask
         inode, handle, entry = await self.run(self._create, parent_inode, name, masked, flags, ctx)
         return pyfuse3.FileInfo(fh=self.add_file(inode, handle)), entry
 
     def _create(
         self, parent: int, name: bytes, mode: int, flags: int, ctx: pyfuse3.RequestContext
-    ) -> tuple[Inode, Handle, pyfuse3.EntryAttributes]:
+    ) -> tuple[Inode, FileHandle, pyfuse3.EntryAttributes]:
         with self.lock:
             directory = self.inodes.get(parent)
             path = self.inodes.child_path(directory, name)
-            handle, truncate = self.store.opener.attach_new(path, mode, owner_of(ctx), flags)
+            handle, truncate = self.store.attach_new(path, mode, owner_of(ctx), flags)
             try:
-                inode = self.inodes.remember(handle.attributes(), directory, name)
+                inode = self.inodes.remember(self.store.stat(handle.file), directory, name)
             except BaseException:
                 handle.close()
                 raise
             self.attached(inode, handle)
         try:
             self._finish(inode, handle, ctx if truncate else None)
-            return inode, handle, self.reply(inode, handle.attributes())
+            return inode, handle, self.reply(inode, self.store.stat(handle.file))
         except BaseException:
             with self.lock:
                 self.inodes.forget(inode.number, 1)
@@ -125,19 +131,19 @@ class FileOperations(Adapter):
 
     @handler
     async def read(self, fh: pyfuse3.FileHandleT, off: int, size: int) -> Any:
-        """Return a range, from the chunk cache without leaving this thread if it is there."""
+        """Return a range; if it is in the chunk cache, without leaving this thread."""
         handle = self.file(fh).handle
         data = handle.read_cached(size, off)
         return data if data is not None else await self.run(handle.read, size, off)
 
     @handler
     async def write(self, fh: pyfuse3.FileHandleT, off: int, buf: bytes) -> int:
-        """Write to staging; what is answered here survives the daemon."""
+        """Write to staging; what is acknowledged here survives the end of the daemon."""
         handle = self.file(fh).handle
         start = time.monotonic()
         if handle.writable and start >= self._slow_until:
             try:
-                written = handle.node.write_quickly(buf, off)
+                written = handle.write_quickly(buf, off)
             finally:
                 now = time.monotonic()
                 if now - start > _SLOW_WRITE_S:
@@ -148,14 +154,14 @@ class FileOperations(Adapter):
 
     @handler
     async def flush(self, fh: pyfuse3.FileHandleT) -> None:
-        """Answer close(2): everything written is in staging already, which is enough unless the user wants more."""
+        """Answer close(2). Everything written is in staging already; with ``commit_on_close`` the commit is awaited."""
         handle = self.file(fh).handle
         if self.store.options.commit_on_close and handle.writable:
             await self.run(self.store.flush, handle)
 
     @handler
     async def fsync(self, fh: pyfuse3.FileHandleT, datasync: bool) -> None:
-        """Make what was written survive a power cut."""
+        """Make what was written durable."""
         await self.run(self.file(fh).handle.fsync)
 
     @handler

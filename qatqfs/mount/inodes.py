@@ -1,23 +1,26 @@
 """The table of inodes that the kernel knows.
 
-Logical inode numbers are ours: the backing's number if that is free, else one from 2^63 up. They stay the same
-as long as the kernel remembers the inode, although each commit gives the file another backing inode, and may
-change over a remount.
+The mount chooses logical inode numbers: the backing's number if that is free, else a number from 2^63 up. A number
+stays the same as long as the kernel remembers the inode, although each commit gives the file another backing inode. It
+may change over a remount.
 
-Every method is called with the store's namespace lock held, so that a name, its backing inode and its logical
-inode always change together.
+Every method but :meth:`InodeTable.get` needs the store's namespace lock, so that a name, its backing inode and its
+logical inode always change together. ``get`` is one look into a dictionary; the thread that answers requests calls it
+without the lock, and then reads only ``file``, ``key`` and ``no_capability`` of the inode.
 """
 
 import errno
-import os
 import secrets
 import stat
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import count
+from threading import RLock
 
-from qatqfs.store import Attributes, Node
-from qatqfs.store.attributes import Key
+from qatqfs.store.attributes import Attributes, Key
+from qatqfs.store.errors import os_error
+from qatqfs.store.facade import File
+from qatqfs.store.locks import assert_held
 from qatqfs.store.paths import join
 
 ROOT = 1
@@ -37,12 +40,12 @@ class Inode:
         lookups: references that the kernel holds.
         names: where it is: (directory, name), several for hard links.
         children: what is known to be in it, by name.
-        node: the store's node while it is open.
+        file: the store's file while it is open.
         opens: open handles.
-        tag: what the kernel's cached pages are pages of, ``None`` if unknown.
-        removed: what to show of a directory that was removed while somebody is in it; counts without a name only.
-        no_capability: the file is known to have no security.capability, which the kernel asks before each write.
-        generation: tells it from another inode that had or will have this number, in this mount or the next.
+        tag: the content tag of what the kernel has in its page cache, ``None`` if unknown.
+        removed: attributes of a directory that was removed while it is in use; they count only if it has no name.
+        no_capability: the file has no security.capability, for which the kernel asks before each write.
+        generation: tells the inode from others with this number, earlier or later, in this mount or the next.
     """
 
     number: int
@@ -51,7 +54,7 @@ class Inode:
     lookups: int = 0
     names: set[tuple["Inode", bytes]] = field(default_factory=set)
     children: dict[bytes, "Inode"] = field(default_factory=dict)
-    node: Node | None = None
+    file: File | None = None
     opens: int = 0
     tag: object = None
     removed: Attributes | None = None
@@ -61,7 +64,7 @@ class Inode:
 
 def stale() -> OSError:
     """Return the error for an inode that has no name any more."""
-    return OSError(errno.ENOENT, os.strerror(errno.ENOENT))
+    return os_error(errno.ENOENT)
 
 
 class InodeTable:
@@ -69,10 +72,14 @@ class InodeTable:
 
     Args:
         root: attributes of the top.
-        is_searchable: says of the logical path of a directory whether we may look for names in it.
+        lock: the namespace lock.
+        is_searchable: whether this process may look for names in the directory at a logical path.
     """
 
-    def __init__(self, root: Attributes, is_searchable: Callable[[bytes], bool] = lambda path: True) -> None:
+    def __init__(
+        self, root: Attributes, lock: RLock, is_searchable: Callable[[bytes], bool] = lambda path: True
+    ) -> None:
+        self._lock = lock
         self._is_searchable = is_searchable
         top = Inode(ROOT, stat.S_IFMT(root.mode), root.key, lookups=1)
         self._by_number = {ROOT: top}
@@ -84,18 +91,19 @@ class InodeTable:
         return len(self._by_number)
 
     def get(self, number: int) -> Inode:
-        """Return the inode with a logical number; raises OSError (ENOENT)."""
+        """Return the inode with a logical number; needs no lock. Raises OSError (ENOENT)."""
         try:
             return self._by_number[number]
         except KeyError:
             raise stale() from None
 
     def path(self, inode: Inode) -> bytes:
-        """Return a logical path of an inode: of several names one by which we can reach it, if there is one.
+        """Return a logical path of an inode; of several names, one by which this process can reach it if there is one.
 
         Raises:
             OSError: ENOENT, its last name is gone.
         """
+        assert_held(self._lock)
         parts: list[bytes] = []
         while inode.number != ROOT:
             where = next(iter(inode.names), None)
@@ -112,11 +120,12 @@ class InodeTable:
         return join(self.path(directory), name)
 
     def remember(self, attributes: Attributes, directory: Inode, name: bytes) -> Inode:
-        """Return the inode of a name that is being told to the kernel, counting one more reference."""
+        """Return the inode of a name that the kernel is told of, and count one more reference."""
+        assert_held(self._lock)
         file_type = stat.S_IFMT(attributes.mode)
         inode = self._by_key.get(attributes.key)
         if inode is not None and inode.file_type != file_type:
-            # The backing inode number was freed and taken again behind our back.
+            # Another program freed the backing inode, and its number was used again.
             inode.key = None
             inode = None
         if inode is None:
@@ -127,7 +136,7 @@ class InodeTable:
         if directory.children.get(name) is not inode:
             self.unname(directory, name)
             if attributes.nlink == 1 or stat.S_ISDIR(file_type):
-                # Renamed in BACKING itself: the name it had is another file's now, or nobody's.
+                # Renamed in BACKING itself: its old name is another file's now, or free.
                 for other_directory, other_name in list(inode.names):
                     self.unname(other_directory, other_name)
             directory.children[name] = inode
@@ -142,6 +151,7 @@ class InodeTable:
 
     def unname(self, directory: Inode, name: bytes) -> None:
         """Forget that a name is there."""
+        assert_held(self._lock)
         inode = directory.children.pop(name, None)
         if inode is not None:
             inode.names.discard((directory, name))
@@ -165,7 +175,8 @@ class InodeTable:
             other.names.add((directory, name))
 
     def forget(self, number: int, references: int) -> None:
-        """Take back references that the kernel held; without any the inode is dropped."""
+        """Take back references that the kernel held, and drop the inode if none is left."""
+        assert_held(self._lock)
         inode = self._by_number.get(number)
         if inode is None or number == ROOT:
             return
@@ -180,8 +191,9 @@ class InodeTable:
         for name in list(inode.children):
             self.unname(inode, name)
 
-    def rekey(self, old: Key, new: Key, node: Node) -> None:
+    def rekey(self, old: Key, new: Key, file: File) -> None:
         """Note that a commit gave a file another backing inode; its content is the same."""
+        assert_held(self._lock)
         inode = self._by_key.pop(old, None)
         if inode is None:
             return
@@ -189,13 +201,14 @@ class InodeTable:
         self._by_key[new] = inode
         inode.key = new
         if inode.tag is not None:
-            inode.tag = node.content_tag()
+            inode.tag = file.content_tag()
 
     def gone(self, key: Key) -> None:
-        """Note that the last name of a backing inode is gone: its number may come back as another file's."""
+        """Note that the last name of a backing inode is gone, so that its number may become another file's."""
         self._drop_key(key)
 
     def _drop_key(self, key: Key) -> None:
+        assert_held(self._lock)
         inode = self._by_key.pop(key, None)
         if inode is not None:
             inode.key = None

@@ -1,11 +1,11 @@
 """Where a mount logs, and what a line of the log looks like.
 
-In the foreground: standard error, if that is open. A daemon: the file it was given, else ``.qatqfs/log`` in BACKING (a
-megabyte, and the one before). A read-only mount writes nothing in BACKING: it logs to the system log, or where there is
-none to a file of its own in the user's state directory, ``~/.local/state/qatqfs``.
+A mount in the foreground logs to standard error, if that is open. A daemon logs to the file that it was given, else to
+``.qatqfs/log`` in BACKING (a megabyte, and the megabyte before). A read-only mount writes nothing in BACKING. It logs
+to the system log. If there is none, it logs to a file in the user's state directory, ``~/.local/state/qatqfs``.
 
-Every record is one line in which nothing is unprintable, whoever logged it: a name that a user chose must not forge
-another. Only what follows it of an exception has lines of its own, and these are indented.
+Every record is one line of printable characters, so that a file name cannot forge another record. Only the traceback of
+an exception has further lines, which are indented.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ _MAX_LOG_BYTES = 1 << 20
 _SYSLOG = "/dev/log"
 _LINE = "%(asctime)s %(levelname)s qatqfs[%(process)d]: %(message)s"
 _SYSLOG_LINE = "qatqfs[%(process)d]: %(levelname)s %(message)s"
-"""Time and level are the system log's own; a name and a process in front is what it takes for the sender."""
+"""The system log adds time and level itself, and takes the name and the process id in front for the sender."""
 _LONGEST_NAME = 200
 
 
@@ -53,8 +53,8 @@ class _LogFile(logging.handlers.RotatingFileHandler):
 
     Args:
         path: the file.
-        directory: what keeps the descriptor open that ``path`` names the directory by; a symlink is not followed then.
-        max_bytes: it is renamed and begun anew beyond that; 0 for never.
+        directory: the open directory, if ``path`` names it by this descriptor; symlinks are not followed then.
+        max_bytes: beyond this size the file is renamed and a new one begun; 0 for never.
     """
 
     def __init__(self, path: str, directory: Fd | None = None, max_bytes: int = 0) -> None:
@@ -73,7 +73,7 @@ def _in_directory(directory: Fd, name: str) -> logging.Handler:
 
 
 def _private_directory(path: str) -> Fd:
-    """Open a directory, made for its owner alone if it is not there and never through a symlink; raises OSError."""
+    """Open a directory, never through a symlink, and make it with mode 0700 if it is missing; raises OSError."""
     with contextlib.suppress(FileExistsError):
         os.mkdir(path, 0o700)
     return Fd(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC))
@@ -88,7 +88,7 @@ def _system_log_listens() -> bool:
 
 
 def _outside(backing: str, mountpoint: str) -> logging.Handler | None:
-    """Return what a daemon logs to that may not write to BACKING, ``None`` if there is nothing here."""
+    """Return the handler of a daemon that may not write to BACKING, ``None`` if there is nowhere to log to."""
     if _system_log_listens():
         return logging.handlers.SysLogHandler(_SYSLOG)
     state = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
@@ -99,7 +99,7 @@ def _outside(backing: str, mountpoint: str) -> logging.Handler | None:
     try:
         for above in reversed(directory.parents):
             with contextlib.suppress(FileExistsError):
-                above.mkdir(0o700)  # all of them at once would be open to anybody: a daemon has no umask
+                above.mkdir(0o700)  # one by one with a mode: makedirs would use 0777, and a daemon has no umask
         return _in_directory(_private_directory(str(directory)), f"{os.fsdecode(name)}.log")
     except OSError:
         return None
@@ -112,7 +112,7 @@ def _handler(
         if read_only and Path(log_file).is_relative_to(backing):
             raise MountError(f"log file {log_file!r} must not be in the backing directory of a read-only mount")
         return _LogFile(log_file)
-    if foreground and sys.stderr is not None:  # else it was closed before we started
+    if foreground and sys.stderr is not None:  # it may have been closed before this process started
         return logging.StreamHandler()
     if read_only:
         return _outside(backing, mountpoint)
@@ -122,10 +122,10 @@ def _handler(
 def set_up_logging(
     backing: str, mountpoint: str, log_file: str | None, *, foreground: bool, debug: bool, read_only: bool
 ) -> list[str]:
-    """Send the log records of this process where they belong.
+    """Send the log records of this process to the place that the module's text says.
 
     Returns:
-        What the user should know: that there is nowhere to log to.
+        What the user should know: whether there is nowhere to log to.
 
     Raises:
         MountError: the log file cannot be written.
@@ -141,7 +141,7 @@ def set_up_logging(
         handler = logging.NullHandler()
     to_system = isinstance(handler, logging.handlers.SysLogHandler)
     handler.setFormatter(_Formatter(_SYSLOG_LINE if to_system else _LINE))
-    logging.raiseExceptions = False  # a line that cannot be written is lost; standard error is not for telling that
+    logging.raiseExceptions = False  # a line that cannot be written is lost, not reported on standard error
     root = logging.getLogger()
     root.addHandler(handler)
     root.setLevel(logging.DEBUG if debug else logging.INFO)

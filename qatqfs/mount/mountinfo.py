@@ -25,9 +25,9 @@ class Mount:
     Attributes:
         mountpoint: absolute path.
         device: ``major:minor``.
-        filesystem: type, ``fuse.qatqfs`` for ours.
-        source: for ours the backing directory.
-        root: what of the filesystem is shown: ``/``, or for a bind mount perhaps a directory in it.
+        filesystem: its type, ``fuse.qatqfs`` for qatqfs mounts.
+        source: for qatqfs mounts the backing directory.
+        root: the part of the filesystem that is mounted: ``/``, or for a bind mount perhaps a directory in it.
         owner: uid and gid of the user whose FUSE mount it is, ``None`` for other filesystems.
     """
 
@@ -46,7 +46,7 @@ def _unescape(text: str) -> str:
 
 def parse(text: str) -> list[Mount]:
     """Read the text of a mountinfo file (latin-1 decoded) into mounts, the topmost of a mountpoint last."""
-    # Not at what else may end a line: the kernel escapes no other in a path.
+    # Not splitlines(): in a path the kernel escapes the newline, but none of the other line ends.
     parsed = map(_parse_line, text.split("\n"))
     return [mount for mount in parsed if mount is not None]
 
@@ -68,7 +68,7 @@ def _parse_line(line: str) -> Mount | None:
 
 
 def mounts(pid: int | None = None) -> list[Mount]:
-    """Return everything that this process sees mounted, or another one; raises OSError."""
+    """Return all mounts in the mount namespace of this process, or of another one; raises OSError."""
     return parse(Path(f"/proc/{'self' if pid is None else pid}/mountinfo").read_bytes().decode("latin-1"))
 
 
@@ -83,23 +83,23 @@ def containing(path: str) -> Mount | None:
     device = device_text(os.stat(path).st_dev)
     found = [m for m in mounts() if m.device == device and m.filesystem == FILESYSTEM]
     real = Path(os.path.realpath(path))
-    around = [m for m in found if real.is_relative_to(m.mountpoint)]  # of several the innermost, which is the longest
+    around = [m for m in found if real.is_relative_to(m.mountpoint)]  # the innermost has the longest path
     return max(around or found[:1], key=lambda m: len(m.mountpoint), default=None)
 
 
 def device_text(device: int) -> str:
-    """Return a device number as mountinfo has it: ``major:minor``."""
+    """Return a device number as mountinfo writes it: ``major:minor``."""
     return f"{os.major(device)}:{os.minor(device)}"
 
 
 def resolve(path: str) -> str:
-    """Return the absolute path, without symlinks, of a mountpoint that may be dead and then has no stat."""
+    """Return the absolute path of a mountpoint, without symlinks; a dead mount, which has no stat, is fine."""
     path = os.path.abspath(path)
     return path if is_dead(path) else os.path.realpath(path)
 
 
 def is_automount(path: str) -> bool:
-    """Whether an absolute path is where an automounter waits: who looks into it waits until something is mounted."""
+    """Whether an automounter waits at an absolute path, so that listing it waits until something is mounted."""
     found = [mount for mount in mounts() if mount.mountpoint == path]
     return bool(found) and found[-1].filesystem == "autofs"
 
@@ -116,7 +116,7 @@ def is_dead(path: str) -> bool:
 
 
 def unmount(path: str, *, lazy: bool = False) -> None:
-    """Take a mount out of the tree with fusermount3.
+    """Unmount with fusermount3.
 
     Args:
         path: absolute mountpoint.
@@ -144,7 +144,7 @@ def force_unmount(path: str, mount: Mount, *, lazy: bool = False) -> None:
         lazy: detach it even while it is in use.
 
     Raises:
-        MountError: it could not be done, with the reason; the connection may be cut all the same.
+        MountError: it failed, with the reason; the connection may be cut nevertheless.
     """
     if os.geteuid() == 0:
         flags = _MNT_FORCE | _UMOUNT_NOFOLLOW | (_MNT_DETACH if lazy else 0)

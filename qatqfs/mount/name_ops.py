@@ -11,24 +11,26 @@ import pyfuse3
 
 from qatqfs.mount.adapter import ATTRIBUTE_TIMEOUT_S, Adapter, handler, notification, owner_of
 from qatqfs.mount.inodes import Inode
-from qatqfs.store import Attributes
+from qatqfs.store.attributes import Attributes
+from qatqfs.store.errors import os_error
+from qatqfs.store.facade import Owner
 from qatqfs.store.system.calls import RENAME_EXCHANGE
 
 _ABSENT = 0
 _LONGEST_NAME = 255
-"""Bytes in a name on every filesystem that may be below (NAME_MAX); the kernel lets longer ones pass to us."""
+"""Bytes in a name on every filesystem that may hold BACKING (NAME_MAX). The kernel passes longer names on."""
 
 
 class NameOperations(Adapter):
-    """Names and the table of inodes; table and BACKING change under one hold of the namespace lock."""
+    """Names and the table of inodes, which change together with BACKING under the namespace lock."""
 
     @handler
     async def lookup(
         self, parent_inode: pyfuse3.InodeT, name: pyfuse3.FileNameT, ctx: pyfuse3.RequestContext
     ) -> pyfuse3.EntryAttributes:
-        """Find a name; an absent one is answered so that the kernel remembers it for a second."""
+        """Find a name. The answer for an absent name lets the kernel remember for a second that it is absent."""
         if len(name) > _LONGEST_NAME:
-            raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
+            raise os_error(errno.ENAMETOOLONG)
         try:
             return await self.run(self._lookup, parent_inode, name)
         except FileNotFoundError:
@@ -45,7 +47,7 @@ class NameOperations(Adapter):
 
     @notification
     async def forget(self, inode_list: Sequence[tuple[pyfuse3.InodeT, int]]) -> None:
-        """Take back references; the kernel waits for no answer."""
+        """Take back references; the kernel expects no answer."""
         await self.run(self._forget, inode_list)
 
     def _forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
@@ -85,14 +87,27 @@ class NameOperations(Adapter):
         """Make a special file, or a regular one without opening it."""
         owner = owner_of(ctx)
         masked = mode & ~ctx.umask
+        if stat.S_ISREG(mode):
+            return await self.run(self._make_regular, parent_inode, name, masked, owner)
+        return await self.run(self._make, parent_inode, name, lambda path: self.store.mknod(path, masked, rdev, owner))
 
-        def make(path: bytes) -> Attributes:
-            if not stat.S_ISREG(mode):
-                return self.store.mknod(path, masked, rdev, owner)
-            with self.store.create(path, masked, owner, os.O_WRONLY | os.O_EXCL) as handle:
-                return handle.attributes()
-
-        return await self.run(self._make, parent_inode, name, make)
+    def _make_regular(self, parent: int, name: bytes, mode: int, owner: Owner) -> pyfuse3.EntryAttributes:
+        with self.lock:
+            directory = self.inodes.get(parent)
+            path = self.inodes.child_path(directory, name)
+            handle, truncate = self.store.attach_new(path, mode, owner, os.O_WRONLY | os.O_EXCL)
+            try:
+                inode = self.inodes.remember(self.store.stat(handle.file), directory, name)
+            except BaseException:
+                handle.close()
+                raise
+        try:
+            with self.store.finish_opening(handle, truncate=truncate):
+                return self.reply(inode, self.store.stat(handle.file))
+        except BaseException:
+            with self.lock:
+                self.inodes.forget(inode.number, 1)
+            raise
 
     @handler
     async def symlink(
@@ -139,10 +154,10 @@ class NameOperations(Adapter):
             self.inodes.unname(directory, name)
 
     def _note_removal(self, directory: Inode, name: bytes) -> None:
-        """Keep the attributes of a directory that is about to be removed, for those who are in it; lock held."""
+        """Keep the attributes of a directory that is about to be removed, for programs that are in it; lock held."""
         inode = directory.children.get(name)
         if inode is not None and stat.S_ISDIR(inode.file_type):
-            with contextlib.suppress(OSError):  # gone from BACKING itself
+            with contextlib.suppress(OSError):  # it was removed in BACKING itself
                 inode.removed = dataclasses.replace(self.store.stat(self.inodes.path(inode)), nlink=0)
 
     @handler

@@ -1,6 +1,6 @@
-"""Requests of programs that fail for want of space: each is counted, and the log says so once a minute.
+"""Requests of programs that fail for lack of space: each is counted, and the log says so once a minute.
 
-A program may write on and on, and each of its requests fails; one line tells whoever looks what is wrong.
+A program may go on writing while each of its requests fails. One line of the log a minute is enough to say why.
 """
 
 import errno
@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from qatqfs.store import Store
+from qatqfs.store.facade import FileStore
 from qatqfs.wording import shown_path
 
 log = logging.getLogger(__name__)
@@ -18,7 +18,7 @@ _QUIET_S = 60.0
 
 
 class NoSpaceLog:
-    """Counts and logs; :meth:`count` and :meth:`say` are safe to call from any thread.
+    """Counts and logs; any thread may call :meth:`count` and :meth:`say`.
 
     ``_silent_until`` (monotonic seconds) and ``_unsaid`` belong to ``_lock``.
 
@@ -26,14 +26,14 @@ class NoSpaceLog:
         store: gets the counter, and knows how much is free.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: FileStore) -> None:
         self._store = store
         self._lock = threading.Lock()
         self._silent_until = float("-inf")
         self._unsaid = 0
 
     def count(self, err: OSError) -> bool:
-        """Count a request that failed, if that was for want of space; returns whether it is time for :meth:`say`."""
+        """Count a request if it failed for lack of space; returns whether it is time for :meth:`say`."""
         if err.errno not in (errno.ENOSPC, errno.EDQUOT):
             return False
         self._store.counters.add("no_space_errors")
@@ -49,7 +49,7 @@ class NoSpaceLog:
         """Write the line.
 
         Args:
-            request: what failed, as the kernel calls it.
+            request: the request that failed, by its name in FUSE.
             find_path: returns the logical path it was about; may raise OSError.
             text: the error's.
         """
@@ -58,7 +58,7 @@ class NoSpaceLog:
         try:
             path = shown_path(find_path())
             st = self._store.statvfs()
-        except Exception:  # removed meanwhile, say; no line of the log is worth an error
+        except Exception:  # for example the file was removed; a line of the log is not worth an error
             log.warning("%s failed: %s; %d such failures since this was said last", request, text, failures)
             return
         log.warning(

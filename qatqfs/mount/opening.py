@@ -1,7 +1,7 @@
-"""Opening the store of a mount, for which an earlier daemon may still have to leave.
+"""Opening the store of a mount, which an earlier daemon may still have open.
 
-umount(8) returns before the daemon has committed everything, so who mounts again at once finds the backing directory
-in use. It takes a moment in most cases, and that moment is waited for.
+umount(8) returns before the daemon has committed everything. So a user who mounts again at once finds the backing
+directory in use. In most cases the daemon ends within a moment, and the new mount waits for that.
 """
 
 import time
@@ -10,19 +10,20 @@ from qatqfs.mount.errors import MountError
 from qatqfs.mount.sightings import Sighting, sightings
 from qatqfs.store import Store, StoreError, StoreOptions
 from qatqfs.store.errors import StoreInUse
+from qatqfs.store.facade import FileStore
 from qatqfs.store.holder import Holder, State
 
-_PATIENCE_S = 10.0
+_MOST_WAIT_S = 10.0
 _LOOK_AGAIN_S = 0.05
 
 
-def open_store(backing: str, options: StoreOptions) -> Store:
-    """Open a store; waits some seconds for a daemon that is on its way out.
+def open_store(backing: str, options: StoreOptions) -> FileStore:
+    """Open a store; waits some seconds for a daemon that is about to end.
 
     Raises:
         MountError: it cannot be opened, with the reason.
     """
-    deadline = time.monotonic() + _PATIENCE_S
+    deadline = time.monotonic() + _MOST_WAIT_S
     while True:
         try:
             return Store(backing, options)
@@ -44,7 +45,7 @@ def _places(holder: Holder | None) -> list[Sighting]:
 
 
 def _is_leaving(holder: Holder | None, places: list[Sighting]) -> bool:
-    """Whether whoever has the lock gives it back soon: its mount is nowhere any more, or it says so itself."""
+    """Whether the process that has the lock ends soon: it says so, or its mount is mounted nowhere any more."""
     if holder is None or holder.state is not State.SERVING:
         return True
     return holder.device is not None and not places

@@ -1,7 +1,7 @@
-"""Set-ID bits and capabilities of files, which go when somebody changes the content.
+"""Set-ID bits and capabilities of files, which a change of content removes.
 
-The kernel takes them away at write(2) and truncate(2), but leaves it to us when O_TRUNC comes with an open, and
-forgets at truncate(2) the set-group-ID bits of files that their group may not execute.
+The kernel removes them at write(2) and truncate(2). It leaves that to the daemon at an open with O_TRUNC. At
+truncate(2) it forgets the set-group-ID bit of a file that its group may not execute.
 """
 
 import errno
@@ -10,13 +10,14 @@ from pathlib import Path
 
 import pyfuse3
 
-from qatqfs.store import Node, Store
+from qatqfs.store.facade import FileStore, Target
+from qatqfs.store.locks import assert_held
 
 CAPABILITY = b"security.capability"
 
 
 def in_group(ctx: pyfuse3.RequestContext, gid: int) -> bool:
-    """Whether who makes a request is in a group; of one that has ended only the first group is known."""
+    """Whether the process that makes a request is in a group; if it has ended, only its first group is known."""
     if gid == ctx.gid:
         return True
     try:
@@ -26,16 +27,17 @@ def in_group(ctx: pyfuse3.RequestContext, gid: int) -> bool:
         return False
 
 
-def drop_at_truncation(store: Store, target: bytes | Node, ctx: pyfuse3.RequestContext) -> None:
-    """Take away what a file loses when somebody empties it; namespace lock held. Raises OSError.
+def drop_at_truncation(store: FileStore, target: Target, ctx: pyfuse3.RequestContext) -> None:
+    """Remove what a file loses when a process truncates it; namespace lock held. Raises OSError.
 
-    As in the kernel: a capability always, set-ID bits unless it is root who empties it, of these set-group-ID only if
-    the group may execute the file, or whoever it is is not in that group.
+    As in the kernel, it always loses a capability. It loses set-ID bits unless the process is root. The set-group-ID
+    bit stays if the group may not execute the file and the process is in that group.
     """
+    assert_held(store.namespace_lock)
     try:
         store.removexattr(target, CAPABILITY)
     except OSError as err:
-        if err.errno not in (errno.ENODATA, errno.EOPNOTSUPP, errno.EPERM):  # EPERM: we are not root, there or not
+        if err.errno not in (errno.ENODATA, errno.EOPNOTSUPP, errno.EPERM):  # EPERM: this process is not root
             raise
     if ctx.uid == 0:
         return

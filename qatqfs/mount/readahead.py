@@ -1,7 +1,7 @@
 """How far the kernel reads ahead of a sequential reader of a mount.
 
-128 KiB if nobody says otherwise, which is half a chunk: each request then costs a trip to the daemon for little. A
-FUSE filesystem cannot ask for more, but root can, through sysfs, once the mount is there.
+The default is 128 KiB, half a chunk, so that each trip to the daemon brings little. A FUSE filesystem cannot ask for
+more, but root can, through sysfs, once the mount exists.
 """
 
 import logging
@@ -14,7 +14,7 @@ READ_AHEAD_KIB = 512
 
 
 def widen(device: int) -> None:
-    """Let the kernel read further ahead on a mount, given its st_dev; where that is not allowed nothing happens."""
+    """Let the kernel read further ahead on the mount with this st_dev; does nothing if that is not allowed."""
     path = Path(f"/sys/class/bdi/{os.major(device)}:{os.minor(device)}/read_ahead_kb")
     try:
         if int(path.read_text()) < READ_AHEAD_KIB:

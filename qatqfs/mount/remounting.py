@@ -19,16 +19,16 @@ _CLEARED_BY = {"rw": "ro", "suid": "nosuid", "dev": "nodev", "exec": "noexec", "
 
 
 def remount(backing: str, mountpoint: str, words: Iterable[str]) -> None:
-    """Change the flags of a live mount; those that are not named stay as they are.
+    """Change the flags of a live mount; flags that are not named stay as they are.
 
     Args:
         backing: BACKING, as a check.
         mountpoint: where it is mounted.
-        words: ``ro``, ``rw``, ``nosuid`` ..., the last of contrary ones counting; any others are left aside, for
+        words: ``ro``, ``rw``, ``nosuid`` and so on; of contrary words the last counts. Other words are ignored, because
             mount(8) passes on all options of the mount.
 
     Raises:
-        MountError: there is no such mount, or it cannot be changed so.
+        MountError: there is no such mount, or it cannot be changed like that.
     """
     path = mountinfo.resolve(mountpoint)
     mount = mountinfo.mounted_at(path)

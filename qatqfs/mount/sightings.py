@@ -1,7 +1,7 @@
-"""Who holds a mount: everything that keeps its daemon alive and can be seen from here.
+"""Where a mount is still mounted, as far as this process can see: each such place keeps its daemon alive.
 
-A mount lives as long as it is mounted anywhere: at a second place in this mount namespace (a bind mount), or in
-another namespace, which a container has, for example, and which got a copy of all mounts when it was made.
+A mount lives as long as it is mounted anywhere. That may be a second place in this mount namespace, a bind mount. It
+may also be another mount namespace, such as that of a container, which got a copy of all mounts when it was made.
 """
 
 import contextlib
@@ -18,8 +18,8 @@ class Sighting:
     """A place at which a mount is still mounted.
 
     Attributes:
-        mountpoint: absolute path, as the process sees it.
-        pid: of a process in whose mount namespace it is, ``None`` if that is our own.
+        mountpoint: absolute path, as that process sees it.
+        pid: a process in whose mount namespace it is, ``None`` for the own namespace.
         command: that process's name.
     """
 
@@ -36,7 +36,7 @@ class Sighting:
 def sightings(device: str) -> list[Sighting]:
     """Return where a qatqfs mount is mounted, with one process for each other mount namespace.
 
-    Processes of other users are seen by root only, those in other pid namespaces by nobody.
+    Only root sees processes of other users. No user sees processes in other pid namespaces.
 
     Args:
         device: its ``major:minor``.
@@ -44,7 +44,7 @@ def sightings(device: str) -> list[Sighting]:
     found = [Sighting(mountpoint) for mountpoint in _mountpoints(None, device)]
     known = {os.stat("/proc/self/ns/mnt").st_ino}
     for pid in _processes():
-        with contextlib.suppress(OSError):  # it is gone, or none of our business
+        with contextlib.suppress(OSError):  # it has ended, or this process may not look at it
             namespace = os.stat(f"/proc/{pid}/ns/mnt").st_ino
             if namespace not in known:
                 mountpoints = _mountpoints(pid, device)

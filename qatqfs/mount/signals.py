@@ -1,17 +1,17 @@
-"""What each signal does to a mount. A daemon that a signal ends at once would leave a mount that nobody answers.
+"""What each signal does to a mount. A daemon that a signal ends at once leaves a dead mount.
 
 | Signal | Effect |
 |---|---|
 | TERM, INT, QUIT, HUP, PWR | unmounts lazily, commits everything and ends |
-| ALRM, VTALRM, PROF, XCPU | the same: a limit of time that somebody has set is over |
-| USR1, USR2, POLL, STKFLT, the real-time signals | nothing: they have no meaning here |
-| PIPE, XFSZ | nothing: the call that they are about fails |
+| ALRM, VTALRM, PROF, XCPU | the same: a time limit is over |
+| USR1, USR2, POLL, STKFLT, the real-time signals | nothing, because they have no meaning here |
+| PIPE, XFSZ | nothing, because the call that they are about fails |
 | ILL, TRAP, ABRT, BUS, FPE, SEGV, SYS, KILL | the daemon is gone at once, as after any crash |
 
-While the daemon commits before it ends, a further TERM, INT or QUIT ends it without waiting for that.
+While the daemon commits before it ends, a further TERM, INT or QUIT ends it without more commits.
 
-A signal other than TERM and PWR that was ignored when the command began stays so: of HUP that is what nohup(1) is for,
-of INT and QUIT what shells do to jobs in the background.
+A signal other than TERM and PWR that was ignored when the command began stays ignored. nohup(1) ignores HUP, and shells
+ignore INT and QUIT for jobs in the background.
 """
 
 import signal
@@ -31,7 +31,7 @@ _IGNORED = (
 
 
 class StopRequest:
-    """Whether a signal has asked to stop, and who is to be told.
+    """Whether a signal has asked to stop, and which function to call then.
 
     Attributes:
         number: the first such signal, ``None`` before it.
@@ -49,10 +49,10 @@ class StopRequest:
                 self._tell()
 
     def when_made(self, tell: Callable[[], object] | None) -> None:
-        """Have a function called once a signal asks to stop, at once if one has already.
+        """Call a function once a signal asks to stop, or at once if a signal has asked already.
 
         Args:
-            tell: called in the main thread, between any two steps of it, perhaps twice; ``None`` for nothing more.
+            tell: called in the main thread, between any two of its steps, perhaps twice; ``None`` for no function.
         """
         self._tell = tell
         if self.number is not None and tell is not None:
@@ -60,7 +60,7 @@ class StopRequest:
 
 
 def await_stop() -> StopRequest:
-    """Handle from now on every signal that would end this process; main thread only. Returns what will say so."""
+    """Handle from now on every signal that would end this process, and return the handler; main thread only."""
     request = StopRequest()
     for number in _IGNORED:
         signal.signal(number, signal.SIG_IGN)
@@ -71,7 +71,7 @@ def await_stop() -> StopRequest:
 
 
 def on_second_request(handler: Callable[[int, object], None]) -> None:
-    """Call a function when a person asks once more; main thread only."""
+    """Call a function at the next TERM, INT or QUIT; main thread only."""
     for number in _BY_PEOPLE:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, handler)

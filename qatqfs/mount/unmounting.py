@@ -1,4 +1,4 @@
-"""Unmounting as a user wants it: it is over when everything is committed."""
+"""Unmounting that returns once everything is committed."""
 
 import errno
 import os
@@ -13,8 +13,8 @@ from qatqfs.mount.errors import MountError
 from qatqfs.mount.mountinfo import Mount
 from qatqfs.mount.sightings import sightings
 
-_PATIENCE_S = 3.0
-_LONG_PATIENCE_S = 10.0
+_SHORT_WAIT_S = 3.0
+_LONG_WAIT_S = 10.0
 _LOOK_AGAIN_S = 0.02
 _GONE = (errno.ENOTCONN, errno.ECONNABORTED)
 
@@ -22,7 +22,7 @@ Tell = Callable[[str], None]
 
 
 class StillMounted(MountError):
-    """Unmounted here, with everything committed until then, but the daemon goes on serving others."""
+    """Unmounted here, with everything committed so far, but the daemon goes on serving other places."""
 
 
 def unmount_and_wait(
@@ -38,13 +38,13 @@ def unmount_and_wait(
     Args:
         mountpoint: where it is mounted; a dead mount is just removed.
         tell: shows the user a line that is no error.
-        lazy: unmount also what is in use; as long as it is, the daemon goes on.
-        force: do not ask the daemon, but cut the connection to it: whatever programs do there fails from then on.
-        progress: told now and then how much there is to commit.
+        lazy: also unmount what is in use; the daemon goes on while it is.
+        force: do not ask the daemon, but cut the connection to it, so that all requests of programs fail from then on.
+        progress: called now and then with how much there is to commit.
 
     Raises:
         StillMounted: the mount lives on, in another mount namespace or as a bind mount, or because it is in use.
-        MountError: nothing of ours is mounted there, it is in use, or not everything is committed.
+        MountError: no qatqfs mount is there, it is in use, or not everything is committed.
     """
     path, mount = _find(mountpoint, asks=not force)
     daemon = None if force else _daemon_of(path)
@@ -71,7 +71,7 @@ def unmount_and_wait(
 
 
 def _tell_of_the_dead(path: str, watch: DaemonWatch, tell: Tell) -> None:
-    """Say what a daemon that was gone before has left; raises MountError if that is uncommitted content."""
+    """Say what a dead daemon has left; raises MountError if that is uncommitted content."""
     left = watch.files_left()
     if left:
         raise MountError(
@@ -82,7 +82,7 @@ def _tell_of_the_dead(path: str, watch: DaemonWatch, tell: Tell) -> None:
 
 
 def _what_goes_on(path: str, watch: DaemonWatch) -> str:
-    """Return what happens when nobody waits any longer, and how to wait for it."""
+    """Return what goes on after an interrupt, and how to wait for it."""
     if mountinfo.mounted_at(path) is not None:
         waits = f"qatqfs umount {shlex.quote(path)}"
         return f"{path} is still mounted, and its daemon goes on committing; to wait for it: {waits}"
@@ -95,10 +95,10 @@ def _find(mountpoint: str, *, asks: bool) -> tuple[str, Mount]:
 
     Args:
         mountpoint: as the user names it.
-        asks: whether the mount may be asked anything, which a daemon that hangs does not answer.
+        asks: whether to ask the mount, which a daemon that hangs does not answer.
     """
     above, name = os.path.split(os.path.abspath(mountpoint))
-    path = os.path.join(os.path.realpath(above), name)  # the last component is the mount itself, if it is no symlink
+    path = os.path.join(os.path.realpath(above), name)  # the last component is the mount itself unless it is a symlink
     mount = mountinfo.mounted_at(path)
     if mount is None and asks:
         path = os.path.realpath(mountpoint)
@@ -111,7 +111,7 @@ def _find(mountpoint: str, *, asks: bool) -> tuple[str, Mount]:
 
 
 def _daemon_of(path: str) -> asking.Daemon | None:
-    """Return what the daemon of a mount says of itself, ``None`` if there is none any more; raises MountError."""
+    """Return what the daemon of a mount says of itself, ``None`` if it has ended; raises MountError."""
     if mountinfo.is_dead(path):
         return None
     try:
@@ -127,7 +127,7 @@ def _daemon_of(path: str) -> asking.Daemon | None:
 
 
 def _commit(path: str, tell: Tell, progress: Callable[[Pending], None]) -> bool:
-    """Let the daemon commit while it can still say how far it is; what it cannot commit it tries again at the end.
+    """Let the daemon commit while it can still report progress. It tries again at its end what it cannot commit.
 
     Returns:
         Whether everything is committed that was written so far.
@@ -143,13 +143,13 @@ def _commit(path: str, tell: Tell, progress: Callable[[Pending], None]) -> bool:
 
 
 def _wait(watch: DaemonWatch, mount: Mount, *, lazy: bool) -> bool:
-    """Return once a daemon is gone, or ``False`` if that is not to be expected: somebody holds its mount."""
+    """Return ``True`` once a daemon has ended, or ``False`` if something seems to hold its mount."""
     started = time.monotonic()
     while not watch.has_ended():
         waited = time.monotonic() - started
-        if waited > _PATIENCE_S and not watch.is_stopping():
-            # With nobody in sight it may just be slow to notice; but what is open is not seen either.
-            if lazy or waited > _LONG_PATIENCE_S or sightings(mount.device):
+        if waited > _SHORT_WAIT_S and not watch.is_stopping():
+            # With no other place in sight it may just be slow; but open files are not seen either.
+            if lazy or waited > _LONG_WAIT_S or sightings(mount.device):
                 return False
             time.sleep(_LOOK_AGAIN_S * 10)
         time.sleep(_LOOK_AGAIN_S)
@@ -157,9 +157,9 @@ def _wait(watch: DaemonWatch, mount: Mount, *, lazy: bool) -> bool:
 
 
 def _still_there(path: str, mount: Mount, *, committed: bool) -> MountError:
-    """Return what says that a daemon goes on, and why."""
+    """Return the error that says that a daemon goes on, and why."""
     where = " and by ".join(map(str, sightings(mount.device)))
-    why = f"the mount is still held by {where}" if where else "something is open in it, or it is held out of our sight"
+    why = f"the mount is still held by {where}" if where else "something is open in it, or it is held out of sight"
     if committed:
         return StillMounted(f"{path} is unmounted and committed, but its daemon goes on: {why}")
     return MountError(

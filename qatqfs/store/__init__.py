@@ -5,14 +5,15 @@ and its docstring is a map of it. Imports go from the last of this list to the f
 keeps:
 
 * ``system``: descriptors, system calls, every change of BACKING;
-* base modules: ``errors``, ``holder``, ``options``, ``counters``, ``paths``, ``attributes``, ``private``;
+* base modules: ``errors``, ``locks``, ``holder``, ``options``, ``counters``, ``paths``, ``attributes``, ``private``;
 * ``tensors``: what a file says about its tensors;
 * ``reading``: containers to verified bytes;
 * ``staging``: where written bytes live until they are in a container;
 * ``encoding``: bytes to payloads;
 * ``names``: logical names, and the files that are open or dirty;
 * ``commit``: from staging to containers, and recovery;
-* ``store``: the public face.
+* ``facade``: what a mount uses of a store, as a Protocol;
+* ``background``: the threads of a store; ``store``: the public face.
 
 A read goes through ``store``, ``names`` and ``reading``. A write goes through ``store``, ``names`` and ``staging``, and
 later through ``commit`` and ``encoding``.
@@ -27,7 +28,8 @@ from qatqfs.store.errors import StoreError
 if TYPE_CHECKING:
     from qatqfs.store.attributes import Attributes
     from qatqfs.store.names.handle import Handle
-    from qatqfs.store.names.node import Node, Storage
+    from qatqfs.store.names.node import Node
+    from qatqfs.store.names.state import Storage
     from qatqfs.store.options import OnCorrupt, StoreOptions
     from qatqfs.store.store import Store
 else:
@@ -38,7 +40,7 @@ else:
         {
             "Attributes": "qatqfs.store.attributes",
             "Handle": "qatqfs.store.names.handle",
-            "Storage": "qatqfs.store.names.node",
+            "Storage": "qatqfs.store.names.state",
             "Node": "qatqfs.store.names.node",
             "OnCorrupt": "qatqfs.store.options",
             "Store": "qatqfs.store.store",

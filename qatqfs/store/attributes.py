@@ -1,14 +1,13 @@
 """Attributes of a logical file, and how they are read from BACKING."""
 
 import os
-import stat
 from dataclasses import dataclass
 
 Key = tuple[int, int]
 """(st_dev, st_ino) of a backing inode."""
 
 BLOCK_SIZE = 256 * 1024
-"""st_blksize in bytes: what cp and Python's buffered files use for one request."""
+"""st_blksize in bytes. cp and Python's buffered files make requests of this size."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,8 +22,8 @@ class Attributes:
         gid: group.
         rdev: st_rdev.
         size: logical size in bytes.
-        blocks: 512-byte units that the file takes on disk, at least 1 when ``size`` > 0 (else tar -S
-            would take it for a hole).
+        blocks: space on disk in units of 512 bytes, at least 1 if ``size`` > 0. With 0 tar -S would take the file for
+            a hole.
         atime_ns: access time in nanoseconds.
         mtime_ns: logical modification time in nanoseconds.
         ctime_ns: change time in nanoseconds.
@@ -41,11 +40,6 @@ class Attributes:
     atime_ns: int
     mtime_ns: int
     ctime_ns: int
-
-    @property
-    def is_regular(self) -> bool:
-        """Whether it is a regular file."""
-        return stat.S_ISREG(self.mode)
 
 
 def key_of(st: os.stat_result) -> Key:
@@ -64,11 +58,11 @@ def from_stat(
     """Build the attributes of a logical file.
 
     Args:
-        st: of the backing inode, which has mode, owner, link count and atime.
+        st: the lstat of the backing inode, which has mode, owner, link count and atime.
         size: logical size in bytes; the backing's own if ``None``.
-        staged: of the staging data file while there is uncommitted content; it has the size.
+        staged: the lstat of the data file in staging if the file is dirty; it has the size.
         mtime_ns: logical modification time of that content.
-        base_blocks: 512-byte units of what the staged content builds on.
+        base_blocks: space of the base on disk, in units of 512 bytes.
     """
     if staged is not None:
         size = staged.st_size

@@ -13,7 +13,7 @@ class Counters:
     (requests of programs that failed with ENOSPC or EDQUOT).
 
     Args:
-        above: other counters, which get the same; for a count of one piece of work.
+        above: counters to which everything is added as well, so that these count one piece of work.
     """
 
     def __init__(self, above: "Counters | None" = None) -> None:

@@ -1,9 +1,15 @@
-"""What the store raises besides :class:`OSError`."""
+"""What the store raises, and how it makes an :class:`OSError`."""
 
+import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from qatqfs.store.holder import Holder
+
+
+def os_error(number: int, path: bytes | None = None) -> OSError:
+    """Return the OSError of an errno, with the system's text for it, naming a logical path if there is one."""
+    return OSError(number, os.strerror(number), os.fsdecode(path) if path is not None else None)
 
 
 class StoreError(Exception):
@@ -14,7 +20,7 @@ class StoreInUse(StoreError):
     """Another process has the backing directory open for writing.
 
     Args:
-        holder: what that one says of itself, ``None`` if nothing that can be read.
+        holder: what that process says of itself, ``None`` if that cannot be read.
 
     Attributes:
         holder: as given.
@@ -29,7 +35,7 @@ class StoreInUse(StoreError):
 class NotCommitted(OSError):
     """Files could not be committed; their content stays in staging and is served from there.
 
-    Errno, reason and file name are those of the first.
+    Errno, reason and file name are those of the first file.
 
     Args:
         failures: logical path and reason of each, at least one.

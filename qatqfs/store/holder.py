@@ -1,8 +1,8 @@
 """What the process that has a BACKING open for writing says of itself in ``.qatqfs/lock``.
 
-Others learn from it where that process serves the directory, and, because it is the last thing that is written
-there, what became of everything at the end. The text outlives its writer: only whether the file is locked says
-whether there still is one.
+Other processes learn from it where the directory is mounted. It is the last thing that a process writes there, so it
+also says how the process ended. The text outlives its writer: only the lock on the file says whether the process still
+runs.
 """
 
 import contextlib
@@ -51,7 +51,7 @@ class Holder:
 
 
 def read_holder(fd: int) -> Holder | None:
-    """Return what an open lock file says, ``None`` if that is nothing, or nothing that we understand."""
+    """Return what an open lock file says, ``None`` if it says nothing, or nothing that this version understands."""
     with contextlib.suppress(OSError, ValueError, TypeError):
         fields = json.loads(os.pread(fd, _MAX_BYTES, 0).partition(b"\n")[0])
         return Holder(**fields | {"pid": int(fields["pid"]), "state": State(fields["state"])})

@@ -1,4 +1,4 @@
-"""How a store is to behave, and the PATTERN rules among it."""
+"""Settings of a store, and the PATTERN rules among them."""
 
 import fnmatch
 import math
@@ -13,7 +13,7 @@ MIB = 1024 * 1024
 
 
 class OnCorrupt(Enum):
-    """What a file that is known to be damaged looks like."""
+    """How damaged files behave: ``EIO`` fails only reads of damaged chunks, ``ENOENT`` hides the whole file."""
 
     EIO = "eio"
     ENOENT = "enoent"
@@ -39,11 +39,11 @@ class StoreOptions:
         dtype_rules: ``(pattern, dtype)`` in order, the first that fits a logical path wins.
         raw_patterns: files to be stored raw, by the name that they have when they are made or committed.
         read_only: write nothing at all below BACKING.
-        on_corrupt: how a file known to be damaged looks.
-        idle_seconds: how long an open file must rest before it is committed.
+        on_corrupt: how a file looks that is known to be damaged.
+        idle_seconds: the rest of an open file: seconds without a write before it is committed.
         commit_on_close: closing a file that was written waits until it is in a container.
-        durable_after: seconds after which what was written survives a loss of power though nobody called fsync; 0
-            leaves that to the system.
+        durable_after: seconds after which written content is durable even if no program called fsync; 0 leaves that to
+            the system.
         tuning: sizes and times that decide how fast the store is.
     """
 

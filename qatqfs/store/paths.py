@@ -1,18 +1,19 @@
 """Logical names (what the mount shows) and stored names (what is in BACKING).
 
 A container is a regular file whose stored name ends in ``.qatc``; its logical name is the rest.
-Everything else keeps its name. All names are ``bytes``, as the kernel has them: any byte but ``/`` and NUL.
-Pure functions only; whether a stored name really is a regular file is for the caller to find out.
+Everything else keeps its name. All names are ``bytes``, as in the kernel: any byte except ``/`` and NUL.
+This module has pure functions only. Whether a stored name is a regular file is for the caller to find out.
 """
 
 import errno
-import os
+
+from qatqfs.store.errors import os_error
 
 SUFFIX = b".qatc"
-"""Ends the stored name of every container, and of nothing else."""
+"""Ends the stored name of every container, and no other stored name of a regular file."""
 
 PRIVATE_DIR = b".qatqfs"
-"""The one entry at the top of BACKING that belongs to the store and is never shown."""
+"""The one name at the top of BACKING that belongs to the store and is never shown."""
 
 
 def is_container_name(stored: bytes) -> bool:
@@ -60,11 +61,11 @@ def components(path: bytes) -> list[bytes]:
     """Split a logical path into names.
 
     Raises:
-        OSError: EINVAL for an empty name, ``.``, ``..`` or a NUL byte: a logical path is already resolved.
+        OSError: EINVAL for an empty name, ``.``, ``..`` or a NUL byte, because a logical path is already resolved.
     """
     if not path:
         return []
     parts = path.split(b"/")
     if any(part in (b"", b".", b"..") or b"\0" in part for part in parts):
-        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), os.fsdecode(path))
+        raise os_error(errno.EINVAL, path)
     return parts

@@ -40,7 +40,7 @@ def _make_directory(io: BackingIO, parent: Fd, name: bytes) -> Fd:
 
 
 def _check_format(directory: Fd) -> bool:
-    """Whether a format stamp is there; raises StoreError when it is not ours."""
+    """Whether a format stamp is there; raises StoreError if this version does not know it."""
     try:
         fd = Fd(os.open(_FORMAT, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=directory.number))
     except FileNotFoundError:
@@ -63,7 +63,7 @@ def _stamp(io: BackingIO, directory: Fd) -> None:
 
 
 def _locker(directory: Fd) -> str:
-    """Return `` by process N`` for who has locked a directory, nothing if the system does not tell."""
+    """Return `` by process N`` for the process that has locked a directory, nothing if the system does not tell."""
     st = os.fstat(directory.number)
     name = f"{os.major(st.st_dev):02x}:{os.minor(st.st_dev):02x}:{st.st_ino}"
     with contextlib.suppress(OSError):
@@ -75,7 +75,7 @@ def _locker(directory: Fd) -> str:
 
 
 def _leads_to(directory: Fd, name: bytes, fd: Fd) -> bool:
-    """Whether a name in a directory is still that of an open file."""
+    """Whether a name in a directory still leads to an open file."""
     try:
         return os.path.samestat(os.stat(name, dir_fd=directory.number, follow_symlinks=False), os.fstat(fd.number))
     except FileNotFoundError:
@@ -127,7 +127,7 @@ class PrivateArea:
     def _lock_root(self) -> None:
         """Lock BACKING itself as well: the lock file can be removed or replaced while a daemon runs, BACKING cannot.
 
-        Filesystems of the network lock directories for this machine alone, if at all; there the lock file does it.
+        Network filesystems lock directories for this machine alone, if at all. There the lock file has to do.
         """
         try:
             fcntl.flock(self._root.number, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -141,10 +141,10 @@ class PrivateArea:
                 raise
 
     def check_in_place(self) -> None:
-        """Make sure that this directory is still the ``.qatqfs`` of BACKING; its lock file may go, with a warning.
+        """Check that this directory is still the ``.qatqfs`` of BACKING; a missing lock file is only a warning.
 
         Raises:
-            OSError: ESTALE, somebody has removed, renamed or replaced it.
+            OSError: ESTALE, it was removed, renamed or replaced.
         """
         if not _leads_to(self._root, PRIVATE_DIR, self._directory):
             text = (
@@ -167,14 +167,14 @@ class PrivateArea:
         self._write_holder(self._lock, self._holder)
 
     def close(self, *, left: int = 0, error: str | None = None) -> None:
-        """Release the lock, and leave beside it what became of everything.
+        """Release the lock, and leave the result in the lock file.
 
         Args:
             left: files that are still in staging.
             error: what went wrong, ``None`` if nothing did.
         """
         self._holder = replace(self._holder, state=State.ENDED, left=left, error=error)
-        fcntl.flock(self._root.number, fcntl.LOCK_UN)  # before the lock file's: whoever waits for that takes both
+        fcntl.flock(self._root.number, fcntl.LOCK_UN)  # before the lock file: a process that waits takes both
         try:
             self._write_holder(self._lock, self._holder)
         finally:

@@ -115,6 +115,19 @@ def test_with_on_corrupt_enoent_a_known_damaged_file_looks_absent(tmp_path: Path
         assert (mount.path / "x").read_bytes() == b"new"
 
 
+def test_a_file_made_by_mknod_takes_the_place_of_a_hidden_damaged_one(tmp_path: Path) -> None:
+    with mounted(tmp_path, "--chunk-size", "64K", "--on-corrupt", "enoent") as mount:
+        prepared(mount)
+        path = mount.path / "x"
+        assert errno_of(path.read_bytes) == "EIO"
+        assert errno_of(path.read_bytes) == "ENOENT"
+        os.mknod(path)
+        assert path.stat().st_size == 0
+        path.write_bytes(b"new")
+        mount.sync()
+        assert path.read_bytes() == b"new"
+
+
 @pytest.mark.parametrize("content", [b"", b"QATC", b"not a container at all" * 100, b"QATC\2\4\0\0" + b"\xff" * 64])
 def test_what_is_no_container_is_listed_and_fails_to_open(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "backing").mkdir()

@@ -2,6 +2,8 @@
 
 import errno
 import stat
+from collections.abc import Iterator
+from threading import RLock
 
 import pytest
 from mounted import errno_of
@@ -20,8 +22,16 @@ class FakeNode:
 
 
 @pytest.fixture
-def table() -> InodeTable:
-    return InodeTable(attributes(2, stat.S_IFDIR | 0o755))
+def table() -> Iterator[InodeTable]:
+    lock = RLock()
+    with lock:
+        yield InodeTable(attributes(2, stat.S_IFDIR | 0o755), lock)
+
+
+def test_names_are_for_who_holds_the_lock() -> None:
+    table = InodeTable(attributes(2, stat.S_IFDIR | 0o755), RLock())
+    with pytest.raises(AssertionError, match="not held"):
+        table.remember(attributes(77), table.get(ROOT), b"x")
 
 
 def test_a_free_backing_number_is_used(table: InodeTable) -> None:

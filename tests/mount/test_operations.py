@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import errno
+import itertools
 import os
 import subprocess
 import threading
@@ -15,6 +16,8 @@ pytestmark = pytest.mark.fuse
 
 DATA = bytes(range(256)) * 4096  # 1 MiB: several chunks of 64 KiB
 
+_numbers = itertools.count()
+
 
 @pytest.fixture(scope="module")
 def shared_mount(tmp_path_factory: pytest.TempPathFactory):
@@ -23,9 +26,9 @@ def shared_mount(tmp_path_factory: pytest.TempPathFactory):
 
 
 @pytest.fixture
-def top(shared_mount: Mounted, request: pytest.FixtureRequest) -> Path:
+def top(shared_mount: Mounted) -> Path:
     """An empty directory in the mount."""
-    path = shared_mount.path / f"d{abs(hash(request.node.name))}"
+    path = shared_mount.path / f"d{next(_numbers)}"
     path.mkdir()
     return path
 

@@ -55,12 +55,12 @@ def commit_raw(tree: Tree, node: Node, entry: StagingEntry, snapshot: Snapshot, 
     placed = False
     try:
         if not _write(entry, snapshot, fd):
-            node.stays_container = True
+            node.stay_container()
             return None
         copy = MetadataCopy(io, node, entry, fd)
         while True:
             if not copy.is_complete:
-                node.stays_container = True
+                node.stay_container()
                 return None
             with node.lock, tree.lock:
                 changed = entry.size != snapshot.size or snapshot.changed.held_bytes(1)
@@ -125,7 +125,7 @@ def _swap(tree: Tree, node: Node, entry: StagingEntry, draft: tuple[bytes, Fd], 
         except OSError:  # gone, or not ours to change: the ordinary commit handles that
             there = None
         if there is None or key_of(there) != node.key or not _is_free(directory, plain):
-            node.stays_container = True
+            node.stay_container()
             return False
         ctime_ns = times.ctime_ns(node.attributes())
         try:
@@ -143,7 +143,7 @@ def _swap(tree: Tree, node: Node, entry: StagingEntry, draft: tuple[bytes, Fd], 
                 entry.log.held(entry.view.chunks)
             if not isinstance(err, PermissionError):
                 raise
-            node.stays_container = True
+            node.stay_container()
             return False
     times.committed(os.fstat(fd.number), ctime_ns)
     node.become_raw(fd, key_of(os.fstat(fd.number)))

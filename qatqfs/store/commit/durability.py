@@ -154,7 +154,7 @@ class Durability:
             except OSError as err:
                 failure = failure or err
             else:
-                one.node.durable_sequence = max(one.node.durable_sequence, one.sequence)
+                one.node.made_durable(one.sequence)
         if failure is not None:
             try:
                 raise failure

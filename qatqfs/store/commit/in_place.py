@@ -77,8 +77,7 @@ def commit_in_place(tree: Tree, node: Node, entry: StagingEntry, draft: Draft) -
     with contextlib.suppress(OSError):  # without it, a loss of power makes recovery copy the same bytes again
         entry.log.fsync(entry.data)
     with tree.lock:
-        node.replaced(node.fd, node.key, container, durable=True)
-        node.staging = None
+        node.committed_in_place(container)
         tree.commit_times.committed(os.fstat(target.number), ctime_ns)
         tree.rekey(node, node.key)
 

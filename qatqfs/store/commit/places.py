@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 from qatqfs.store import paths as names
 from qatqfs.store.attributes import key_of
-from qatqfs.store.names.node import Node, Storage
+from qatqfs.store.names.node import Node
 from qatqfs.store.names.own_files import find_whatever_the_modes
+from qatqfs.store.names.state import Storage
 from qatqfs.store.names.tree import Tree
 from qatqfs.store.reading.container import ContainerFile
 from qatqfs.store.staging.area import StagingArea
@@ -134,9 +135,9 @@ class Locator:
 
     def node_without_name(self, path: bytes, data: Fd) -> Node:
         """Make a node without a name. Its commit finds no container at the path, so it goes to lost+found."""
-        node = Node(self._tree.context, key_of(os.fstat(data.number)), path, Storage.CONTAINER, data)
-        node.durable = True  # so that its container is made durable
-        return node
+        key = key_of(os.fstat(data.number))
+        # Durable, so that its container is made durable.
+        return Node(self._tree.context, key, path, Storage.CONTAINER, data, durable=True)
 
     def _lost(self, state: LogState, path: bytes, data: Fd) -> Place:
         """Return the place of an entry whose file is gone or was replaced."""
@@ -170,8 +171,8 @@ class Locator:
             node = self.node_without_name(hints[0], data)
         else:
             opened, path = target
-            node = Node(self._tree.context, key_of(os.fstat(opened.number)), path, Storage.CONTAINER, opened)
-            node.several_names = True
+            key = key_of(os.fstat(opened.number))
+            node = Node(self._tree.context, key, path, Storage.CONTAINER, opened, several_names=True)
         base = ContainerFile(redo[0], node.path or hints[0], self._tree.context.reading)
         return Place(node, redo[1], base, node.path or hints[0], redo=True, named=target is not None)
 

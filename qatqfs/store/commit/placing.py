@@ -63,7 +63,7 @@ class Placer:
                     entry.log.partial_intent(identity, chunks, entry.data)
                 if target is None:
                     self._to_lost_and_found(node, entry, draft)
-                    node.path = None
+                    node.lost_last_name()
                 else:
                     with times.unchanged(target[0]):
                         self._io.rename(entry.area.directory.number, draft.name, target[0], target[1])
@@ -74,9 +74,8 @@ class Placer:
         entry.exchange_draft(None)
         container.was_renamed()
         times.committed(os.fstat(draft.fd.number), ctime_ns)
-        node.replaced(draft.fd, key_of(os.fstat(draft.fd.number)), container, durable=False)
+        node.replaced(draft.fd, key_of(os.fstat(draft.fd.number)), container, whole=whole)
         if whole:
-            node.staging = None
             with contextlib.suppress(OSError):  # without it, recovery learns this from the container that it finds
                 entry.log.done()
         else:

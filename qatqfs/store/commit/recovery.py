@@ -146,7 +146,7 @@ class Recovery:
         if not (state.is_sure or entry.in_doubt):
             entry.renew_log()
         node = place.node
-        node.staging = entry
+        node.recovered(entry)
         with self._tree.lock:
             self._tree.nodes[node.key] = node
         self._tree.context.dirtied(node)
@@ -239,7 +239,7 @@ class Recovery:
         if left.said.kept_mtime_ns is not None:
             entry.time.keep(left.said.kept_mtime_ns)
         entry.attach(left.said, place.at, place.base, place.path, redo=place.redo)
-        node.staging = entry
+        node.recovered(entry)
         self._report(left, place.path, entry.size, "all of it goes to lost+found, and the file is as before")
         try:
             self._engine.keep_copy(node)

@@ -1,10 +1,10 @@
-"""Handles: what an open file is to who opened it."""
+"""Handles: an open file, as the program sees it that opened it."""
 
 import errno
-import os
 from collections.abc import Callable
 
 from qatqfs.store.attributes import Attributes
+from qatqfs.store.errors import os_error
 from qatqfs.store.names.node import Node
 from qatqfs.store.reading.cache import Chunk
 
@@ -39,6 +39,11 @@ class Handle:
             self._note_read(offset, len(data))
         return data
 
+    @property
+    def file(self) -> Node:
+        """The file, as clients of the store know it (:class:`qatqfs.store.facade.File`)."""
+        return self.node
+
     def _note_read(self, offset: int, size: int) -> None:
         sequential = offset == self._sequential_offset
         self._sequential_offset = offset + size
@@ -51,6 +56,10 @@ class Handle:
         self._check_writable()
         return self.node.write(data, offset)
 
+    def write_quickly(self, data: bytes | bytearray | memoryview, offset: int) -> int | None:
+        """As :meth:`write` if that is one system call on an open staging file, else ``None``; raises OSError."""
+        return self.node.write_quickly(data, offset) if self.writable else None
+
     def truncate(self, size: int) -> None:
         """Set the logical size in bytes; raises OSError."""
         self._check_writable()
@@ -58,10 +67,10 @@ class Handle:
 
     def _check_writable(self) -> None:
         if not self.writable:
-            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+            raise os_error(errno.EBADF)
 
     def fsync(self) -> None:
-        """Make what was written survive a power cut; raises OSError."""
+        """Make what was written durable; raises OSError."""
         if not self.node.context.options.read_only:
             self.node.fsync()
 
@@ -70,11 +79,11 @@ class Handle:
         return self.node.attributes()
 
     def close(self) -> None:
-        """Give the handle back; the last one of a dirty file starts its commit."""
+        """Give the handle back; the last writer of a dirty file starts its commit."""
         if not self._closed:
             self._closed = True
             self._release(self)
-            del self.node  # a handle that somebody forgets must not keep a removed file open
+            del self.node  # a handle that is closed but still referred to must not keep a removed file open
 
     def __enter__(self) -> "Handle":
         return self

@@ -1,8 +1,8 @@
 """What a new container takes over from the one that it replaces: mode, owner, ACL, extended attributes, atime.
 
-A commit copies these without locks and looks again under them. It compares the metadata itself: the ctime would
-not do, for on many filesystems its clock ticks every few milliseconds, and what changes twice within a tick looks
-as if it had changed once.
+A commit copies the metadata without locks, and compares it again with the locks held. It compares the metadata itself
+rather than the ctime. On many filesystems the clock of the ctime ticks every few milliseconds, so two changes within a
+tick look like one.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ class InodeMetadata:
         gid: group.
         atime_ns: access time in nanoseconds.
         xattrs: names and values of the extended attributes, ACLs included, ordered.
-        complete: there are no others, which we may not read.
+        complete: there are no attributes that this process may not read.
     """
 
     key: Key
@@ -47,7 +47,10 @@ class InodeMetadata:
 
 
 def _xattrs(fd: Fd) -> tuple[tuple[tuple[str, bytes], ...], bool]:
-    """Return the extended attributes that can be read, and whether these are all; none where the filesystem has none.
+    """Return the extended attributes that can be read, and whether these are all of them.
+
+    On a filesystem without extended attributes there are none.
+
 
     Raises:
         OSError: what reading them reported.
@@ -64,16 +67,20 @@ def _xattrs(fd: Fd) -> tuple[tuple[tuple[str, bytes], ...], bool]:
         try:
             found.append((name, os.getxattr(fd.number, name)))
         except OSError as err:
-            if err.errno not in (errno.ENODATA, errno.EPERM, errno.EACCES):  # gone meanwhile, or not for us
+            if err.errno not in (
+                errno.ENODATA,
+                errno.EPERM,
+                errno.EACCES,
+            ):  # removed meanwhile, or not readable
                 raise
             complete = complete and err.errno == errno.ENODATA
     return tuple(found), complete
 
 
 def has_all_of(source: InodeMetadata, target: Fd) -> bool:
-    """Whether a new container has the owner of the old one, and :func:`copy_metadata` knew all that it had to copy.
+    """Whether a new container has the owner of the old one, and :func:`copy_metadata` could read all it had to copy.
 
-    A daemon that is not root cannot give files away, nor read all attributes.
+    A daemon that is not root can neither give files away nor read all attributes.
     """
     there = os.fstat(target.number)
     return source.complete and (source.uid, source.gid) == (there.st_uid, there.st_gid)
@@ -83,7 +90,7 @@ def copy_metadata(io: BackingIO, source: InodeMetadata, target: Fd, mtime_ns: in
     """Give a new container the metadata of the old one, and the logical mtime in nanoseconds.
 
     Raises:
-        OSError: what the system reported, but for an owner that we may not give: :func:`has_all_of` tells.
+        OSError: what the system reported, except for an owner that this process may not give (see :func:`has_all_of`).
     """
     there = os.fstat(target.number)
     if source.key == key_of(there):
@@ -91,7 +98,7 @@ def copy_metadata(io: BackingIO, source: InodeMetadata, target: Fd, mtime_ns: in
     if (source.uid, source.gid) != (there.st_uid, there.st_gid):
         try:
             io.chown(target, source.uid, source.gid)
-        except OSError as err:  # nor can root everywhere: without the capability, or an id that a container has not
+        except OSError as err:  # root cannot either, without the capability or if its user namespace lacks the id
             if err.errno not in (errno.EPERM, errno.EACCES, errno.EINVAL):
                 raise
     mode = source.mode | stat.S_IRUSR | stat.S_IWUSR
@@ -104,7 +111,7 @@ def copy_metadata(io: BackingIO, source: InodeMetadata, target: Fd, mtime_ns: in
 
 
 def copy_xattrs(io: BackingIO, source: InodeMetadata, target: Fd) -> None:
-    """Make a file's extended attributes, ACLs included, those of another; what it cannot have is left out.
+    """Give a file the extended attributes of another, ACLs included, and leave out those that it cannot have.
 
     Raises:
         OSError: the target's cannot be read.

@@ -1,7 +1,7 @@
-"""Mode, owner, times and extended attributes: they always live on the backing inode.
+"""Mode, owner, times and extended attributes, which are always those of the backing inode.
 
-The one exception is the mtime of a file with uncommitted content, which its staging file has until the commit.
-A target is a logical path, or the node of an open file, which also serves when its last name is gone.
+The one exception is the mtime of a dirty file: until the commit its data file in staging has it.
+A target is a logical path, or the node of an open file. A node also serves when its last name is gone.
 """
 
 import errno
@@ -9,12 +9,17 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from qatqfs.store import paths
 from qatqfs.store.attributes import Attributes, key_of
-from qatqfs.store.names.node import Node, Storage
-from qatqfs.store.names.tree import Tree, os_error
+from qatqfs.store.errors import os_error
+from qatqfs.store.names.node import Node
+from qatqfs.store.names.state import Storage
+from qatqfs.store.names.tree import Tree
 from qatqfs.store.system.fd import Fd, open_entry
 
 Target = bytes | Node
+
+_BLOCK = 4096
 
 
 @contextmanager
@@ -65,7 +70,7 @@ def set_mtime(tree: Tree, target: Target, mtime_ns: int) -> None:
     """Set the modification time in nanoseconds and nothing else; raises OSError."""
     with _backing(tree, target, change=True) as fd:
         node = target if isinstance(target, Node) else tree.nodes.get(key_of(os.fstat(fd.number)))
-        if node is None or node.kind is Storage.RAW:
+        if node is None or node.storage is Storage.RAW:
             tree.context.io.set_times(fd, None, mtime_ns)
             return
     node.set_mtime(mtime_ns)
@@ -93,3 +98,19 @@ def removexattr(tree: Tree, target: Target, name: bytes) -> None:
     """Remove an extended attribute; raises OSError (ENODATA)."""
     with _backing(tree, target, change=True) as fd:
         tree.context.io.removexattr(fd, name)
+
+
+def statvfs(tree: Tree) -> os.statvfs_result:
+    """Return the backing filesystem's space in 4 KiB blocks, its inodes, and the longest logical name; raises OSError.
+
+    Space that commits are going to need does not count as free.
+    """
+    real = os.fstatvfs(tree.root.number)
+    staging = tree.context.staging
+    taken = -(-staging.space.reserved // _BLOCK) if staging is not None else 0
+    free = [max(0, blocks * real.f_frsize // _BLOCK - taken) for blocks in (real.f_bfree, real.f_bavail)]
+    scaled = (real.f_blocks * real.f_frsize // _BLOCK, *free)
+    inodes = staging.space.reserved_inodes if staging is not None else 0
+    inodes_free = [max(0, free - inodes) for free in (real.f_ffree, real.f_favail)]
+    rest = (real.f_files, *inodes_free, real.f_flag, real.f_namemax - len(paths.SUFFIX))
+    return os.statvfs_result((_BLOCK, _BLOCK, *scaled, *rest))

@@ -1,138 +1,42 @@
-"""Nodes: one for each regular file that is open or has uncommitted content.
+"""Nodes: one for each regular file that is open or dirty; reading, writing and making durable.
 
-What protects what. ``Node.lock``, the content lock, is held by whoever changes content (write, truncate, the
-start of staging, the last step of a commit). The namespace lock of the store protects the fields that say
-where the file is and who holds it: ``key``, ``path``, ``handles``, ``writers``. Order: a commit's own lock,
-then the content lock, then the namespace lock; nobody takes a content lock while holding the namespace lock.
-
-Readers take neither. They read ``staging`` once, and if it is ``None`` the container: a commit sets the new
-container before it takes staging away, and both keep their descriptors open for whoever still reads them.
+What a node knows, and which lock protects it, is in :mod:`qatqfs.store.names.state`.
 """
 
 import errno
 import os
-import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from enum import Enum
 
-from qatqfs.store.attributes import Attributes, Key, from_stat
+from qatqfs.store.attributes import Attributes, from_stat
+from qatqfs.store.errors import os_error
+from qatqfs.store.locks import assert_held
 from qatqfs.store.names.own_files import is_writable, open_whatever_the_mode
-from qatqfs.store.options import StoreOptions
+from qatqfs.store.names.state import NodeState, Storage
 from qatqfs.store.reading.cache import Chunk
-from qatqfs.store.reading.container import ContainerFile, ReadContext, Retired, logical_length, signature_of
-from qatqfs.store.staging.area import FILES_OF_ENTRY, StagingArea
-from qatqfs.store.staging.draftlock import CommitLock
+from qatqfs.store.reading.container import ContainerFile, Retired, logical_length
+from qatqfs.store.staging.area import FILES_OF_ENTRY
 from qatqfs.store.staging.entry import StagingEntry, create_entry
-from qatqfs.store.system.backing import BackingIO
 from qatqfs.store.system.fd import Fd, pread_exact
 from qatqfs.store.system.identity import Identity
 
 
-class Storage(Enum):
-    """How a regular file is stored."""
-
-    CONTAINER = "container"
-    RAW = "raw"
-
-
-@dataclass(frozen=True, slots=True)
-class NodeContext:
-    """What all nodes of a store share.
-
-    Attributes:
-        options: the store's settings.
-        io: makes every change below BACKING.
-        reading: caches and counters of containers.
-        staging: where written bytes go, ``None`` in a read-only store.
-        namespace_lock: see the module's text.
-        dirtied: called, without the namespace lock, when a node got uncommitted content.
-        advanced: called, without the namespace lock, when a sequential writer has got further by some megabytes.
-        committed: called, without any lock, when a container got its name that nobody has made durable.
-        fsync_parent: makes the directory of a logical path durable.
-    """
-
-    options: StoreOptions
-    io: BackingIO
-    reading: ReadContext
-    staging: StagingArea | None
-    namespace_lock: threading.RLock
-    dirtied: Callable[["Node"], None]
-    advanced: Callable[["Node"], None]
-    committed: Callable[[], None]
-    fsync_parent: Callable[[bytes], None]
-
-
-def _os_error(number: int) -> OSError:
-    return OSError(number, os.strerror(number))
-
-
-class Node:
-    """One regular file, whatever it is called and however often it is open.
-
-    Attributes:
-        key: the backing inode that has its metadata.
-        path: its logical path, ``None`` once its last name is gone.
-        kind: how it is stored.
-        fd: the backing inode, open for reading (raw files: also for writing when that was asked for).
-        staging: uncommitted content, ``None`` when the container says it all.
-        sequence: counts changes of content; a commit compares it.
-        changed_at: monotonic time of the last change in seconds.
-        durable_sequence: what ``sequence`` was when the content was last made durable; -1 if that is not known.
-        handles: open handles.
-        writers: those among them that may write.
-        commit_lock: held during a commit, so that there is one at a time, and while it is encoded ahead.
-        commit_cost: seconds that the last commit took, 0 before the first.
-        several_names: it has, or had, names besides ``path``, which may be one that it has no more.
-        durable: the name and the container are known to survive a power cut.
-        stays_container: something is in the way of the rule that wants it raw.
-        metadata_durable: what was done to the container's metadata is, too.
-    """
-
-    def __init__(self, context: NodeContext, key: Key, path: bytes, kind: Storage, fd: Fd) -> None:
-        self.context = context
-        self.key = key
-        self.path: bytes | None = path
-        self.kind = kind
-        self.fd = fd
-        self.lock = threading.RLock()
-        self.staging: StagingEntry | None = None
-        self.sequence = 0
-        self.changed_at = 0.0
-        self.durable_sequence = -1
-        self.handles = 0
-        self.writers = 0
-        self.commit_lock = CommitLock()
-        self.commit_cost = 0.0
-        self.durable = False
-        self.metadata_durable = False
-        self.several_names = False
-        self.stays_container = False
-        self._container: ContainerFile | None = None
-        self._generation = 0  # counts what may make an open container stale; namespace lock
-
-    # -- state -----------------------------------------------------------------------------------------
-
-    @property
-    def dirty(self) -> bool:
-        """Whether there is content that no container has yet."""
-        return self.staging is not None
+class Node(NodeState):
+    """One regular file, whatever it is called and however often it is open."""
 
     def container(self) -> ContainerFile:
         """Return the container that holds the committed content.
 
-        Opening one without an index may take seconds: not for who holds the namespace lock, nor for the thread that
-        answers requests.
+        Opening one without an index may take seconds. So neither a thread that holds the namespace lock nor the thread
+        that answers requests calls this.
 
         Raises:
-            OSError: EIO when it is none.
+            OSError: EIO when it is no container.
         """
         while True:
             found = self._container
             if found is not None:
                 return found
-            # Opening may take long, and must not undo what a commit does meanwhile: whoever was overtaken begins anew.
+            # Opening may take long, and must not undo what a commit does meanwhile. If one did something, begin anew.
             generation = self._generation
             try:
                 opened = ContainerFile(self.fd, self.path or b"(unlinked)", self.context.reading)
@@ -144,56 +48,7 @@ class Node:
                 if self._generation == generation and self._container is None:
                     self._container = opened
 
-    @property
-    def has_several_names(self) -> bool:
-        """Whether it may have names besides ``path``, also such as somebody made in BACKING itself."""
-        return self.several_names or os.fstat(self.fd.number).st_nlink > 1
-
-    @property
-    def opened(self) -> bool:
-        """Whether attributes are known without reading the container."""
-        return self.staging is not None or self._container is not None or self.kind is Storage.RAW
-
-    def refresh(self, st: os.stat_result) -> None:
-        """Forget the container's layout if the file was changed in place by somebody else."""
-        found = self._container
-        if found is not None and found.signature != signature_of(st) and not self.dirty:
-            self._container = None
-            self._generation += 1
-
-    def replaced(self, fd: Fd, key: Key, container: ContainerFile, *, durable: bool) -> None:
-        """Take over a container that has just taken the old one's place; content and namespace lock held."""
-        self._generation += 1
-        self.fd, self.key = fd, key
-        self._container = container
-        self.durable = durable
-
-    def forget_container(self) -> ContainerFile | None:
-        """Forget where chunks are in the backing inode, which is going to change; returns what is forgotten."""
-        with self.context.namespace_lock:
-            self._generation += 1
-            found, self._container = self._container, None
-        return found
-
-    def become_container(self, fd: Fd, key: Key) -> None:
-        """Turn from a raw file into the (empty) container that replaced it; namespace lock held."""
-        self._generation += 1
-        self.kind, self.fd, self.key = Storage.CONTAINER, fd, key
-        self._container = None
-        self.durable = False
-
-    def become_raw(self, fd: Fd, key: Key) -> None:
-        """Turn from a container into the raw file that replaced it; content and namespace lock held."""
-        self._generation += 1
-        self.kind, self.fd, self.key = Storage.RAW, fd, key
-        self._container = None
-        self.durable = False
-        self.staging = None  # last: who finds none looks at the rest
-
-    @property
-    def opened_container(self) -> ContainerFile | None:
-        """The container if it is open already."""
-        return self._container
+    # -- attributes ------------------------------------------------------------------------------------
 
     @property
     def mtime_ns(self) -> int:
@@ -203,16 +58,16 @@ class Node:
 
     def attributes(self) -> Attributes:
         """Return what stat(2) shows, without walking a container; raises OSError."""
-        staging, fd = self.staging, self.fd  # a commit may exchange both; what is held here stays open
+        staging, fd = self.staging, self.fd  # a commit may exchange both; these references keep them open
         st = os.fstat(fd.number)
         if st.st_nlink == 0 and self.path is not None:
-            with self.context.namespace_lock:  # a commit has taken the old container's name, and not finished
+            with self.context.namespace_lock:  # a commit has taken the old container's name and goes on
                 staging, fd = self.staging, self.fd
                 st = os.fstat(fd.number)
         if staging is not None:
             staged, mtime_ns = staging.time.stat()
             return from_stat(st, staged=staged, mtime_ns=mtime_ns, base_blocks=st.st_blocks)
-        if self.kind is Storage.RAW:
+        if self.storage is Storage.RAW:
             return from_stat(st)
         container = self._container
         try:
@@ -230,7 +85,7 @@ class Node:
         """
         if self.staging is not None:
             return self.staging.entry_id
-        if self.kind is Storage.RAW:
+        if self.storage is Storage.RAW:
             return None
         container = self._container
         return container.content_id if container is not None else None
@@ -242,11 +97,11 @@ class Node:
         staging, fd = self.staging, self.fd
         if staging is not None:
             data: Chunk = staging.read(offset, size)
-        elif self.kind is Storage.RAW:
+        elif self.storage is Storage.RAW:
             data = pread_exact(fd.number, size, offset)
         else:
             container = self.container()
-            if self.staging is not None:  # a commit in place may be changing what was opened just now
+            if self.staging is not None:  # a commit in place may be changing the inode that was just opened
                 return self.read(offset, size)
             try:
                 data = container.read(offset, size)
@@ -260,7 +115,7 @@ class Node:
     def read_cached(self, offset: int, size: int) -> Chunk | None:
         """Return a range if that takes no disk access and no decoding, else ``None``; never blocks."""
         container = self._container
-        if self.staging is not None or container is None or self.kind is Storage.RAW:
+        if self.staging is not None or container is None or self.storage is Storage.RAW:
             return None
         data = container.read_cached(offset, size)
         if data is not None:
@@ -270,25 +125,25 @@ class Node:
     # -- writing ---------------------------------------------------------------------------------------
 
     def write(self, data: bytes | bytearray | memoryview, offset: int) -> int:
-        """Write bytes and return how many; they survive the daemon from here on.
+        """Write bytes and return how many; from then on they survive the end of the daemon.
 
         Raises:
-            OSError: EFBIG beyond the largest file, EIO when content that has to be kept is corrupt,
-                ENOSPC and what else the disk reports.
+            OSError: EFBIG beyond the largest file, EIO when content that has to be kept is damaged, ENOSPC, and what
+                else the disk reports.
         """
         written = self._write_raw(data, offset)
         if written is None:
             if offset + len(data) > self.context.options.max_file_size:
-                raise _os_error(errno.EFBIG)
+                raise os_error(errno.EFBIG)
             with self.lock:
-                written = self._write_raw(data, offset)  # a commit may just have made it raw
+                written = self._write_raw(data, offset)  # a commit may have made it raw meanwhile
                 if written is None:
                     written = self._write_staged(data, offset)
         self.context.reading.counters.add("write_bytes", written)
         return written
 
     def _write_raw(self, data: bytes | bytearray | memoryview, offset: int) -> int | None:
-        if self.kind is not Storage.RAW:
+        if self.storage is not Storage.RAW:
             return None
         fd = self.fd
         if self.context.staging is not None:
@@ -322,10 +177,10 @@ class Node:
         Raises:
             OSError: as :meth:`write`.
         """
-        if size > self.context.options.max_file_size and self.kind is not Storage.RAW:
-            raise _os_error(errno.EFBIG)
+        if size > self.context.options.max_file_size and self.storage is not Storage.RAW:
+            raise os_error(errno.EFBIG)
         with self.lock:
-            if self.kind is Storage.RAW:
+            if self.storage is Storage.RAW:
                 self.context.io.ftruncate(self.fd, size)
                 return
             staging = self.staging
@@ -342,7 +197,7 @@ class Node:
     def _has_length(self, size: int) -> bool:
         try:
             return self.container().length == size
-        except OSError:  # not a container: truncating replaces it
+        except OSError:  # it is no container, so truncating replaces it
             return False
 
     def set_mtime(self, mtime_ns: int) -> None:
@@ -358,19 +213,16 @@ class Node:
         self.context.io.set_times(self.fd, None, mtime_ns)
         self.metadata_changed()
 
-    def metadata_changed(self) -> None:
-        """Note that the backing inode has got metadata that no fsync has made durable yet."""
-        self.metadata_durable = False
-
-    def _changed(self) -> None:
-        self.sequence += 1
-        self.changed_at = time.monotonic()
-
     def _begin_staging(self, *, discard: bool = False) -> StagingEntry:
-        """Make the file dirty, as it is or, to ``discard`` what it has, empty; content lock held."""
+        """Make the file dirty; content lock held.
+
+        Args:
+            discard: begin without the content that it has.
+        """
+        assert_held(self.lock)
         area = self.context.staging
         if area is None:
-            raise _os_error(errno.EROFS)
+            raise os_error(errno.EROFS)
         base = None if discard else self.container()
         chunk_size = self.context.options.chunk_size
         if base is not None and base.length:
@@ -382,36 +234,27 @@ class Node:
                 path, identity = self.path, Identity.of(self.fd.number)
                 self.several_names |= st.st_nlink > 1
                 entry.begin(identity, chunk_size, base, path or b"", st.st_mtime_ns, several_names=self.several_names)
-                self._publish(entry, path)
+                self._stage(entry, path)
             except BaseException:
                 entry.abandon()
                 raise
         self.context.dirtied(self)
         return entry
 
-    def _publish(self, entry: StagingEntry, path: bytes | None) -> None:
-        with self.context.namespace_lock:
-            # Renames and unlinks log to the entry only once it is here; catch up with what came before.
-            if self.path is None:
-                entry.announce_unlink()
-            elif self.path != path:
-                entry.log.path(self.path)
-            self.staging = entry
-
     def fsync(self) -> None:
-        """Make what was acknowledged so far survive a power cut; raises OSError."""
+        """Make what was acknowledged so far durable; raises OSError."""
         with self.lock:
-            if not (self.durable and self.metadata_durable) or self.kind is Storage.RAW:
-                # First what staging builds on, and for a new file its name: recovery has to find them.
+            if not (self.durable and self.metadata_durable) or self.storage is Storage.RAW:
+                # First the base and, for a new file, its name, because recovery has to find them.
                 self.make_container_durable()
             if self.staging is not None:
                 self.staging.fsync(for_program=True)
-                self.durable_sequence = self.sequence
+                self.made_durable(self.sequence)
 
     def make_container_durable(self) -> None:
         """Make the backing inode and the file's name durable, whatever is in staging; raises OSError."""
         fd, path = self.fd, self.path
-        self.metadata_durable = True  # said first, so that a chmod that comes meanwhile has the last word
+        self.metadata_durable = True  # set first, so that a chmod meanwhile clears it again
         try:
             self.context.io.fsync(fd)
         except BaseException:
@@ -425,8 +268,9 @@ class Node:
     def open_for_writing(self) -> None:
         """Make the descriptor of the backing inode writable; namespace lock held. Raises OSError.
 
-        Raw files are written to through it. A container is, if its commit cannot rename another over it: then the
-        mode of the file may forbid to open it, which it does not yet when a program opens it for writing.
+        Raw files are written through it. So is a container whose commit cannot rename another over it. By then the mode
+        of the file may forbid opening it; when a program opens it for writing, the mode does not yet.
         """
+        assert_held(self.context.namespace_lock)
         if not is_writable(self.fd):
             self.fd = open_whatever_the_mode(self.context.staging, self.fd)

@@ -3,16 +3,17 @@
 import errno
 import os
 import stat
-import time
 from collections.abc import Callable
 
 from qatqfs.codec import DType, empty_container
 from qatqfs.store import paths
 from qatqfs.store.attributes import key_of
+from qatqfs.store.errors import os_error
 from qatqfs.store.names.handle import Handle
 from qatqfs.store.names.inode_copy import InodeMetadata, copy_xattrs
-from qatqfs.store.names.node import Node, Storage
-from qatqfs.store.names.tree import Entry, Tree, os_error
+from qatqfs.store.names.node import Node
+from qatqfs.store.names.state import Storage
+from qatqfs.store.names.tree import Located, Tree
 from qatqfs.store.system.backing import BackingIO
 from qatqfs.store.system.calls import RENAME_NOREPLACE
 from qatqfs.store.system.descriptors import to_stay_open
@@ -22,7 +23,7 @@ from qatqfs.store.tensors.dtype import dtype_of_suffix
 _WRITE_MODES = (os.O_WRONLY, os.O_RDWR)
 _SET_ID_BITS = stat.S_ISUID | stat.S_ISGID
 
-# How filesystems say that they cannot do something, those of the network and of FUSE in other ways than man pages do.
+# Errors of filesystems that cannot do something. Network and FUSE filesystems give others than the man pages say.
 _NO_UNNAMED_FILES = (errno.EOPNOTSUPP, errno.EISDIR, errno.ENOSYS, errno.EINVAL, errno.EIO, errno.EPERM)
 _NO_LINKS = (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EIO, errno.EPERM, errno.EMLINK)
 _NO_RENAME_FLAGS = (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
@@ -33,7 +34,8 @@ class Opener:
 
     Args:
         tree: the names.
-        release_dirty: called, without locks, when the last writer of a dirty node has closed it.
+        release_dirty: called once the last writer of a dirty node has closed it. The caller of :meth:`Handle.close` may
+            hold the namespace lock, no other is held.
     """
 
     def __init__(self, tree: Tree, release_dirty: Callable[[Node], None]) -> None:
@@ -43,13 +45,14 @@ class Opener:
         self._release_dirty = release_dirty
 
     def open(self, path: bytes, flags: int) -> Handle:
-        """Open an existing regular file: :meth:`attach` and :meth:`finish`, which see for flags and errors."""
-        return self.finish(self.attach(path, flags), truncate=bool(flags & os.O_TRUNC))
+        """Open an existing regular file: :meth:`attach` and :meth:`finish_opening`, which see for flags and errors."""
+        return self.finish_opening(self.attach(path, flags), truncate=bool(flags & os.O_TRUNC))
 
     def attach(self, path: bytes | Node, flags: int) -> Handle:
         """Find a regular file and take a handle of it, without touching its content.
 
-        For callers that hold the namespace lock to keep the name in place; :meth:`finish` must follow, without it.
+        The caller may hold the namespace lock, which keeps the name in place. :meth:`finish_opening` must follow,
+        without that lock.
 
         Args:
             path: logical path, or the node of a file that is open already.
@@ -67,20 +70,20 @@ class Opener:
                     self._prepare_for_writing(path)
                 return self._handle(path, writable=writable)
             with self._tree.parent(path) as (fd, above, name):
-                entry = self._tree.resolve(fd, above, name)
-                if self._tree.hidden(entry) and not truncate:
+                located = self._tree.resolve(fd, above, name)
+                if self._tree.hidden(located) and not truncate:
                     raise os_error(errno.ENOENT, path)
-                self._check_openable(path, entry, changes=writable or truncate)
-                node = self._tree.node_of(fd, path, entry)
+                self._check_openable(path, located, changes=writable or truncate)
+                node = self._tree.node_of(fd, path, located)
                 if (writable or truncate) and not (
                     truncate
-                    and self._is_to_become_container(fd, path, name, entry)
-                    and self._rewrite_raw_as_container(fd, path, name, entry, node)
+                    and self._is_to_become_container(fd, path, name, located)
+                    and self._rewrite_raw_as_container(fd, path, name, located, node)
                 ):
                     self._prepare_for_writing(node)
                 return self._handle(node, writable=writable)
 
-    def finish(self, handle: Handle, *, truncate: bool) -> Handle:
+    def finish_opening(self, handle: Handle, *, truncate: bool) -> Handle:
         """Truncate an attached file, or make sure that its content can be read; closes the handle if not.
 
         Raises:
@@ -89,7 +92,7 @@ class Opener:
         try:
             if truncate:
                 handle.node.truncate(0)
-            elif handle.node.kind is Storage.CONTAINER and not handle.node.dirty:
+            elif handle.node.storage is Storage.CONTAINER and not handle.node.dirty:
                 handle.node.container()
         except BaseException:
             handle.close()
@@ -98,50 +101,48 @@ class Opener:
 
     @staticmethod
     def _prepare_for_writing(node: Node) -> None:
-        """Make sure that what is written to a node can get into its backing inode; namespace lock held."""
-        if node.kind is Storage.RAW or os.geteuid() != 0:
+        """Make sure that written content can get into the backing inode; namespace lock held."""
+        if node.storage is Storage.RAW or os.geteuid() != 0:
             node.open_for_writing()
 
-    def _check_openable(self, path: bytes, entry: Entry, *, changes: bool) -> None:
-        mode = entry.st.st_mode
+    def _check_openable(self, path: bytes, located: Located, *, changes: bool) -> None:
+        mode = located.st.st_mode
         if stat.S_ISDIR(mode):
             raise os_error(errno.EISDIR, path)
         if stat.S_ISLNK(mode):
             raise os_error(errno.ELOOP, path)
-        if entry.kind is None:
+        if located.storage is None:
             raise os_error(errno.ENXIO, path)
         if not changes:
             return
         if self._options.read_only:
             raise os_error(errno.EROFS, path)
-        if entry.kind is Storage.CONTAINER and entry.st.st_dev != self._tree.device:
+        if located.storage is Storage.CONTAINER and located.st.st_dev != self._tree.device:
             raise os_error(errno.EXDEV, path)
 
     def _handle(self, node: Node, *, writable: bool) -> Handle:
-        node.handles += 1
-        node.writers += writable
+        node.handle_opened(writable=writable)
         return Handle(node, writable=writable, release=self._release)
 
     def _release(self, handle: Handle) -> None:
         node = handle.node
         with self._tree.lock:
-            node.handles -= 1
-            node.writers -= handle.writable
+            node.handle_closed(writable=handle.writable)
             self._tree.forget_if_idle(node)
             due = node.dirty and node.writers == 0 and node.path is not None
         if due:
             self._release_dirty(node)
 
     def create(self, path: bytes, mode: int, owner: tuple[int, int] | None = None, flags: int = os.O_RDWR) -> Handle:
-        """Create a regular file, or open it: :meth:`attach_new` and :meth:`finish`, which see."""
+        """Create a regular file, or open it: :meth:`attach_new` and :meth:`finish_opening`, which see."""
         handle, truncate = self.attach_new(path, mode, owner, flags)
-        return self.finish(handle, truncate=truncate)
+        return self.finish_opening(handle, truncate=truncate)
 
     def attach_new(self, path: bytes, mode: int, owner: tuple[int, int] | None, flags: int) -> tuple[Handle, bool]:
         """Create a regular file, or attach to it if it is there and O_EXCL is not given.
 
-        The name appears at once and whole, with its final mode and owner, as an empty container (or an empty
-        raw file if a rule says so).
+        The name appears in one step, with its final mode and owner, as an empty container or, if a rule says so, as an
+        empty raw file.
 
         Args:
             path: logical path.
@@ -150,7 +151,7 @@ class Opener:
             flags: of open(2).
 
         Returns:
-            The handle, and what :meth:`finish` has to be told.
+            The handle, and what :meth:`finish_opening` has to be told.
 
         Raises:
             OSError: EEXIST, ENOENT, EROFS, EPERM (the store's own name), ENAMETOOLONG, ENOSPC ...
@@ -171,7 +172,7 @@ class Opener:
                 raise os_error(errno.EEXIST, path)
             return self.attach(path, flags), bool(flags & os.O_TRUNC)
 
-    def _existing(self, fd: int, above: bytes, name: bytes) -> Entry | None:
+    def _existing(self, fd: int, above: bytes, name: bytes) -> Located | None:
         try:
             return self._tree.resolve(fd, above, name)
         except FileNotFoundError:
@@ -179,15 +180,15 @@ class Opener:
 
     def _create_node(self, fd: int, path: bytes, name: bytes, mode: int, owner: tuple[int, int] | None) -> Node:
         if self._options.is_raw(path) and paths.plain_name_allowed(name):
-            kind = Storage.RAW
+            storage = Storage.RAW
             flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
             opened = self._io.open(fd, name, flags, mode & 0o7777)
             set_owner(self._io, opened, fd, mode, owner)
         else:
-            kind = Storage.CONTAINER
+            storage = Storage.CONTAINER
             opened = self._place_container(fd, path, name, mode, owner)
         key = key_of(os.fstat(opened.number))
-        node = Node(self._tree.context, key, path, kind, opened)
+        node = Node(self._tree.context, key, path, storage, opened)
         self._tree.nodes[key] = node
         return node
 
@@ -209,9 +210,9 @@ class Opener:
         return opened if opened is not None else self._place_by_rename(fd, stored, mode, fill)
 
     def _place_by_link(self, fd: int, stored: bytes, mode: int, fill: Callable[[Fd], None]) -> Fd | None:
-        """Fill a file that has no name, and give it one; returns ``None`` where the filesystem cannot do that.
+        """Fill a file without a name, then link it; returns ``None`` if the filesystem cannot do that.
 
-        The file has group and default ACL from its directory.
+        The file gets group and default ACL from its directory.
         """
         flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOATIME | os.O_TMPFILE
         try:
@@ -230,10 +231,10 @@ class Opener:
         return opened
 
     def _place_by_rename(self, fd: int, stored: bytes, mode: int, fill: Callable[[Fd], None]) -> Fd:
-        """Fill a file in staging, and move it to its place; it has the group of its directory, but no default ACL.
+        """Fill a file in staging and rename it into place; it gets the group of its directory, but no default ACL.
 
-        Where the filesystem knows no RENAME_NOREPLACE, this looks first; the namespace lock, which the caller holds,
-        keeps everything that goes through the mount from making such a name in between.
+        If the filesystem has no RENAME_NOREPLACE, this checks first that the name is free. The caller holds the
+        namespace lock, so the mount cannot make that name in between.
         """
         area = self._tree.context.staging
         assert area is not None  # only a read-only store has none
@@ -253,38 +254,37 @@ class Opener:
                 self._io.rename(source, temporary, fd, stored)
             return opened
 
-    def _is_to_become_container(self, fd: int, path: bytes, name: bytes, entry: Entry) -> bool:
-        """Whether a raw file that is being rewritten from nothing is to be compressed from now on."""
+    def _is_to_become_container(self, fd: int, path: bytes, name: bytes, located: Located) -> bool:
+        """Whether a raw file that is being truncated to nothing becomes a container."""
         return (
-            entry.kind is Storage.RAW
-            and entry.st.st_nlink == 1
-            and os.geteuid() in (0, entry.st.st_uid)  # or it would change its owner
+            located.storage is Storage.RAW
+            and located.st.st_nlink == 1
+            and os.geteuid() in (0, located.st.st_uid)  # or it would change its owner
             and paths.plain_name_allowed(name)
             and not self._options.is_raw(path)
             and len(paths.container_name(name)) <= os.fstatvfs(fd).f_namemax
         )
 
-    def _rewrite_raw_as_container(self, fd: int, path: bytes, name: bytes, entry: Entry, node: Node) -> bool:
-        """Let an empty container take the place of a raw file that is being truncated; namespace lock held.
+    def _rewrite_raw_as_container(self, fd: int, path: bytes, name: bytes, located: Located, node: Node) -> bool:
+        """Replace a raw file that is being truncated by an empty container; namespace lock held.
 
         Returns:
-            ``False`` if the directory is not one for us to change names in; the file stays raw then.
+            ``False`` if this process may not change names in the directory; the file stays raw then.
 
         Raises:
             OSError: any other failure.
         """
-        st = entry.st
+        st = located.st
         old = node.key
         try:
-            if entry.shadowed is not None:
-                self._io.unlink(fd, entry.shadowed)
+            if located.shadowed is not None:
+                self._io.unlink(fd, located.shadowed)
             opened = self._place_container(fd, path, name, st.st_mode, (st.st_uid, st.st_gid))
         except PermissionError:
             return False
         copy_xattrs(self._io, InodeMetadata.of(node.fd), opened)
         self._io.unlink(fd, name)
         node.become_container(opened, key_of(os.fstat(opened.number)))
-        node.changed_at = time.monotonic()
         self._tree.rekey(node, old)
         return True
 
@@ -298,7 +298,7 @@ def _exists(directory: int, stored: bytes) -> bool:
 
 
 def set_owner(io: BackingIO, opened: Fd, directory: int, mode: int, owner: tuple[int, int] | None) -> None:
-    """Give a new file its owner, unless its directory or our lack of privilege decides otherwise.
+    """Give a new file its owner, as far as its directory and the privileges of this process allow.
 
     Raises:
         OSError: a privileged daemon was not allowed to.
@@ -316,5 +316,5 @@ def set_owner(io: BackingIO, opened: Fd, directory: int, mode: int, owner: tuple
             if os.geteuid() == 0:
                 raise
     if mode & _SET_ID_BITS and not stat.S_ISDIR(st.st_mode):
-        # chown(2) has taken them away, and write(2) before it unless we are root.
+        # chown(2) has removed them, and so has write(2) unless this process is root.
         io.chmod(opened, stat.S_IMODE(st.st_mode) | (mode & _SET_ID_BITS))

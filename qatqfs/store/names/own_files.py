@@ -1,9 +1,11 @@
-"""Reaching files of ours whose mode, or that of a directory, keeps us out: what root can do, done as an ordinary user.
+"""Opening files of this user whose mode, or that of a directory, forbids it; root needs none of this.
 
-A daemon that is not root has to read what it stored, and to replace it, whatever mode its user gave it. The owner of
-a file may always change its mode. So the mode is changed, the file opened, and the mode put back at once, under the
-namespace lock, so that nobody sees it through the mount. A note in staging, a file whose name says which inode has
-which mode, and whose content where it is, is there meanwhile: a starting store puts right what a kill has left.
+A daemon that is not root has to read and replace what it stored, whatever mode its user gave it. The owner of a file
+may always change its mode. So the mode is changed, the file opened, and the mode put back at once. The namespace lock
+is held meanwhile, so the change does not show through the mount.
+
+While the mode is changed there is a note in staging: a file whose name says which inode has which mode, and whose
+content says where it is. A starting store restores the modes that a killed daemon left changed.
 """
 
 import contextlib
@@ -14,6 +16,7 @@ import os
 import stat
 from collections.abc import Iterator
 
+from qatqfs.store.errors import os_error
 from qatqfs.store.staging.area import MODE, StagingArea
 from qatqfs.store.system.calls import birth_time_ns
 from qatqfs.store.system.fd import Fd, open_entry, reopen
@@ -30,22 +33,22 @@ def is_writable(fd: Fd) -> bool:
 
 @contextlib.contextmanager
 def _more_allowed(area: StagingArea | None, fd: Fd, needed: int) -> Iterator[None]:
-    """Let a file or directory of ours have permission bits besides its own for as long as the block takes.
+    """Add permission bits to a file or directory of this user for as long as the block runs.
 
     Raises:
-        OSError: EACCES if it is not ours, or that would not help, and what the system reported otherwise.
+        OSError: EACCES if it is another user's, or more bits would not help; and what the system reported otherwise.
     """
     st = os.fstat(fd.number)
     mode = stat.S_IMODE(st.st_mode)
-    # A chmod by somebody who is not in its group takes the set-group-id bit away for good.
+    # A chmod by a process outside the file's group removes the set-group-id bit for good.
     loses_bit = mode & stat.S_ISGID and st.st_gid not in (os.getegid(), *os.getgroups())
     if area is None or st.st_uid != os.geteuid() or loses_bit or mode & needed == needed:
-        raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+        raise os_error(errno.EACCES)
     note = b"%d-%d-%o%s" % (st.st_ino, birth_time_ns(fd.number), mode, MODE)
     area.remove(note)
     path = _path_below_backing(area, fd)
     if area.io.pwrite_all(area.open_exclusively(note), path, 0) != len(path):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        raise os_error(errno.ENOSPC)
     area.io.chmod(fd, mode | needed)
     try:
         yield
@@ -55,14 +58,14 @@ def _more_allowed(area: StagingArea | None, fd: Fd, needed: int) -> Iterator[Non
 
 
 def open_whatever_the_mode(area: StagingArea | None, fd: Fd) -> Fd:
-    """Open a regular file for reading and writing although its mode may forbid that; namespace lock held.
+    """Open a regular file for reading and writing, whatever its mode; namespace lock held.
 
     Args:
-        area: of the store, ``None`` in one that changes nothing.
+        area: of the store, ``None`` in a read-only one.
         fd: the file, as an O_PATH descriptor or better.
 
     Raises:
-        OSError: EACCES for files of others, and what the system reported otherwise.
+        OSError: EACCES for files of other users, and what the system reported otherwise.
     """
     with contextlib.suppress(PermissionError):
         return reopen(fd, os.O_RDWR)
@@ -71,7 +74,7 @@ def open_whatever_the_mode(area: StagingArea | None, fd: Fd) -> Fd:
 
 
 def find_whatever_the_modes(area: StagingArea | None, root: Fd, path: bytes) -> Fd:
-    """Open what is at a stored path as an O_PATH descriptor, also below directories of ours that nobody may search.
+    """Open a stored path as an O_PATH descriptor, also below directories of this user that may not be searched.
 
     No symlink is followed.
 
@@ -89,9 +92,9 @@ def find_whatever_the_modes(area: StagingArea | None, root: Fd, path: bytes) -> 
 
 
 def put_modes_right(area: StagingArea, root: Fd) -> None:
-    """Give the modes back to files and directories that an earlier daemon was killed over.
+    """Restore the modes of files and directories that an earlier daemon had changed when it was killed.
 
-    Where that fails the note is kept for the next start, with a line in the log.
+    If that fails, the note is kept for the next start, and the log says so.
 
     Args:
         area: where the notes are.

@@ -1,4 +1,4 @@
-"""What waits to be committed, for people who wait for it."""
+"""How much is in no container yet, for progress lines."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -11,8 +11,8 @@ class Pending:
     """Uncommitted content of some files.
 
     Attributes:
-        files: how many have some.
-        bytes: what of it is not encoded yet; roughly, for they are being written and committed meanwhile.
+        files: how many are dirty.
+        bytes: how much of it is not encoded yet. This is rough, because files are written and committed meanwhile.
     """
 
     files: int
@@ -20,7 +20,7 @@ class Pending:
 
     @classmethod
     def of(cls, nodes: Iterable[Node]) -> "Pending":
-        """Count what some nodes have to commit."""
+        """Count what nodes have to commit."""
         files, size = 0, 0
         for node in nodes:
             entry = node.staging

@@ -1,12 +1,12 @@
 """What a commit does to times, and how that is hidden.
 
-To a program nothing happens to a file when it is committed. On disk a new container is renamed over the old one:
-that makes the file's ctime now, and mtime and ctime of the directory too, although nobody changed a name. tar
-reports a file or directory whose ctime changes while it is read, rsync one whose mtime is not what it set.
+To a program nothing happens to a file when it is committed. On disk a new container is renamed over the old one. That
+sets the file's ctime to now, and mtime and ctime of the directory too, although no program changed a name. tar reports
+a file or directory whose ctime changes while it is read. rsync reports one whose mtime is not what it set.
 
-So the directory gets its mtime back, and for ctimes, which cannot be set, a table says what to show instead. It
-counts only as long as the ctime on disk is the one that the commit left, and only in this process: over a remount
-a ctime may move on to the commit's.
+So a commit restores the mtime of the directory. A ctime cannot be set, so a table says which ctime to show instead. An
+item of the table counts only while the ctime on disk is the one that the commit left. The table is not stored: after a
+remount a file may show the ctime of its commit.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ _REMEMBERED = 100_000
 
 
 class CommitTimes:
-    """The ctimes to show; safe for any number of threads, one lock guards the table.
+    """The ctimes to show. Any thread may call the methods; one lock protects the table.
 
     Args:
         io: sets times of directories.
@@ -45,7 +45,7 @@ class CommitTimes:
         return known[1] if known is not None and known[0] == on_disk_ns else on_disk_ns
 
     def committed(self, st: os.stat_result, ctime_ns: int) -> None:
-        """Note a new container, and the ctime that its file showed before."""
+        """Remember the ctime that a file showed before a new container took its place."""
         self._note(key_of(st), st.st_ctime_ns, ctime_ns)
 
     def _note(self, key: Key, on_disk_ns: int, shown_ns: int) -> None:
@@ -54,14 +54,14 @@ class CommitTimes:
 
     @contextlib.contextmanager
     def unchanged(self, directory: int) -> Iterator[None]:
-        """Hide what is done to names in a directory, as well as that goes; namespace lock held.
+        """Hide the change of names in a directory as far as possible; namespace lock held.
 
         Raises:
-            OSError: what reading its times reported, before anything is done.
+            OSError: its times cannot be read; nothing is done.
         """
         before, fd = os.fstat(directory), Fd(os.dup(directory))
         yield
-        with contextlib.suppress(OSError):  # somebody else's directory, say: what was done to the names stands
+        with contextlib.suppress(OSError):  # for example another user's directory; the names stay changed
             self._io.set_times(fd, before.st_atime_ns, before.st_mtime_ns)
             after = os.fstat(directory)
             self._note(key_of(after), after.st_ctime_ns, self._to_show(key_of(before), before.st_ctime_ns))

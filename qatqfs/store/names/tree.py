@@ -1,11 +1,14 @@
 """The tree of logical names over BACKING: which stored file a path means, and the table of nodes.
 
-Every path is walked from BACKING with directory descriptors and without following symlinks, so nobody who can
-write to BACKING can make the store leave it.
+Every path is walked from BACKING with directory descriptors and without following symlinks. So a user who can write to
+BACKING cannot make the store leave it.
 
-``Tree.lock``, the namespace lock, is held for every change of names and for every look at them, so a lookup
-sees a rename or a commit before or after, never in between. It is held for short system calls only, never
-for encoding, decoding or copying.
+``Tree.lock``, the namespace lock, is held for every change of a name and for every look-up of one. So a look-up sees a
+rename or a commit as a whole or not at all. Listing the names in a directory takes no lock.
+
+A thread that holds the lock never encodes, decodes or copies content. It may wait for the disk: a commit makes durable,
+with the lock held, metadata that changed since it did so without the lock, and the record that announces its container.
+A rename appends to the logs of dirty files.
 """
 
 import errno
@@ -20,9 +23,12 @@ from cachetools import LRUCache
 
 from qatqfs.store import paths
 from qatqfs.store.attributes import Attributes, Key, from_stat, key_of
-from qatqfs.store.names.node import Node, NodeContext, Storage
+from qatqfs.store.errors import os_error
+from qatqfs.store.locks import assert_held
+from qatqfs.store.names.node import Node
 from qatqfs.store.names.own_files import open_whatever_the_mode
 from qatqfs.store.names.shown_ctimes import CommitTimes
+from qatqfs.store.names.state import NodeContext, Storage
 from qatqfs.store.options import OnCorrupt
 from qatqfs.store.reading.container import logical_length, signature_of
 from qatqfs.store.reading.damage import FileSignature
@@ -32,25 +38,20 @@ from qatqfs.store.system.fd import Fd, open_directory, open_entry, open_listing,
 _SIZES_REMEMBERED = 100_000
 
 
-def os_error(number: int, path: bytes | None = None) -> OSError:
-    """Return the OSError of an errno, naming a logical path."""
-    return OSError(number, os.strerror(number), os.fsdecode(path) if path is not None else None)
-
-
 @dataclass(frozen=True, slots=True)
-class Entry:
+class Located:
     """What a logical name means in BACKING.
 
     Attributes:
         stored: the stored name.
         st: its lstat.
-        kind: how a regular file is stored, ``None`` for everything else.
+        storage: how a regular file is stored, ``None`` for everything else.
         shadowed: the other stored file of the same logical name, if there are both.
     """
 
     stored: bytes
     st: os.stat_result
-    kind: Storage | None
+    storage: Storage | None
     shadowed: bytes | None
 
     @property
@@ -77,9 +78,9 @@ class Tree:
         on_rekey: called with the old and the new key, under ``lock``, when a logical file gets another
             backing inode.
         on_gone: called with the key, under ``lock``, when the last name of a backing inode is gone.
-        on_dropped: called with a node, under ``lock``, that has no name any more, or that nobody has open and that has
-            nothing to commit: whoever keeps it in a table keeps its files open, and their space.
-        commit_times: what to show as ctime of what a commit has changed.
+        on_dropped: called with a node, under ``lock``, that has no name any more, or that is neither open nor dirty. A
+            table that keeps the node keeps its descriptors open, and so the space of removed files.
+        commit_times: which ctime to show after a commit.
     """
 
     def __init__(self, root: Fd, context: NodeContext) -> None:
@@ -118,7 +119,7 @@ class Tree:
         """Open the directory a path is in; yields its descriptor, its logical path and the last name."""
         above, name = paths.split(path)
         if not paths.components(path):
-            raise os_error(errno.EBUSY)  # the top has no parent in here
+            raise os_error(errno.EBUSY)  # the parent of the top is not in the store
         with self.directory(above) as fd:
             yield fd, above, name
 
@@ -131,7 +132,7 @@ class Tree:
             return False
 
     def is_searchable(self, path: bytes) -> bool:
-        """Whether a logical path leads to a directory in which we may look for names."""
+        """Whether a logical path leads to a directory in which this process may look for names."""
         try:
             with self.directory(path) as fd:
                 return os.access(f"/proc/self/fd/{fd}", os.X_OK, effective_ids=True)
@@ -139,31 +140,34 @@ class Tree:
             return False
 
     def fsync_parent(self, path: bytes) -> None:
-        """Make the names in the directory of a path durable; raises OSError, not for one that is gone."""
+        """Make the names in the directory of a path durable, if it is still there; raises OSError."""
         try:
             with self.directory(paths.split(path)[0]) as fd:
                 self.context.io.fsync_directory(fd)
         except FileNotFoundError:
             pass
-        except PermissionError:  # it cannot be opened, but everything can be made durable
+        except PermissionError:  # the directory cannot be opened, but syncfs makes everything durable
             self.context.io.syncfs(self.root)
 
     # -- resolution ------------------------------------------------------------------------------------
 
-    def resolve(self, fd: int, above: bytes, name: bytes) -> Entry:
+    def resolve(self, fd: int, above: bytes, name: bytes) -> Located:
         """Find what a name in an open directory means.
 
-        Of a container and a raw file of the same name the later modified counts, the container on a tie.
+        If there are a container and a raw file, the one that was modified last counts, and the container on a tie.
+
+        Namespace lock held.
 
         Raises:
             OSError: ENOENT.
         """
+        assert_held(self.lock)
         if paths.is_private(above, name):
             raise os_error(errno.ENOENT, name)
         stored = paths.container_name(name)
         container = self._lstat(fd, stored)
         if container is not None and not stat.S_ISREG(container.st_mode):
-            container = None  # something else that happens to be called so, and is shown so
+            container = None  # not a regular file, so its name is shown as it is
         plain = self._lstat(fd, name)
         if plain is not None and stat.S_ISREG(plain.st_mode) and paths.is_container_name(name):
             plain = None  # the container of a shorter name
@@ -173,9 +177,9 @@ class Tree:
             container is not None and stat.S_ISREG(plain.st_mode) and self._mtime_ns(container) >= plain.st_mtime_ns
         ):
             assert container is not None
-            return Entry(stored, container, Storage.CONTAINER, name if plain is not None else None)
-        kind = Storage.RAW if stat.S_ISREG(plain.st_mode) else None
-        return Entry(name, plain, kind, stored if container is not None else None)
+            return Located(stored, container, Storage.CONTAINER, name if plain is not None else None)
+        storage = Storage.RAW if stat.S_ISREG(plain.st_mode) else None
+        return Located(name, plain, storage, stored if container is not None else None)
 
     def _mtime_ns(self, st: os.stat_result) -> int:
         node = self.nodes.get(key_of(st))
@@ -188,24 +192,25 @@ class Tree:
         except FileNotFoundError:
             return None
         except OSError as err:
-            if err.errno == errno.ENAMETOOLONG:  # only with the suffix, or the kernel would have said so
+            if err.errno == errno.ENAMETOOLONG:  # only with the suffix; the kernel checked the logical name
                 return None
             raise
 
-    def lookup(self, fd: int, above: bytes, name: bytes) -> Entry:
-        """As :meth:`resolve`, but a file known to be damaged is absent if the options say so."""
-        entry = self.resolve(fd, above, name)
-        if self.hidden(entry):
+    def lookup(self, fd: int, above: bytes, name: bytes) -> Located:
+        """As :meth:`resolve`, but with ``OnCorrupt.ENOENT`` a file that is known to be damaged is absent."""
+        located = self.resolve(fd, above, name)
+        if self.hidden(located):
             raise os_error(errno.ENOENT, paths.join(above, name))
-        return entry
+        return located
 
-    def hidden(self, entry: Entry) -> bool:
-        """Whether an entry is to look absent because it is known to be damaged."""
+    def hidden(self, located: Located) -> bool:
+        """Whether a file is to look absent because it is known to be damaged; namespace lock held."""
+        assert_held(self.lock)
         return (
             self.context.options.on_corrupt is OnCorrupt.ENOENT
-            and entry.kind is Storage.CONTAINER
-            and self.context.reading.damage.file_known(signature_of(entry.st))
-            and not self._is_dirty(entry.key)
+            and located.storage is Storage.CONTAINER
+            and self.context.reading.damage.file_known(signature_of(located.st))
+            and not self._is_dirty(located.key)
         )
 
     def _is_dirty(self, key: Key) -> bool:
@@ -220,35 +225,36 @@ class Tree:
             if not path:
                 return from_stat(os.fstat(self.root.number))
             with self.parent(path) as (fd, above, name):
-                return self.entry_attributes(fd, path, self.lookup(fd, above, name))
+                return self.attributes_of(fd, path, self.lookup(fd, above, name))
 
-    def entry_attributes(self, fd: int, path: bytes, entry: Entry) -> Attributes:
-        """Return the attributes of a resolved entry in an open directory; namespace lock held.
+    def attributes_of(self, fd: int, path: bytes, located: Located) -> Attributes:
+        """Return the attributes of what was found in an open directory; namespace lock held.
 
         Raises:
-            OSError: a container could not be opened for want of something.
+            OSError: a container could not be opened for lack of descriptors or memory.
         """
-        node = self.nodes.get(entry.key)
-        if node is not None and entry.kind is not None:
+        assert_held(self.lock)
+        node = self.nodes.get(located.key)
+        if node is not None and located.storage is not None:
             return node.attributes()
-        if entry.kind is Storage.CONTAINER:
-            return from_stat(entry.st, self._container_length(fd, path, entry))
-        return from_stat(entry.st)
+        if located.storage is Storage.CONTAINER:
+            return from_stat(located.st, self._container_length(fd, path, located))
+        return from_stat(located.st)
 
-    def _container_length(self, fd: int, path: bytes, entry: Entry) -> int:
-        reading, signature = self.context.reading, signature_of(entry.st)
+    def _container_length(self, fd: int, path: bytes, located: Located) -> int:
+        reading, signature = self.context.reading, signature_of(located.st)
         with self._sizes_lock:
             known = self._sizes.get(signature)
         if known is not None:
             return known
         try:
-            length = logical_length(self.open_stored(fd, entry.stored), path, reading)
+            length = logical_length(self.open_stored(fd, located.stored), path, reading)
         except OSError as err:
-            if is_want(err):  # a guess would cut what somebody reads
+            if is_want(err):  # a guess would cut off what a program reads
                 raise
-            length = entry.st.st_size  # unreadable as a container: show what is there; open(2) says EIO
+            length = located.st.st_size  # not readable as a container: show the stored size; open(2) gives EIO
             if not reading.damage.file_known(signature):
-                return length  # perhaps it can be read the next time
+                return length  # it may be readable the next time
         with self._sizes_lock:
             self._sizes[signature] = length
         return length
@@ -258,24 +264,24 @@ class Tree:
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
         try:
             return Fd(os.open(stored, flags | os.O_NOATIME, dir_fd=fd))
-        except PermissionError:  # O_NOATIME is for the owner and root
+        except PermissionError:  # only the owner and root may use O_NOATIME
             pass
         try:
             return Fd(os.open(stored, flags, dir_fd=fd))
         except PermissionError:
             return self.open_regular(open_entry(fd, stored))
 
-    def open_regular(self, entry: Fd) -> Fd:
+    def open_regular(self, fd: Fd) -> Fd:
         """Open an O_PATH descriptor of a regular file for reading; raises OSError (EINVAL if it is none)."""
-        if not stat.S_ISREG(os.fstat(entry.number).st_mode):
+        if not stat.S_ISREG(os.fstat(fd.number).st_mode):
             raise os_error(errno.EINVAL)
         try:
-            return reopen(entry, os.O_RDONLY)
+            return reopen(fd, os.O_RDONLY)
         except PermissionError:
-            return self.open_whatever_the_mode(entry)
+            return self.open_whatever_the_mode(fd)
 
     def open_whatever_the_mode(self, fd: Fd) -> Fd:
-        """As ``own_files.open_whatever_the_mode``; nobody who uses the mount sees the mode change."""
+        """As ``own_files.open_whatever_the_mode``; the change of the mode does not show through the mount."""
         with self.lock:
             shown_ns = self.commit_times.ctime_ns(from_stat(os.fstat(fd.number)))
             try:
@@ -306,14 +312,14 @@ class Tree:
     def list_attributes(self, path: bytes, wanted: list[bytes]) -> list[tuple[bytes, Attributes | None]]:
         """Return the attributes of names in a directory, leaving out those that are gone; raises OSError.
 
-        They are ``None`` where we may list the directory but not look at what is in it.
+        They are ``None`` where this process may list the directory but not look at what is in it.
         """
         result: list[tuple[bytes, Attributes | None]] = []
         with self.lock, self.directory(path) as fd:
             for name in wanted:
                 try:
-                    entry = self.lookup(fd, path, name)
-                    result.append((name, self.entry_attributes(fd, paths.join(path, name), entry)))
+                    located = self.lookup(fd, path, name)
+                    result.append((name, self.attributes_of(fd, paths.join(path, name), located)))
                 except FileNotFoundError:
                     continue
                 except PermissionError:
@@ -323,56 +329,59 @@ class Tree:
     # -- room ------------------------------------------------------------------------------------------
 
     def room_for_one(self) -> AbstractContextManager[None]:
-        """Let one file, directory or the like be made inside; raises OSError (ENOSPC) if commits need the room."""
+        """Reserve an inode for one new file or directory in the block; raises OSError (ENOSPC) if commits need it."""
         staging = self.context.staging
         return staging.room_for(1) if staging is not None else nullcontext()
 
     # -- nodes -----------------------------------------------------------------------------------------
 
-    def node_of(self, fd: int, path: bytes, entry: Entry) -> Node:
-        """Return the node of a resolved regular file, making one if need be; namespace lock held.
+    def node_of(self, fd: int, path: bytes, located: Located) -> Node:
+        """Return the node of a regular file, made now if there is none; namespace lock held.
 
         Raises:
             OSError: it cannot be opened.
         """
-        assert entry.kind is not None
-        node = self.nodes.get(entry.key)
+        assert_held(self.lock)
+        assert located.storage is not None
+        node = self.nodes.get(located.key)
         if node is not None:
-            node.refresh(entry.st)
+            node.refresh(located.st)
             return node
-        opened = to_stay_open(self.open_stored(fd, entry.stored))
+        opened = to_stay_open(self.open_stored(fd, located.stored))
         key = key_of(os.fstat(opened.number))
-        if key != entry.key:  # replaced behind our back a moment ago
+        if key != located.key:  # another program has just replaced it
             raise os_error(errno.ESTALE, path)
-        node = Node(self.context, key, path, entry.kind, opened)
+        node = Node(self.context, key, path, located.storage, opened)
         self.nodes[key] = node
         return node
 
     def forget_if_idle(self, node: Node) -> None:
-        """Drop a node that nobody has open and that has nothing to commit; namespace lock held."""
+        """Drop a node that is neither open nor dirty; namespace lock held."""
+        assert_held(self.lock)
         if node.handles:
             return
-        if node.path is None and node.staging is not None:
-            node.staging.abandon()
-            node.staging = None
+        if node.path is None:
+            node.forget_content()
         if not node.dirty:
             if self.nodes.get(node.key) is node:
                 del self.nodes[node.key]
             self.on_dropped(node)
 
     def rekey(self, node: Node, old: Key) -> None:
-        """Note that a node's backing inode was replaced; namespace lock held."""
+        """Move a node to the key of its new backing inode; namespace lock held."""
+        assert_held(self.lock)
         if self.nodes.get(old) is node:
             del self.nodes[old]
         self.nodes[node.key] = node
         self.on_rekey(old, node.key, node)
 
     def last_name_gone(self, key: Key) -> None:
-        """Note that a backing inode has no name any more; namespace lock held."""
+        """Handle the loss of the last name of a backing inode; namespace lock held."""
+        assert_held(self.lock)
         self.on_gone(key)
         node = self.nodes.get(key)
         if node is not None:
-            node.path = None
+            node.lost_last_name()
             self.on_dropped(node)
             if node.staging is not None:
                 node.staging.cancel_commit()
@@ -380,7 +389,7 @@ class Tree:
             self.forget_if_idle(node)
 
     def dirty_nodes(self, below: bytes = b"") -> list[Node]:
-        """Return the nodes with uncommitted content that have, or may have, a name at or below a logical path.
+        """Return the dirty nodes that have, or may have, a name at or below a logical path.
 
         A node knows one of its names, so those with several names are always among them.
         """

@@ -461,9 +461,8 @@ def test_nothing_is_encoded_ahead_of_a_file_that_builds_on_a_container(
     eager.sync()
     data[5:14] = b"meanwhile"
     assert handle.node.dirty
-    assert eager._ahead is not None
     looked = looks_ahead(monkeypatch)
-    eager._ahead.advanced(handle.node)  # as from a write just before the commit
+    eager._background.advanced(handle.node)  # as from a write just before the commit
     assert looked.acquire(timeout=20)
     assert handle.node.staging.draft is None
     write_sequentially(handle, data)
