@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from mounted import QATQFS, Mounted, errno_of, mounted
-from ordinary import as_ordinary_user, own_directory
+from ordinary import as_ordinary_user, can_run_programs, own_directory
 
 pytestmark = [
     pytest.mark.fuse,
@@ -19,6 +19,13 @@ pytestmark = [
     ),
     pytest.mark.skipif(shutil.which("fusermount3") is None, reason="needs fusermount3 (Debian package fuse3)"),
 ]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _programs_can_be_run() -> None:
+    if not can_run_programs():
+        pytest.skip("no ordinary user can start programs of this checkout")
+
 
 OTHER = 54399
 """A user who is neither root nor who mounts."""
