@@ -220,16 +220,16 @@ def write_at_the_end_of_a_commit(store: Store, history: History) -> object:
         real(log, data)
         history.write(handle, "x", noise(CHUNK, 26), 0)  # which staging did not hold
 
-    with patch.object(EntryLog, "sync_data", then_write):
+    with patch.object(EntryLog, "fsync_data", then_write):
         store.sync()
     return handle
 
 
 def sync_with_a_long_log(store: Store, history: History) -> object:
     handle = store.open(b"x", os.O_RDWR)
-    for number, long in enumerate((1 << 20, 0, 1 << 20)):  # the second writes the log anew
+    for number, long in enumerate((False, True, False)):  # the second writes the log anew
         history.write(handle, "x", noise(CHUNK + 5, 27 + number), number * CHUNK)
-        with patch("qatqfs.store.staging.log._LONG_LOG", long):
+        with patch.object(EntryLog, "is_long", long):
             history.makes_durable(handle.fsync, b"x")
     return handle
 

@@ -13,6 +13,7 @@ from strict_decoder import decode_container
 from qatqfs.codec import DType, encode_container
 from qatqfs.store.tensors.dtype import choose_dtype, dtype_of_data
 from qatqfs.store.tensors.header import Tensor, TensorHeader
+from qatqfs.store.tuning import Tuning
 
 ROWS, COLUMNS = 600, 128
 
@@ -143,12 +144,8 @@ def test_a_file_of_a_store_gets_the_dtype_of_its_values(open_store, backing) -> 
     assert decode_container((backing / "dump.bin.qatc").read_bytes()).dtype == "f32"
 
 
-def test_a_beginning_that_misleads_is_corrected_before_the_commit(
-    open_store, backing: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("qatqfs.store.names.node._AHEAD_BYTES", 16 * 65536)
-    monkeypatch.setattr("qatqfs.store.commit.ahead._CLAIM_BYTES", 16 * 65536)
-    store = open_store(chunk_size=65536)
+def test_a_beginning_that_misleads_is_corrected_before_the_commit(open_store, backing: Path) -> None:
+    store = open_store(chunk_size=65536, tuning=Tuning(ahead_bytes=16 * 65536, claim_bytes=16 * 65536))
     halves = bf16(np.concatenate([values(seed) for seed in range(10)]))
     content = halves + b"".join(f32(values(seed)) for seed in range(20))
     with store.create(b"dump.bin") as handle:
