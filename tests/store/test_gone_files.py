@@ -49,9 +49,11 @@ def gone_but_open(backing: Path) -> list[str]:
 def none_left(backing: Path) -> bool:
     """Whether all of them are closed, now or as soon as what goes on in other threads is over."""
     deadline = time.monotonic() + DEADLINE_S
-    while gone_but_open(backing) and time.monotonic() < deadline:
+    while left := gone_but_open(backing):  # one look decides: a commit of another file has some of its own for a moment
+        if time.monotonic() > deadline:
+            break
         time.sleep(0.01)
-    return not gone_but_open(backing)
+    return not left
 
 
 def write(store: Store, path: bytes, data: bytes, offset: int = 0) -> None:
