@@ -5,7 +5,6 @@ made, and compared with the bytes it was made from: whatever went wrong in betwe
 there.
 """
 
-import contextlib
 import errno
 import itertools
 import operator
@@ -66,10 +65,12 @@ def encode_chunk(
     """
     if len(raw) % dtype.width:
         raw = bytes(raw) + bytes(-len(raw) % dtype.width)  # the index frame has the true length
-    with _faults_as_errors():
+    try:
         return encode_payload(
             raw, dtype, level=level, appendable=appendable, row_widths=row_widths, memory=memory, verified=True
         )
+    except EncodingFault as err:
+        raise OSError(errno.EIO, str(err)) from err
 
 
 def encode_chunks(
@@ -92,17 +93,11 @@ def encode_chunks(
     payloads: list[bytes] = []
     for widths, group in itertools.groupby(zip(raws, row_widths, strict=True), key=operator.itemgetter(1)):
         some = [raw for raw, _ in group]
-        with _faults_as_errors():
+        try:
             payloads += encode_payloads(some, dtype, level=level, row_widths=widths, memory=memory, verified=True)
+        except EncodingFault as err:
+            raise OSError(errno.EIO, str(err)) from err
     return payloads
-
-
-@contextlib.contextmanager
-def _faults_as_errors() -> Iterator[None]:
-    try:
-        yield
-    except EncodingFault as err:
-        raise OSError(errno.EIO, str(err)) from err
 
 
 def _payloads(

@@ -3,6 +3,7 @@
 The garbage collector is off in these tests, for in an idle daemon it does not run either.
 """
 
+import ast
 import errno
 import gc
 import os
@@ -16,6 +17,8 @@ import pytest
 from faults import FaultyIO
 from mounted import errno_of
 
+from qatqfs import codec, mount
+from qatqfs import store as store_package
 from qatqfs.codec import DType, encode_container
 from qatqfs.store import Store, StoreOptions, building
 from qatqfs.store.chunkcache import ChunkCache
@@ -208,6 +211,33 @@ def test_of_a_damaged_file_that_was_read_by_several(store: Store, backing: Path)
         reader.join()
     store.unlink(b"x")
     assert none_left(backing)
+
+
+def test_of_a_file_that_is_no_container(store: Store, backing: Path) -> None:
+    (backing / "x.qatc").write_bytes(b"no container")
+    assert store.stat(b"x").size == len(b"no container")
+    assert errno_of(store.open, b"x") == "EIO"
+    store.unlink(b"x")
+    assert none_left(backing)
+
+
+def test_no_generator_catches_an_error_of_the_block_it_is_a_context_manager_of() -> None:
+    """On Python 3.13 such an error and the call of contextlib that has it keep each other."""
+
+    def catches(function: ast.AST) -> bool:
+        attempts = [node for node in ast.walk(function) if isinstance(node, ast.Try) and node.handlers]
+        return any(isinstance(part, ast.Yield) for one in attempts for body in one.body for part in ast.walk(body))
+
+    modules = [path for package in (codec, mount, store_package) for path in Path(package.__path__[0]).glob("*.py")]
+    managers = [
+        node
+        for path in modules
+        for node in ast.walk(ast.parse(path.read_bytes()))
+        if isinstance(node, ast.FunctionDef)
+        and any(ast.unparse(one).endswith("contextmanager") for one in node.decorator_list)
+    ]
+    assert len(managers) > 5
+    assert [function.name for function in managers if catches(function)] == []
 
 
 def test_an_error_that_several_wait_for_keeps_nothing_of_them() -> None:
