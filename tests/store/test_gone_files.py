@@ -221,6 +221,20 @@ def test_of_a_file_that_is_no_container(store: Store, backing: Path) -> None:
     assert none_left(backing)
 
 
+def test_of_a_file_that_a_sync_in_the_background_could_not_commit(backing: Path, end: Callable[[Store], None]) -> None:
+    io = FaultyIO()
+    with Store(backing, StoreOptions(chunk_size=CHUNK, idle_seconds=3600.0), io=io) as store:
+        with store.create(b"x") as handle:
+            io.fail(errno.EIO, "rename")
+            handle.write(os.urandom(20 * CHUNK), 0)
+        number = store.syncs.start(b"")
+        _, state = store.syncs.look(number, DEADLINE_S)
+        assert [path for path, _ in state.failures] == ["x"]
+        io.heal()
+        end(store)
+        assert none_left(backing)
+
+
 def test_no_generator_catches_an_error_of_the_block_it_is_a_context_manager_of() -> None:
     """On Python 3.13 such an error and the call of contextlib that has it keep each other."""
 
