@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from faults import FaultyIO
+from faults import FaultyIO, abandon
 from mounted import errno_of
 
 from qatqfs import codec, mount
@@ -23,6 +23,8 @@ from qatqfs.codec import DType, encode_container
 from qatqfs.store import Store, StoreOptions, building
 from qatqfs.store.chunkcache import ChunkCache
 from qatqfs.store.stats import Statistics
+from qatqfs.store.sysfile import Fd
+from qatqfs.store.tree import Tree
 
 CHUNK = 4096
 DEADLINE_S = 20
@@ -232,6 +234,31 @@ def test_of_a_file_that_a_sync_in_the_background_could_not_commit(backing: Path,
         assert [path for path, _ in state.failures] == ["x"]
         io.heal()
         end(store)
+        assert none_left(backing)
+
+
+def test_of_a_file_that_recovery_could_not_open(backing: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    io = FaultyIO()
+    store = Store(backing, StoreOptions(chunk_size=CHUNK, idle_seconds=3600.0), io=io)
+    handle = store.create(b"x")
+    handle.write(b"content", 0)
+    store.rename(b"x", b"y")
+    abandon(store, io)
+    del store, handle
+    gc.collect()
+    (backing / "y.qatc").rename(backing / "x.qatc")  # the log has both names, the later one is looked at first
+    (backing / "y.qatc").write_bytes(b"other")
+    other, real = (backing / "y.qatc").stat().st_ino, Tree.open_regular
+
+    def open_regular(self: Tree, entry: Fd) -> Fd:
+        if os.fstat(entry.number).st_ino == other:
+            raise OSError(errno.EIO, "Input/output error")
+        return real(self, entry)
+
+    monkeypatch.setattr(Tree, "open_regular", open_regular)
+    with Store(backing, StoreOptions(chunk_size=CHUNK, idle_seconds=3600.0)) as store:
+        assert store.stat(b"x").size == len(b"content")
+        (backing / "y.qatc").unlink()
         assert none_left(backing)
 
 
