@@ -11,10 +11,10 @@ def without_frames(error: E) -> E:
     The traceback keeps the variables of every call alive, and the files that they have open, for as long as the error
     lives. If one of these variables refers to the error, that is for ever.
     """
-    found: BaseException | None = error
-    while found is not None:
-        found.__traceback__ = None
-        found = found.__cause__ or found.__context__
+    found: list[BaseException] = [error]
+    for one in found:  # which grows: what caused an error need not be what was being handled when it was raised last
+        one.__traceback__ = None
+        found += [other for other in (one.__cause__, one.__context__) if other is not None and other not in found]
     return error
 
 

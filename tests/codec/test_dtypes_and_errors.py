@@ -16,6 +16,7 @@ from qatqfs.codec import (
     MixedDtypes,
     PayloadTooShort,
     QatcError,
+    without_frames,
 )
 
 
@@ -72,6 +73,25 @@ def test_errors_are_value_errors_that_can_be_copied_and_pickled(error: QatcError
     for again in (copy.copy(error), pickle.loads(pickle.dumps(error))):
         assert type(again) is type(error)
         assert str(again) == str(error)
+
+
+def test_an_error_without_frames_has_none_in_its_cause_nor_in_what_was_handled_meanwhile() -> None:
+    def raised(error: Exception, cause: Exception | None = None) -> Exception:
+        with pytest.raises(type(error)):
+            raise error from cause
+        return error
+
+    error, handled = OSError("told"), KeyError("handled")
+    cause = raised(ValueError("cause"), raised(InvalidScale(0)))
+    try:
+        raise handled
+    except KeyError:
+        raised(error, cause)
+    chain = [error, cause, cause.__cause__, handled]
+    assert error.__context__ is handled
+    assert all(one.__traceback__ for one in chain)
+    assert without_frames(error) is error
+    assert [one.__traceback__ for one in chain] == [None] * 4
 
 
 def test_a_big_endian_machine_is_told_so_at_import() -> None:

@@ -1,12 +1,12 @@
 """Which file an entry of an earlier daemon belongs to, and which container it builds on."""
 
-import contextlib
 import errno
 import logging
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from qatqfs.codec import without_frames
 from qatqfs.store import paths as names
 from qatqfs.store.attributes import key_of
 from qatqfs.store.names.node import Node
@@ -33,16 +33,6 @@ Found = tuple[Fd, int, bytes]
 def _hints(state: LogState) -> list[bytes]:
     """Return the paths that a log names, the last one first."""
     return list(dict.fromkeys(path for path in reversed(state.paths) if path))
-
-
-@contextlib.contextmanager
-def _only_wants() -> Iterator[None]:
-    """Suppress all errors but a lack of descriptors or memory, which says nothing about what is there."""
-    try:
-        yield
-    except OSError as err:
-        if is_want(err):
-            raise
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,10 +175,13 @@ class Locator:
             if opened is not None and wanted.is_same_inode(opened.number):
                 return opened, path
         for path in self._all_files():
-            with _only_wants():
+            try:
                 opened = self._open_container(path)
                 if opened is not None and wanted.is_same_inode(opened.number):
                     return opened, path
+            except OSError as err:
+                if is_want(err):  # it says nothing about what is there
+                    raise
         return None
 
     def _look_at_all(self, paths: list[bytes], state: LogState) -> Found | None:
@@ -198,12 +191,15 @@ class Locator:
             try:
                 found = self._look_at(path, state)
             except OSError as err:
-                failure = err
+                failure = without_frames(err)
             else:
                 if found is not None:
                     return found
         if failure is not None:
-            raise failure
+            try:
+                raise failure
+            finally:
+                del failure  # it refers to this frame: without the cycle nothing keeps the files open
         return None
 
     def _look_at(self, path: bytes, state: LogState) -> Found | None:
@@ -248,10 +244,13 @@ class Locator:
     def _search(self, state: LogState) -> Found | None:
         """Look for the container that an entry builds on under every name in BACKING that can be read."""
         for path in self._all_files():
-            with _only_wants():
+            try:
                 found = self._look_at(path, state)
                 if found is not None:
                     return found
+            except OSError as err:
+                if is_want(err):  # it says nothing about what is there
+                    raise
         return None
 
     def _all_files(self) -> Iterator[bytes]:

@@ -8,7 +8,7 @@ import itertools
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 
 from qatqfs.store.errors import NotCommitted
@@ -47,16 +47,26 @@ class Syncs:
         self._executor = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="qatqfs-sync")
         self._lock = threading.Lock()
         self._numbers = itertools.count(1)
-        self._known: OrderedDict[int, tuple[bytes, Future[None]]] = OrderedDict()
+        self._known: OrderedDict[int, tuple[bytes, Future[SyncState]]] = OrderedDict()
 
     def start(self, below: bytes) -> int:
         """Start a sync of everything at or below a logical path; returns its number."""
         with self._lock:
             number = next(self._numbers)
-            self._known[number] = (below, self._executor.submit(self._sync, below))
+            self._known[number] = (below, self._executor.submit(self._outcome, below))
             while len(self._known) > _MOST_REMEMBERED:
                 self._known.popitem(last=False)
             return number
+
+    def _outcome(self, below: bytes) -> SyncState:
+        """Sync, and return how it ended: an error that is remembered would keep the files open that it is about."""
+        try:
+            self._sync(below)
+        except NotCommitted as err:
+            return SyncState(done=True, failures=err.failures)
+        except BaseException as err:
+            return SyncState(done=True, error=describe(err))
+        return SyncState(done=True)
 
     def look(self, number: int, wait_s: float) -> tuple[bytes, SyncState]:
         """Wait a little for the end of a sync; return its path and how far it is.
@@ -72,10 +82,9 @@ class Syncs:
             below, future = self._known[number]
         if not wait([future], wait_s).done:
             return below, SyncState(done=False)
-        error = CancelledError("the store is being closed") if future.cancelled() else future.exception()
-        if isinstance(error, NotCommitted):
-            return below, SyncState(done=True, failures=error.failures)
-        return below, SyncState(done=True, error=describe(error) if error is not None else None)
+        if future.cancelled():
+            return below, SyncState(done=True, error="the store is being closed")
+        return below, future.result()
 
     def stop(self) -> None:
         """Wait for the syncs that are under way, and cancel the others."""

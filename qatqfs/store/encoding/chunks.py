@@ -5,11 +5,10 @@ and compared with the bytes it was made from. A fault of the encoder or of the m
 bytes still exist.
 """
 
-import contextlib
 import errno
 import itertools
 import operator
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from qatqfs.codec import DType, EncodingFault, Level, Memory, encode_payload, encode_payloads
 
@@ -48,7 +47,7 @@ class StreamEncoder:
         payloads: list[bytes] = []
         for widths, group in itertools.groupby(zip(chunks, row_widths, strict=True), key=operator.itemgetter(1)):
             some = [chunk for chunk, _ in group]
-            with _faults_as_errors():
+            try:
                 payloads += encode_payloads(
                     some,
                     self._dtype,
@@ -57,6 +56,8 @@ class StreamEncoder:
                     memory=self._memory,
                     verified=self._verified,
                 )
+            except EncodingFault as err:
+                raise OSError(errno.EIO, str(err)) from err
         return payloads
 
     def encode_one(self, chunk: Buffer, row_widths: Sequence[int] = (), *, appendable: bool = False) -> bytes:
@@ -74,7 +75,7 @@ class StreamEncoder:
         """
         if len(chunk) % self._dtype.width:
             chunk = bytes(chunk) + bytes(-len(chunk) % self._dtype.width)
-        with _faults_as_errors():
+        try:
             return encode_payload(
                 chunk,
                 self._dtype,
@@ -84,11 +85,5 @@ class StreamEncoder:
                 memory=self._memory,
                 verified=self._verified,
             )
-
-
-@contextlib.contextmanager
-def _faults_as_errors() -> Iterator[None]:
-    try:
-        yield
-    except EncodingFault as err:
-        raise OSError(errno.EIO, str(err)) from err
+        except EncodingFault as err:
+            raise OSError(errno.EIO, str(err)) from err

@@ -92,14 +92,10 @@ def io_error(text: str) -> OSError:
     return OSError(errno.EIO, text)
 
 
-@contextmanager
-def damaged_files_reported(path: bytes, signature: FileSignature, context: ReadContext) -> Iterator[None]:
-    """Turn what the codec raises about a whole file into EIO; log it and remember it."""
-    try:
-        yield
-    except QatcError as err:
-        context.damage.report_file(path, signature, str(err))
-        raise io_error(str(err)) from err
+def _damaged_file(path: bytes, signature: FileSignature, context: ReadContext, err: QatcError) -> OSError:
+    """Log and remember what the codec says about a whole file; returns the error that a reader gets."""
+    context.damage.report_file(path, signature, str(err))
+    return io_error(str(err))
 
 
 def _read_at(fd: Fd, offset: int, size: int) -> bytes:
@@ -116,11 +112,13 @@ def logical_length(fd: Fd, path: bytes, context: ReadContext) -> int:
         OSError: as :class:`ContainerFile`.
     """
     signature = signature_of(os.fstat(fd.number))
-    with damaged_files_reported(path, signature, context):
+    try:
         try:
             return Container.open(partial(_read_at, fd), signature[2], limits=_QUICK).length
         except LimitExceeded:
             return claimed_length(_read_at(fd, 0, HEAD_SIZE))
+    except QatcError as err:
+        raise _damaged_file(path, signature, context, err) from err
 
 
 def _open(fd: Fd, context: ReadContext, signature: FileSignature) -> Container:
@@ -168,8 +166,10 @@ class ContainerFile:
         self._decoding = 0
         self._retired = False
         self.signature = signature_of(st)
-        with damaged_files_reported(path, self.signature, context):
+        try:
             self.container = _open(fd, context, self.signature)
+        except QatcError as err:
+            raise _damaged_file(path, self.signature, context, err) from err
         self.length = self.container.length
         self.content_id: ContentId = (*self.signature[:4], self.container.header_bytes)
 
@@ -262,8 +262,7 @@ class ContainerFile:
         try:
             return self.container.locate(offset)
         except QatcError as err:
-            self._context.damage.report_file(self._path, self.signature, str(err))
-            raise io_error(str(err)) from err
+            raise _damaged_file(self._path, self.signature, self._context, err) from err
 
     def chunk(self, index: int) -> Chunk:
         """Return the logical bytes of a chunk, decoded once however many threads ask.
