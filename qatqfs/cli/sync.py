@@ -9,7 +9,7 @@ import click
 from qatqfs.cli.exits import DONE, REFUSED, Refusal, complain, shown
 from qatqfs.cli.progress import waiting
 from qatqfs.cli.running import mount_around
-from qatqfs.cli.umount import left_text
+from qatqfs.cli.tables import left_text
 from qatqfs.mount import asking
 
 

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 import click
 
+from qatqfs.mount.asking import Pending
+
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
@@ -35,3 +37,9 @@ def table(rows: Sequence[Sequence[str]], alignment: str) -> list[str]:
         [f"{text:{side}{width}}" for text, side, width in zip(row, alignment, widths, strict=True)] for row in rows
     ]
     return ["  ".join(row).rstrip() for row in cells]
+
+
+def left_text(left: Pending) -> str:
+    """Return what is left to commit, as text."""
+    files, size = left
+    return f"{count_text(files, 'file')}, {bytes_text(size)} left"

@@ -7,7 +7,7 @@ import click
 from qatqfs.cli.exits import DONE, REFUSED, complain, describe
 from qatqfs.cli.progress import waiting
 from qatqfs.cli.running import Untouched
-from qatqfs.cli.tables import bytes_text, count_text
+from qatqfs.cli.tables import left_text
 from qatqfs.mount.asking import Pending
 from qatqfs.mount.errors import MountError
 from qatqfs.mount.unmounting import StillMounted, unmount_and_wait
@@ -63,9 +63,3 @@ def command(mountpoints: tuple[str, ...], lazy: bool, force: bool) -> int:
             complain(describe(err))
             status = REFUSED
     return status
-
-
-def left_text(left: Pending) -> str:
-    """Return what is left to commit, as text."""
-    files, size = left
-    return f"{count_text(files, 'file')}, {bytes_text(size)} left"
