@@ -296,57 +296,6 @@ def test_a_read_only_store_says_how_many_files_wait_and_touches_nothing(backing:
     assert staged(backing) == before
 
 
-def patched_and_left_behind(backing: Path) -> bytes:
-    """A committed file of which one chunk was changed before the daemon died; returns its content."""
-    with reopen(backing) as store, store.create(b"x") as handle:
-        handle.write(DATA, 0)
-    die_after(backing, write_and_keep_open(b"patch", 100))
-    return DATA[:100] + b"patch" + DATA[105:]
-
-
-def test_what_goes_to_lost_and_found_is_completed_with_a_container_that_was_moved(backing: Path) -> None:
-    content = patched_and_left_behind(backing)
-    (backing / "deep/er").mkdir(parents=True)
-    (backing / "x.qatc").rename(backing / "deep/er/moved.qatc")
-    with reopen(backing) as store:
-        store.sync()
-        assert read(store, b"deep/er/moved") == DATA
-    (found,) = (backing / ".qatqfs/lost+found").iterdir()
-    assert decode_container(found.read_bytes()).raw == content
-
-
-def test_what_goes_to_lost_and_found_has_zeros_for_what_is_nowhere(
-    backing: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    content = patched_and_left_behind(backing)
-    (backing / "x.qatc").unlink()
-    with reopen(backing) as store:
-        store.sync()
-    (found,) = (backing / ".qatqfs/lost+found").iterdir()
-    assert decode_container(found.read_bytes()).raw == content[:CHUNK].ljust(len(content), b"\0")
-    assert "with zeros for what only that had" in caplog.text
-
-
-def test_a_rename_that_got_to_the_disk_without_its_record_is_found(
-    backing: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def work(store: Store) -> object:
-        handle = store.create(b"x")
-        handle.write(DATA, 0)
-        handle.fsync()
-        return handle
-
-    die_after(backing, work)
-    (backing / "d").mkdir()
-    (backing / "x.qatc").rename(backing / "d/y.qatc")
-    reboot(monkeypatch)
-    with reopen(backing) as store:
-        assert read(store, b"d/y") == DATA
-        store.sync()
-    assert decode_container((backing / "d/y.qatc").read_bytes()).raw == DATA
-    assert list((backing / ".qatqfs/lost+found").iterdir()) == []
-
-
 def test_a_log_of_the_first_form_with_everything_copied_up_is_understood(backing: Path) -> None:
     with reopen(backing) as store, store.create(b"x") as handle:
         handle.write(DATA, 0)
@@ -434,23 +383,6 @@ def test_what_a_cut_took_does_not_come_back_when_the_kill_came_before_its_record
         handle.truncate(len(DATA))
         assert read(store, b"x") == DATA[:10].ljust(len(DATA), b"\0")
         abandon(store, io)
-
-
-def test_what_builds_on_a_container_that_cannot_be_read_waits_for_better_days(
-    backing: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    content = patched_and_left_behind(backing)
-
-    def unreadable(*args: object) -> None:
-        raise OSError(5, "Input/output error")
-
-    with monkeypatch.context() as patch:
-        patch.setattr("qatqfs.store.reading.container.pread_exact", unreadable)
-        with reopen(backing) as store:
-            assert store.recovered == 0
-    assert [path.suffix for path in staged(backing)] == [".data", ".log"]
-    with reopen(backing) as store:
-        assert read(store, b"x") == content
 
 
 def test_a_committed_entry_is_removed_before_its_file_is_committed_again(backing: Path) -> None:
