@@ -70,6 +70,10 @@ class MountOptions:
         )
 
 
+class _Unannounced(MountError):
+    """The mount ended before its caller was told that it answers."""
+
+
 Ready = Callable[[list[str]], None]
 """Called once the mount answers, with what the user should know, which is often nothing."""
 
@@ -189,6 +193,9 @@ def _serve(options: MountOptions, ready: Ready) -> None:
     store = open_store(options.backing, dataclasses.replace(options.store, workers=workers))
     try:
         _serve_store(options, store, lambda more: ready([*notes, *more]))
+    except _Unannounced:
+        _close_store(store)  # who did not wait for the announcement may have written already
+        raise
     except BaseException:
         store.close(commit=False)
         raise
@@ -212,7 +219,7 @@ def _serve_store(options: MountOptions, store: FileStore, ready: Ready) -> None:
         told = trio.run(_answer, options.mountpoint, store, stop, lambda: ready(_notes(store)))
         if not told and not options.foreground:  # the parent waits for the answer
             ended = f"stopped by {stop.number.name}" if stop.number is not None else "unmounted"
-            raise MountError(f"{ended} before the mount answered")
+            raise _Unannounced(f"{ended} before the mount answered")
     finally:
         pyfuse3.close(unmount=True)
         log.info("unmounted %s", options.mountpoint)
@@ -251,18 +258,18 @@ async def _answer(mountpoint: str, store: FileStore, stop: signals.StopRequest, 
         Whether ``ready`` was called; ``False`` if the mount ended at the same moment.
 
     Raises:
-        MountError: a signal stopped it before it answered.
+        MountError: a signal asked to stop before any request could be answered.
     """
     import pyfuse3
     import trio
 
-    answered = told = False
+    told = False
+    stopped_early = stop.number is not None
 
     async def announce() -> None:
         # abandon_on_cancel: if the loop ends first, no thread will ever answer this stat.
-        nonlocal answered, told
+        nonlocal told
         st = await trio.to_thread.run_sync(os.stat, mountpoint, abandon_on_cancel=True)
-        answered = stop.number is None
         readahead.widen(st.st_dev)
         await trio.to_thread.run_sync(store.serves, mountpoint, mountinfo.device_text(st.st_dev))
         if stop.number is None:
@@ -280,8 +287,8 @@ async def _answer(mountpoint: str, store: FileStore, stop: signals.StopRequest, 
         stop.when_made(None)
     if stop.number is not None:
         log.info("stopping on %s", stop.number.name)
-        if not answered:
-            raise MountError(f"stopped by {stop.number.name} before the mount answered")
+        if stopped_early:
+            raise _Unannounced(f"stopped by {stop.number.name} before the mount answered")
     return told
 
 

@@ -51,7 +51,7 @@ def test_a_signal_that_ends_a_mount_unmounts_and_commits(tmp_path: Path, name: s
         file.write(b"data" * 1000)
         assert mount.process is not None
         mount.process.send_signal(number_of(name))
-        assert mount.process.wait(timeout=60) == 0
+        assert mount.process.wait(timeout=60) == 0, mount.log_text()
         with contextlib.suppress(OSError):  # the connection is gone
             file.close()
         assert qatqfs_mountpoints(mount.path) == []
@@ -110,6 +110,36 @@ def test_an_early_signal_leaves_nothing_mounted(tmp_path: Path, change: str, for
     else:
         assert done.returncode == 2
         assert "stopped by SIGTERM before the mount answered" in done.stderr
+
+
+@pytest.mark.parametrize("foreground", [True, False], ids=["in front", "daemon"])
+def test_what_was_written_before_the_announcement_is_committed_when_a_signal_comes_then(
+    tmp_path: Path, foreground: bool
+) -> None:
+    backing, mountpoint = tmp_path / "backing", tmp_path / "mnt"
+    backing.mkdir()
+    mountpoint.mkdir()
+    # The first answer to os.stat of the mountpoint is held back until a file has been written.
+    change = """
+import os, signal, sys
+from qatqfs.mount import daemon
+real = os.stat
+def stat(path, **more):
+    if path == sys.argv[-1] and os.path.ismount(path):
+        os.write(os.open(path + "/x", os.O_WRONLY | os.O_CREAT), b"data" * 1000)  # and not closed
+        os.kill(os.getpid(), signal.SIGTERM)
+    return real(path, **more)
+class Os:
+    def __getattr__(self, name):
+        return stat if name == "stat" else getattr(os, name)
+daemon.os = Os()
+"""
+    command = [sys.executable, "-c", change + MAIN, "mount", *(["-f"] if foreground else []), backing, mountpoint]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == (0 if foreground else 2), done.stderr
+    assert qatqfs_mountpoints(tmp_path) == []
+    assert list((backing / ".qatqfs/staging").iterdir()) == []
+    assert (backing / "x.qatc").stat().st_size > 72
 
 
 def wait_until_unmounted(backing: Path) -> None:
