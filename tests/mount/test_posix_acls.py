@@ -1,19 +1,16 @@
 """Access control lists in a mount behave as in a plain directory."""
 
 import os
-import socket
 import stat
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from modes import GROUP, OTHER, make_one_of_each, mode_of, under_umask
 from sidebyside import STRANGER, SideBySide
 
 pytestmark = pytest.mark.fuse
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become other users")
 
-OTHER = STRANGER + 1
-GROUP = STRANGER + 2
 ACCESS, DEFAULT = "system.posix_acl_access", "system.posix_acl_default"
 _USER_OBJ, _USER, _GROUP_OBJ, _GROUP, _MASK, _OTHER = 0x01, 0x02, 0x04, 0x08, 0x10, 0x20
 _NO_ID = 0xFFFFFFFF
@@ -31,30 +28,6 @@ def acl(*entries: tuple[int, int, int]) -> bytes:
 FOR_STRANGER = acl(
     (_USER_OBJ, 7, _NO_ID), (_USER, 6, STRANGER), (_GROUP_OBJ, 5, _NO_ID), (_MASK, 7, _NO_ID), (_OTHER, 0, _NO_ID)
 )
-
-
-def mode_of(path: Path) -> str:
-    return oct(path.lstat().st_mode)
-
-
-def under_umask(umask: int, work: Callable[[], object]) -> None:
-    old = os.umask(umask)
-    try:
-        work()
-    finally:
-        os.umask(old)
-
-
-def make_one_of_each(directory: Path, mode: int) -> None:
-    os.close(os.open(directory / "file", os.O_CREAT | os.O_WRONLY, mode))
-    os.mkdir(directory / "directory", mode)
-    os.mkfifo(directory / "fifo", mode)
-    os.mknod(directory / "node", stat.S_IFREG | mode)
-    os.symlink("target", directory / "symlink")
-    with socket.socket(socket.AF_UNIX) as listener:
-        inside = os.open(directory, os.O_PATH)
-        listener.bind(f"/proc/self/fd/{inside}/socket")
-        os.close(inside)
 
 
 def test_an_access_acl_is_kept_and_changes_the_mode_as_chmod_changes_it(pair: SideBySide) -> None:

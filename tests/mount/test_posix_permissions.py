@@ -2,45 +2,19 @@
 
 import errno
 import os
-import socket
 import stat
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from modes import GROUP, OTHER, make_one_of_each, mode_of, under_umask
 from sidebyside import STRANGER, SideBySide
 
 pytestmark = pytest.mark.fuse
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become other users")
 
-OTHER = STRANGER + 1
-GROUP = STRANGER + 2
 ACCESS, DEFAULT = "system.posix_acl_access", "system.posix_acl_default"
 _USER_OBJ, _USER, _GROUP_OBJ, _GROUP, _MASK, _OTHER = 0x01, 0x02, 0x04, 0x08, 0x10, 0x20
-
-
-def mode_of(path: Path) -> str:
-    return oct(path.lstat().st_mode)
-
-
-def under_umask(umask: int, work: Callable[[], object]) -> None:
-    old = os.umask(umask)
-    try:
-        work()
-    finally:
-        os.umask(old)
-
-
-def make_one_of_each(directory: Path, mode: int) -> None:
-    os.close(os.open(directory / "file", os.O_CREAT | os.O_WRONLY, mode))
-    os.mkdir(directory / "directory", mode)
-    os.mkfifo(directory / "fifo", mode)
-    os.mknod(directory / "node", stat.S_IFREG | mode)
-    os.symlink("target", directory / "symlink")
-    with socket.socket(socket.AF_UNIX) as listener:
-        inside = os.open(directory, os.O_PATH)
-        listener.bind(f"/proc/self/fd/{inside}/socket")
-        os.close(inside)
 
 
 def describe(directory: Path) -> dict[str, tuple[str, int, int]]:

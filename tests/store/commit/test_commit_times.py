@@ -3,23 +3,15 @@
 import os
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
+from committing import CHUNK, DATA, FIRST_NS, OPTIONS, THEN_NS, changed_file, during_the_commit
 from faults import FaultyIO, Killed, abandon
 
-from qatqfs.codec import Level
-from qatqfs.store import Handle, Store, StoreOptions
-from qatqfs.store.commit import metadata_copy
+from qatqfs.store import Store
 from qatqfs.store.staging.view import data_ranges
-
-CHUNK = 4096
-OPTIONS = StoreOptions(chunk_size=CHUNK, idle_seconds=3600.0, workers=1, level=Level.FAST)
-DATA = np.random.default_rng(1).bytes(20 * CHUNK)
-FIRST_NS, THEN_NS = 1_000_000_007, 1_700_000_000_123_456_789
 
 
 @pytest.fixture
@@ -33,27 +25,6 @@ def store(backing: Path, io: FaultyIO) -> Any:
     yield store
     io.heal()
     abandon(store, io)
-
-
-def during_the_commit(monkeypatch: pytest.MonkeyPatch, action: Callable[[], object]) -> None:
-    """Do something once, after the next commit has given its container the file's metadata and before it swaps."""
-    real = metadata_copy.copy_metadata
-
-    def then_act(*args: Any) -> None:
-        monkeypatch.setattr(metadata_copy, "copy_metadata", real)
-        real(*args)
-        action()
-
-    monkeypatch.setattr(metadata_copy, "copy_metadata", then_act)
-
-
-def changed_file(store: Store) -> Handle:
-    """A committed file that was changed in one chunk."""
-    handle = store.create(b"x")
-    handle.write(DATA, 0)
-    store.sync()
-    handle.write(b"changed", 5 * CHUNK)
-    return handle
 
 
 # -- the time of a file that stays dirty ---------------------------------------------------------------

@@ -4,10 +4,10 @@ import dataclasses
 import os
 import shutil
 import signal
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from dying import CHUNK, DATA, OPTIONS, die_after, reopen
 from faults import FaultyIO, Killed, abandon
 from helpers import ANOTHER_BOOT, read, reboot, staged, write_and_keep_open
 from strict_decoder import decode_container
@@ -20,27 +20,6 @@ from qatqfs.store.system.identity import Identity
 from qatqfs.store.tuning import Tuning
 
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # threads are killed
-
-CHUNK = 4096
-OPTIONS = StoreOptions(chunk_size=CHUNK, idle_seconds=3600.0, workers=1)
-DATA = bytes(range(256)) * 50
-
-
-def die_after(backing: Path, work: Callable[[Store], object], options: StoreOptions = OPTIONS) -> None:
-    """Do something with a store in a process that is killed right afterwards."""
-    pid = os.fork()
-    if pid == 0:
-        try:
-            store = Store(backing, options)
-            kept = work(store)  # noqa: F841  an open handle must stay open until the end
-        finally:
-            os.kill(os.getpid(), signal.SIGKILL)
-    _, status = os.waitpid(pid, 0)
-    assert os.WIFSIGNALED(status)
-
-
-def reopen(backing: Path) -> Store:
-    return Store(backing, OPTIONS)
 
 
 def test_what_was_written_is_there_after_a_kill_at_once_and_after_the_commit(backing: Path) -> None:

@@ -1,38 +1,15 @@
 """What recovery moves to lost+found, and how it completes it."""
 
-import os
-import signal
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from dying import CHUNK, DATA, die_after, reopen
 from helpers import read, reboot, staged, write_and_keep_open
 from strict_decoder import decode_container
 
-from qatqfs.store import Store, StoreOptions
+from qatqfs.store import Store
 
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # threads are killed
-
-CHUNK = 4096
-OPTIONS = StoreOptions(chunk_size=CHUNK, idle_seconds=3600.0, workers=1)
-DATA = bytes(range(256)) * 50
-
-
-def die_after(backing: Path, work: Callable[[Store], object], options: StoreOptions = OPTIONS) -> None:
-    """Do something with a store in a process that is killed right afterwards."""
-    pid = os.fork()
-    if pid == 0:
-        try:
-            store = Store(backing, options)
-            kept = work(store)  # noqa: F841  an open handle must stay open until the end
-        finally:
-            os.kill(os.getpid(), signal.SIGKILL)
-    _, status = os.waitpid(pid, 0)
-    assert os.WIFSIGNALED(status)
-
-
-def reopen(backing: Path) -> Store:
-    return Store(backing, OPTIONS)
 
 
 def patched_and_left_behind(backing: Path) -> bytes:

@@ -1,29 +1,22 @@
 """Drafts and writers: neither waits for the other longer than needed."""
 
 import dataclasses
-import errno
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from drafting import CHUNK, OPTIONS, TUNING, fail, name_of
 from faults import FaultyIO
 from helpers import noise, wait_for, write_sequentially
 from mounted import errno_of
 from strict_decoder import decode_container
 
-from qatqfs.codec import Level
-from qatqfs.store import Store, StoreOptions
+from qatqfs.store import Store
 from qatqfs.store.commit import ahead as ahead
 from qatqfs.store.staging import space as space
-from qatqfs.store.system.fd import Fd
-from qatqfs.store.tuning import Tuning
-
-CHUNK = 4096
-TUNING = Tuning(ahead_bytes=8 * CHUNK, claim_bytes=64 * CHUNK)
-OPTIONS = StoreOptions(chunk_size=CHUNK, idle_seconds=3600.0, workers=1, level=Level.FAST, tuning=TUNING)
 
 
 @pytest.fixture
@@ -40,21 +33,6 @@ def store(backing: Path, io: FaultyIO, request: pytest.FixtureRequest) -> Iterat
     yield store
     io.heal()
     store.close(commit=False)
-
-
-def name_of(subject: object) -> str:
-    """What the file is called that a step is about."""
-    if isinstance(subject, Fd):
-        return os.readlink(subject.proc_path)
-    return os.fsdecode(subject) if isinstance(subject, bytes) else ""
-
-
-def is_draft(args: tuple) -> bool:
-    return any(".new" in name_of(one) for one in args)
-
-
-def fail(io: FaultyIO, *steps: str, of: Callable[[tuple], bool] = is_draft, error: int = errno.EIO) -> None:
-    io.fail(error, *steps, when=of)
 
 
 # -- who waits for whom --------------------------------------------------------------------------------

@@ -3,26 +3,21 @@
 import dataclasses
 import errno
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from drafting import CHUNK, OPTIONS, TUNING, fail, is_draft, name_of
 from faults import FaultyIO
 from helpers import noise, wait_for, wait_for_draft, write_sequentially
 from mounted import errno_of
 from strict_decoder import decode_container
 
-from qatqfs.codec import Level
-from qatqfs.store import Handle, Store, StoreOptions
+from qatqfs.store import Handle, Store
 from qatqfs.store.commit import ahead as ahead
 from qatqfs.store.commit import making
 from qatqfs.store.staging import space as space
 from qatqfs.store.system.fd import Fd
-from qatqfs.store.tuning import Tuning
-
-CHUNK = 4096
-TUNING = Tuning(ahead_bytes=8 * CHUNK, claim_bytes=64 * CHUNK)
-OPTIONS = StoreOptions(chunk_size=CHUNK, idle_seconds=3600.0, workers=1, level=Level.FAST, tuning=TUNING)
 
 
 @pytest.fixture
@@ -44,21 +39,6 @@ def store(backing: Path, io: FaultyIO, request: pytest.FixtureRequest) -> Iterat
 def drafts(backing: Path) -> dict[str, int]:
     """The containers in the making and how many bytes each of them takes."""
     return {path.name: path.stat().st_size for path in (backing / ".qatqfs/staging").glob("*.new")}
-
-
-def name_of(subject: object) -> str:
-    """What the file is called that a step is about."""
-    if isinstance(subject, Fd):
-        return os.readlink(subject.proc_path)
-    return os.fsdecode(subject) if isinstance(subject, bytes) else ""
-
-
-def is_draft(args: tuple) -> bool:
-    return any(".new" in name_of(one) for one in args)
-
-
-def fail(io: FaultyIO, *steps: str, of: Callable[[tuple], bool] = is_draft, error: int = errno.EIO) -> None:
-    io.fail(error, *steps, when=of)
 
 
 def idle(handle: Handle) -> bool:
