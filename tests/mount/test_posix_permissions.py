@@ -13,9 +13,6 @@ from sidebyside import STRANGER, SideBySide
 pytestmark = pytest.mark.fuse
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become other users")
 
-ACCESS, DEFAULT = "system.posix_acl_access", "system.posix_acl_default"
-_USER_OBJ, _USER, _GROUP_OBJ, _GROUP, _MASK, _OTHER = 0x01, 0x02, 0x04, 0x08, 0x10, 0x20
-
 
 def describe(directory: Path) -> dict[str, tuple[str, int, int]]:
     return {

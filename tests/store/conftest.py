@@ -1,10 +1,14 @@
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from qatqfs.store import Store, StoreOptions
 from qatqfs.store.system import backing as backingio
+
+if TYPE_CHECKING:
+    from faults import FaultyIO
 
 sys.path.insert(0, str(Path(__file__).parent))  # helper modules beside the tests
 
@@ -43,3 +47,11 @@ def open_store(backing: Path):
 @pytest.fixture
 def store(open_store) -> Store:
     return open_store()
+
+
+@pytest.fixture
+def io() -> "FaultyIO":
+    """I/O of a store that a test can let fail."""
+    from faults import FaultyIO
+
+    return FaultyIO()

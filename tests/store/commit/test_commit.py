@@ -20,7 +20,6 @@ from strict_decoder import decode_container
 
 from qatqfs.codec import Container, DType, Level, encode_container
 from qatqfs.store import Store, StoreOptions
-from qatqfs.store.commit import ahead as ahead
 from qatqfs.store.commit import metadata_copy
 from qatqfs.store.encoding import plan as building
 from qatqfs.store.staging.view import data_ranges

@@ -16,7 +16,6 @@ from helpers import (
 
 from qatqfs.codec import Level
 from qatqfs.store import Store
-from qatqfs.store.commit import ahead as ahead
 from qatqfs.store.commit import metadata_copy
 from qatqfs.store.staging.snapshot import Snapshot
 from qatqfs.store.staging.view import data_ranges

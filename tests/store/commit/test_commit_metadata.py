@@ -40,11 +40,6 @@ def after_loss_of_power(io: PowerIO, backing: Path, seed: int, monkeypatch: pyte
 
 
 @pytest.fixture
-def io() -> FaultyIO:
-    return FaultyIO()
-
-
-@pytest.fixture
 def store(backing: Path, io: FaultyIO) -> Any:
     store = Store(backing, OPTIONS, io=io)
     yield store

@@ -15,11 +15,6 @@ from qatqfs.store.staging.view import data_ranges
 
 
 @pytest.fixture
-def io() -> FaultyIO:
-    return FaultyIO()
-
-
-@pytest.fixture
 def store(backing: Path, io: FaultyIO) -> Any:
     store = Store(backing, OPTIONS, io=io)
     yield store

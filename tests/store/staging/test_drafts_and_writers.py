@@ -15,13 +15,7 @@ from mounted import errno_of
 from strict_decoder import decode_container
 
 from qatqfs.store import Store
-from qatqfs.store.commit import ahead as ahead
-from qatqfs.store.staging import space as space
-
-
-@pytest.fixture
-def io() -> FaultyIO:
-    return FaultyIO()
+from qatqfs.store.commit import ahead
 
 
 @pytest.fixture

@@ -14,15 +14,9 @@ from mounted import errno_of
 from strict_decoder import decode_container
 
 from qatqfs.store import Handle, Store
-from qatqfs.store.commit import ahead as ahead
-from qatqfs.store.commit import making
-from qatqfs.store.staging import space as space
+from qatqfs.store.commit import ahead, making
+from qatqfs.store.staging import space
 from qatqfs.store.system.fd import Fd
-
-
-@pytest.fixture
-def io() -> FaultyIO:
-    return FaultyIO()
 
 
 @pytest.fixture
