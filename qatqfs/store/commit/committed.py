@@ -12,6 +12,7 @@ from qatqfs.store.attributes import Key
 from qatqfs.store.names.tree import Tree
 from qatqfs.store.staging.area import StagingArea
 from qatqfs.store.staging.entry import StagingEntry
+from qatqfs.store.system.failures import FirstFailure
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +69,7 @@ class CommittedEntries:
             OSError: the first failure that concerns ``key``. An entry that could not be removed is tried again with the
                 next commit, and recovery finds out that it is committed.
         """
-        failure: OSError | None = None
+        failure = FirstFailure()
         if self._tree.context.staging is not None:
             self._tree.context.staging.retry_abandoned()
         with self._lock:  # throughout, so that the caller's own entry is gone on return, whichever thread removes it
@@ -78,13 +79,9 @@ class CommittedEntries:
                     self._remove(committed)
                 except OSError as err:
                     if key in (None, committed.owner):
-                        failure = failure or err
+                        failure.note(err)
                     self._waiting.append(committed)
-        if failure is not None:
-            try:
-                raise failure
-            finally:
-                del failure  # it refers to this frame: without the cycle nothing keeps the files open
+        failure.raise_it()
 
     def _remove(self, committed: _Committed) -> None:
         if committed.path:

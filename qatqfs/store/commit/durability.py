@@ -22,6 +22,7 @@ from qatqfs.store.staging.entry import StagingEntry
 from qatqfs.store.staging.log import Mark
 from qatqfs.store.system.backing import BackingIO
 from qatqfs.store.system.calls import yield_to_others
+from qatqfs.store.system.failures import FirstFailure
 from qatqfs.store.system.fd import Fd
 
 log = logging.getLogger(__name__)
@@ -129,13 +130,13 @@ class Durability:
             self._make_durable(nodes)
 
     def _make_durable(self, nodes: Sequence[Node]) -> None:
-        failure: OSError | None = None
+        failure = FirstFailure()
         waiting: list[_Marked] = []
         for node in nodes:
             try:
                 waiting += _marked(node)
             except OSError as err:
-                failure = failure or err
+                failure.note(err)
         many = self._containers or len(waiting) > _FEW
         if many:
             self.make_all_durable()
@@ -145,21 +146,17 @@ class Durability:
                 if _make_content_durable(one):
                     logged.append(one)
             except OSError as err:
-                failure = failure or err
+                failure.note(err)
         if len(logged) > _FEW:
             self.make_all_durable()
         for one in logged:
             try:
                 one.entry.log.make_durable()
             except OSError as err:
-                failure = failure or err
+                failure.note(err)
             else:
                 one.node.made_durable(one.sequence)
-        if failure is not None:
-            try:
-                raise failure
-            finally:
-                del failure  # it refers to this frame: without the cycle nothing keeps the files open
+        failure.raise_it()
 
     def _take(self) -> Sequence[Node]:
         """Return the files to look at, and forget those that are not dirty any more."""

@@ -15,6 +15,7 @@ from queue import SimpleQueue
 from qatqfs.codec import Level
 from qatqfs.store.staging.draft import Draft
 from qatqfs.store.staging.draftlock import CommitLock
+from qatqfs.store.system.failures import FirstFailure
 from qatqfs.store.tuning import DEFAULT_TUNING, Tuning
 
 Payloads = Callable[[int, int], list[bytes]]
@@ -95,7 +96,7 @@ class _Filling:
 
     def run(self, executor: Executor) -> None:
         """Run the workers until all is appended or one of them fails; raises what the first failure was."""
-        failure: BaseException | None = None
+        failure = FirstFailure()
         ended: BaseException | None = None
         finished: SimpleQueue[Future[None]] = SimpleQueue()  # cancelled futures come here, too
         running = 0
@@ -107,21 +108,17 @@ class _Filling:
                     running += 1
                 ended = _failure_of(finished.get())
                 running -= 1
-                failure = failure or ended
-                wanted = int(failure is None and not self._ending)
+                failure.note(ended)
+                wanted = int(not failure and not self._ending)
         except RuntimeError:  # the executor is shut down
-            failure = failure or _closing()
+            failure.note(_closing())
         finally:
             self._end()
             while running:
                 finished.get()
                 running -= 1
             ended = None
-        if failure is not None:
-            try:
-                raise failure
-            finally:
-                del failure  # it refers to this frame, and such a cycle would keep files open
+        failure.raise_it()
 
     def _end(self) -> None:
         with self._condition:
